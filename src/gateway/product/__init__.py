@@ -1,0 +1,91 @@
+"""product.yaml: its text -> frozen values, or every violation at once. Pure.
+
+    source      YAML text -> plain content, and the line of every key
+    rule        what one value must be: numbers, shares, durations, actions, ...
+    section     what sections have in common; each states its own rules
+    product     all of the file; with models, features, costs, stand_in, promises
+    schema      content -> sections, pydantic's errors in our words
+    checks      the rules between sections
+    parse       the way through all of it
+    lint        what is allowed, but hardly meant
+    unenforced  what is declared, but has no effect yet
+    keys        every key there is; `reference` prints them
+
+This room does no I/O, reads no clock and knows no gRPC, ONNX Runtime or SQL.
+
+Why pydantic, when msgspec is faster: a product is read once a generation, and pydantic
+finds all errors in one go where msgspec stops at the first.
+"""
+
+from gateway.product.action import Action, StandIn
+from gateway.product.costs import (
+    Category,
+    Costs,
+    FalseNegative,
+    FalsePositive,
+    Hold,
+    Review,
+    StepUp,
+)
+from gateway.product.features import Feature, schema_fingerprint
+from gateway.product.frozen import FrozenMapping
+from gateway.product.lint import lint
+from gateway.product.models import BaseRate, CalibrationSource, Challenger, Champion, Models
+from gateway.product.money import EXPONENTS, minor_per_major
+from gateway.product.parse import parse
+from gateway.product.product import (
+    CalendarEvent,
+    Exploration,
+    Latency,
+    Override,
+    Owners,
+    Product,
+    Records,
+)
+from gateway.product.promises import Fairness, Goal, Hypothesis, Labels, Promise
+from gateway.product.reference import reference
+from gateway.product.rule import Output
+from gateway.product.stand_in import StandInBand, StandIns
+from gateway.product.unenforced import Unenforced, unenforced
+
+__all__ = [
+    "EXPONENTS",
+    "Action",
+    "BaseRate",
+    "CalendarEvent",
+    "CalibrationSource",
+    "Category",
+    "Challenger",
+    "Champion",
+    "Costs",
+    "Exploration",
+    "Fairness",
+    "FalseNegative",
+    "FalsePositive",
+    "Feature",
+    "FrozenMapping",
+    "Goal",
+    "Hold",
+    "Hypothesis",
+    "Labels",
+    "Latency",
+    "Models",
+    "Output",
+    "Override",
+    "Owners",
+    "Product",
+    "Promise",
+    "Records",
+    "Review",
+    "StandIn",
+    "StandInBand",
+    "StandIns",
+    "StepUp",
+    "Unenforced",
+    "lint",
+    "minor_per_major",
+    "parse",
+    "reference",
+    "schema_fingerprint",
+    "unenforced",
+]

@@ -1,0 +1,52 @@
+"""Which declared keys the program does not act on yet. It says so instead of pretending."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.product.keys import ITEM
+from gateway.product.product import Product
+from gateway.product.section import Key
+
+NOT_ENFORCED: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("promises", ITEM), "no evaluator measures promises yet"),
+    (("stand_in", "overload"), "the gateway sheds no load yet, so nothing stands in for it"),
+    (("models", "challengers", ITEM), "only the champion is loaded and scored"),
+    (("features", ITEM, "reference"), "answers carry no contributions of features yet"),
+    (("costs", "review", "per_hour"), "review has no shadow price yet, so capacity is not held"),
+    (("goals", ITEM), "no evaluator measures goals yet"),
+    (("fairness",), "no evaluator compares groups yet"),
+    (("watch", ITEM), "no evaluator follows segments yet"),
+    (("labels",), "no labels are joined yet"),
+    (("hypotheses", ITEM), "no evaluator tests hypotheses yet"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Unenforced:
+    """A declared key without effect, the line (from 1) of its first use, and why."""
+
+    key: str
+    line: int
+    why: str
+
+
+def unenforced(product: Product) -> tuple[Unenforced, ...]:
+    """Return the keys of the product's file that have no effect yet, in the table's order.
+
+    An empty list declares nothing. A product that was not parsed from a file has no keys.
+    """
+    lines: dict[tuple[str, ...], int] = {}
+    for key, line in product.source.lines.items():
+        lines.setdefault(_generic(key), line)
+    return tuple(
+        Unenforced(
+            ".".join(pattern).replace(f".{ITEM}", ITEM).removesuffix(ITEM), lines[pattern], why
+        )
+        for pattern, why in NOT_ENFORCED
+        if pattern in lines
+    )
+
+
+def _generic(key: Key) -> tuple[str, ...]:
+    return tuple(ITEM if isinstance(part, int) else part for part in key)
