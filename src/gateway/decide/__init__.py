@@ -1,0 +1,36 @@
+"""The decision: from a score to the action with the least expected cost. Pure.
+
+    calibration   score -> probability, and the shift to another base rate
+    costs         product.yaml's costs -> a line in p for each action
+    envelope      those lines -> which action is the cheapest where
+    stand_in      what to answer when the model cannot
+    exploration   letting a few declines through to learn their labels
+    draw          chance without a random number: a keyed hash of an id
+    policy        all of it compiled for one product generation: `Policy.decide`
+
+This room does no I/O, reads no clock and draws no random number; it knows no gRPC, no
+ONNX Runtime and no SQL. A decision depends on the request and the generation alone.
+"""
+
+from gateway.decide.calibration import Calibration, from_mapping
+from gateway.decide.costs import CostLine, cost_line
+from gateway.decide.draw import draw, draw_key
+from gateway.decide.envelope import Interval, dominated, lower_envelope
+from gateway.decide.policy import CostClass, Decision, Flag, Policy, compile_policy
+
+__all__ = [
+    "Calibration",
+    "CostClass",
+    "CostLine",
+    "Decision",
+    "Flag",
+    "Interval",
+    "Policy",
+    "compile_policy",
+    "cost_line",
+    "dominated",
+    "draw",
+    "draw_key",
+    "from_mapping",
+    "lower_envelope",
+]

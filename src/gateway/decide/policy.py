@@ -1,0 +1,425 @@
+"""From scores to actions: the whole decision of one product generation, pure.
+
+`Policy.decide` takes a batch and gives one `Decision` a payment. A small batch goes
+through the scalar path, a larger one through NumPy; both give the same bits, so that a
+retry decides the same whatever it is batched with. `SCALAR_UP_TO` was measured by
+`benchmarks/decide.py`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from enum import IntFlag
+from math import exp, inf, nan
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.decide.calibration import Calibration, base_rate_odds_ratio, shift, shift_many
+from gateway.decide.costs import CostLine, cost_line
+from gateway.decide.exploration import Explorer, explorer
+from gateway.decide.stand_in import StandInRule, stand_in_rule
+from gateway.product import Action, CalendarEvent, Override, Product, StandIn, minor_per_major
+
+SCALAR_UP_TO = 16
+"""Batches up to this many payments are decided one by one."""
+
+KERNEL_NOISE = 1e-6
+"""ONNX Runtime's probabilities differ by up to this between batch sizes."""
+
+
+class Flag(IntFlag):
+    """What else there is to say of a decision."""
+
+    NEAR_TIE = 1
+    EXPLORED = 2
+    OVERRIDDEN = 4
+    CATEGORY_HARM = 8
+    CALENDAR_EVENT = 16
+
+
+# Plain ints: IntFlag's operators cost a microsecond each on the hot path.
+_NEAR_TIE, _EXPLORED, _OVERRIDDEN, _CATEGORY_HARM, _CALENDAR_EVENT = (int(f) for f in Flag)
+
+
+class Decision(NamedTuple):
+    """What one payment gets, and why. Costs and margin are in minor units.
+
+    `costs` has every available action in order of severity; `second_best` is 0, and
+    `margin` infinite, where there was no other action. `threshold` is the nearest
+    probability at which the action would change, NaN where none would.
+    """
+
+    action: int
+    second_best: int
+    probability: float
+    threshold: float
+    margin: float
+    propensity: float
+    flags: int
+    costs: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Bar:
+    """An override: the actions from index `first` up, exactly when p ≥ `at_least`."""
+
+    first: int
+    at_least: float
+    expires_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class CostClass:
+    """The payments whose costs are alike: one category, or none.
+
+    A category with `harm_up_to` has two classes, one after the other: up to that amount
+    with its harm multiplier, and above it with 1.
+    """
+
+    name: str
+    harm: float
+    harm_up_to_minor: float
+    lines: tuple[CostLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One product generation's decision, compiled from its product.yaml.
+
+    `classes[0]` is the payments of no category.
+    """
+
+    actions: tuple[Action, ...]
+    calibration: Calibration
+    base_odds_ratio: float
+    classes: tuple[CostClass, ...]
+    class_of_mcc: dict[str, int]
+    stand_ins: dict[StandIn, StandInRule]
+    explorer: Explorer | None
+    _bars: tuple[tuple[_Bar, ...], ...]
+    _class_flags: tuple[int, ...]
+    _event_bounds_s: tuple[float, ...]
+    _event_odds_ratios: tuple[float, ...]
+    _rows: tuple[tuple[tuple[float, float, float, float], ...], ...]
+    _coefficients: NDArray[np.float64]
+
+    def cost_class(self, amount_minor: int, category: str) -> int:
+        """Return the index of a payment's class."""
+        index = self.class_of_mcc.get(category, 0)
+        return index + 1 if amount_minor > self.classes[index].harm_up_to_minor else index
+
+    def stand_in(self, reason: StandIn, amount_minor: int, category: str) -> Action:
+        """Return the action that the product chose beforehand for `reason`."""
+        return self.stand_ins[reason].choose(amount_minor, category)
+
+    def odds_ratio(self, event_s: float) -> float:
+        """Return base-rate and calendar shift together, at `event_s` (Unix seconds, UTC)."""
+        if not self._event_bounds_s:
+            return self.base_odds_ratio
+        return self._event_odds_ratios[bisect_right(self._event_bounds_s, event_s)]
+
+    def decide(
+        self,
+        scores: NDArray[np.float64],
+        amounts_minor: Sequence[int],
+        categories: Sequence[str],
+        events_s: Sequence[float],
+        transaction_ids: Sequence[str],
+    ) -> list[Decision]:
+        """Decide a batch. `scores` has shape (n,), float64, each in 0..1; the rest n items."""
+        classes = [
+            self.cost_class(amount, category)
+            for amount, category in zip(amounts_minor, categories, strict=True)
+        ]
+        if len(classes) <= SCALAR_UP_TO:
+            decisions = [
+                self.decide_one(*payment)
+                for payment in zip(scores.tolist(), amounts_minor, classes, events_s, strict=True)
+            ]
+        else:
+            decisions = self.decide_many(scores, amounts_minor, classes, events_s)
+        if self.explorer is not None:
+            for i, decision in enumerate(decisions):
+                if decision.action == Action.DECLINE:
+                    decisions[i] = self._explore(decision, amounts_minor[i], transaction_ids[i])
+        return decisions
+
+    def decide_one(
+        self, score: float, amount_minor: int, class_index: int, event_s: float
+    ) -> Decision:
+        """Decide one payment: the scalar path."""
+        ratio = self.odds_ratio(event_s)
+        p = self.calibration.one(score)
+        if ratio != 1.0:
+            p = shift(p, ratio)
+        amount = float(amount_minor)
+        alphas: list[float] = []
+        betas: list[float] = []
+        costs: list[float] = []
+        for alpha, alpha_amount, beta, beta_amount in self._rows[class_index]:
+            a = alpha + alpha_amount * amount
+            b = beta + beta_amount * amount
+            alphas.append(a)
+            betas.append(b)
+            costs.append(a + b * p)
+
+        first, last = 0, len(costs)  # the allowed actions are first..last-1
+        low, high = -inf, inf
+        free = costs.index(min(costs))
+        for bar in self._bars[class_index]:
+            if event_s < bar.expires_s:
+                if p >= bar.at_least:
+                    first, low = max(first, bar.first), max(low, bar.at_least)
+                else:
+                    last, high = min(last, bar.first), min(high, bar.at_least)
+
+        best, second = -1, -1
+        for k in range(first, last):
+            if best < 0 or costs[k] < costs[best]:
+                best, second = k, best
+            elif second < 0 or costs[k] < costs[second]:
+                second = k
+        alpha, beta = alphas[best], betas[best]
+        for k in range(first, last):
+            d = beta - betas[k]
+            if d > 0.0:
+                high = min(high, (alphas[k] - alpha) / d)
+            elif d < 0.0:
+                low = max(low, (alphas[k] - alpha) / d)
+
+        flags = self._class_flags[class_index]
+        if ratio != self.base_odds_ratio:
+            flags |= _CALENDAR_EVENT
+        if best != free:
+            flags |= _OVERRIDDEN
+        margin = inf
+        if second >= 0:
+            margin = costs[second] - costs[best]
+            if margin <= KERNEL_NOISE * abs(beta - betas[second]):
+                flags |= _NEAR_TIE
+        return Decision(
+            action=self.actions[best].value,
+            second_best=self.actions[second].value if second >= 0 else 0,
+            probability=p,
+            threshold=_nearest(p, low, high),
+            margin=margin,
+            propensity=1.0,
+            flags=flags,
+            costs=tuple(costs),
+        )
+
+    def decide_many(
+        self,
+        scores: NDArray[np.float64],
+        amounts_minor: Sequence[int],
+        class_indices: Sequence[int],
+        events_s: Sequence[float],
+    ) -> list[Decision]:
+        """Decide n payments: the vector path, to the same bits as `decide_one`."""
+        n, k = len(class_indices), len(self.actions)
+        rows = np.arange(n)
+        p = self.calibration.many(scores)
+        if self._event_bounds_s:
+            ratio = np.array([self.odds_ratio(event_s) for event_s in events_s])
+            p = np.where(ratio != 1.0, shift_many(p, ratio), p)
+        elif self.base_odds_ratio != 1.0:
+            p = shift_many(p, self.base_odds_ratio)
+        amount = np.array(amounts_minor, dtype=np.float64)[:, None]
+        c = self._coefficients[class_indices]  # (n, 4, k)
+        alphas = c[:, 0] + c[:, 1] * amount
+        betas = c[:, 2] + c[:, 3] * amount
+        costs = alphas + betas * p[:, None]
+
+        compared, low, high = costs, np.full(n, -inf), np.full(n, inf)
+        allowed: NDArray[np.bool_] | None = None
+        if any(self._bars[i] for i in set(class_indices)):
+            allowed, low, high = self._allowed(p, class_indices, events_s)
+            compared = np.where(allowed, costs, inf)
+        best = compared.argmin(axis=1)
+        others = compared.copy()
+        others[rows, best] = inf
+        second = others.argmin(axis=1)
+        margins = others[rows, second] - costs[rows, best]
+
+        slopes = betas[rows, best][:, None] - betas
+        rises = alphas - alphas[rows, best][:, None]
+        if allowed is not None:
+            slopes = np.where(allowed, slopes, 0.0)
+        crossings = np.divide(rises, slopes, out=np.zeros((n, k)), where=slopes != 0.0)
+        high = np.minimum(high, np.where(slopes > 0.0, crossings, inf).min(axis=1))
+        low = np.maximum(low, np.where(slopes < 0.0, crossings, -inf).max(axis=1))
+        below, above = p - low, high - p
+        has_low, has_high = (low > 0.0) & (low < 1.0), (high > 0.0) & (high < 1.0)
+        threshold = np.where(
+            has_low & (~has_high | (below <= above)), low, np.where(has_high, high, nan)
+        )
+        flags = np.array([self._class_flags[i] for i in class_indices])
+        if self._event_bounds_s:
+            flags |= np.where(ratio != self.base_odds_ratio, _CALENDAR_EVENT, 0)
+        if allowed is not None:
+            flags |= np.where(best != costs.argmin(axis=1), _OVERRIDDEN, 0)
+        noise = KERNEL_NOISE * np.abs(slopes[rows, second])
+        flags |= np.where(margins <= noise, _NEAR_TIE, 0)
+
+        action_values = np.array([action.value for action in self.actions])
+        return list(
+            map(
+                Decision._make,
+                zip(
+                    action_values[best].tolist(),
+                    np.where(margins < inf, action_values[second], 0).tolist(),
+                    p.tolist(),
+                    threshold.tolist(),
+                    margins.tolist(),
+                    [1.0] * n,
+                    flags.tolist(),
+                    map(tuple, costs.tolist()),
+                    strict=True,
+                ),
+            )
+        )
+
+    def _allowed(
+        self, p: NDArray[np.float64], class_indices: Sequence[int], events_s: Sequence[float]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
+        """Return which actions (n, k) the overrides leave, and the bars on either side of p."""
+        allowed = np.ones((len(class_indices), len(self.actions)), dtype=np.bool_)
+        low, high = np.full(len(p), -inf), np.full(len(p), inf)
+        for i, (index, event_s, probability) in enumerate(
+            zip(class_indices, events_s, p.tolist(), strict=True)
+        ):
+            for bar in self._bars[index]:
+                if event_s >= bar.expires_s:
+                    continue
+                if probability >= bar.at_least:
+                    allowed[i, : bar.first] = False
+                    low[i] = max(low[i], bar.at_least)
+                else:
+                    allowed[i, bar.first :] = False
+                    high[i] = min(high[i], bar.at_least)
+        return allowed, low, high
+
+    def _explore(self, decision: Decision, amount_minor: int, transaction_id: str) -> Decision:
+        explorer = self.explorer
+        if explorer is None or amount_minor > explorer.max_amount_minor:
+            return decision
+        if not explorer.draws(transaction_id):
+            return decision._replace(propensity=1.0 - explorer.propensity)
+        return decision._replace(
+            action=Action.APPROVE.value,
+            second_best=Action.DECLINE.value,
+            propensity=explorer.propensity,
+            flags=decision.flags | _EXPLORED,
+        )
+
+
+def compile_policy(product: Product, calibration: Calibration) -> Policy:
+    """Compile what product.yaml declares into the numbers that a decision needs."""
+    unit = minor_per_major(product.costs.currency)
+    actions = tuple(sorted(product.actions))
+    categories = product.costs.categories
+    classes = [_cost_class("", 1.0, inf, product, actions, unit)]
+    class_of_mcc: dict[str, int] = {}
+    for name, category in categories.items():
+        class_of_mcc.update(dict.fromkeys(category.mcc, len(classes)))
+        up_to = inf if category.harm_up_to is None else category.harm_up_to * unit
+        classes.append(_cost_class(name, category.harm, up_to, product, actions, unit))
+        if up_to < inf:
+            classes.append(_cost_class(name, 1.0, inf, product, actions, unit))
+    rows = tuple(
+        tuple((x.alpha, x.alpha_amount, x.beta, x.beta_amount) for x in cost_class.lines)
+        for cost_class in classes
+    )
+    base = product.models.champion.base_rate
+    base_ratio = 1.0 if base is None else base_rate_odds_ratio(base.calibrated_at, base.serving)
+    bounds, ratios = _calendar(product.calendar, base_ratio)
+    mccs = {name: frozenset(category.mcc) for name, category in categories.items()}
+    explored = product.exploration
+    return Policy(
+        actions=actions,
+        calibration=calibration,
+        base_odds_ratio=base_ratio,
+        classes=tuple(classes),
+        class_of_mcc=class_of_mcc,
+        stand_ins={
+            reason: stand_in_rule(bands, mccs=mccs, minor_per_major=unit)
+            for reason, bands in product.stand_in.by_reason().items()
+        },
+        explorer=None
+        if explored is None
+        else explorer(
+            explored,
+            product=product.name,
+            worst_loss_minor=classes[0].lines[0].cost(1.0, explored.max_amount * unit),
+            minor_per_major=unit,
+        ),
+        _bars=tuple(_bars(product.overrides, cost_class.name, actions) for cost_class in classes),
+        _class_flags=tuple(_CATEGORY_HARM if c.harm > 1.0 else 0 for c in classes),
+        _event_bounds_s=bounds,
+        _event_odds_ratios=ratios,
+        _rows=rows,
+        _coefficients=np.array(rows, dtype=np.float64).transpose(0, 2, 1).copy(),
+    )
+
+
+def _cost_class(
+    name: str, harm: float, up_to: float, product: Product, actions: tuple[Action, ...], unit: int
+) -> CostClass:
+    lines = tuple(
+        cost_line(action, product.costs, harm=harm, minor_per_major=unit) for action in actions
+    )
+    return CostClass(name=name, harm=harm, harm_up_to_minor=up_to, lines=lines)
+
+
+def _bars(
+    overrides: Sequence[Override], category: str, actions: tuple[Action, ...]
+) -> tuple[_Bar, ...]:
+    """Return the overrides of one cost class: its own, and those for every category."""
+    return tuple(
+        _Bar(
+            first=actions.index(override.action),
+            at_least=override.at_least,
+            expires_s=_end_of(override.expires),
+        )
+        for override in overrides
+        if override.category is None or override.category == category
+    )
+
+
+def _calendar(
+    events: Sequence[CalendarEvent], base_ratio: float
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the instants at which the odds ratio changes, and the ratio in between.
+
+    Events that overlap add their log-odds shifts. Days are UTC days, both ends included.
+    """
+    if not events:
+        return (), ()
+    bounds = sorted({_start_of(e.starts) for e in events} | {_end_of(e.ends) for e in events})
+    ratios = [base_ratio]
+    for bound in bounds:
+        shift_by = sum(
+            e.log_odds_shift for e in events if _start_of(e.starts) <= bound < _end_of(e.ends)
+        )
+        ratios.append(base_ratio * exp(shift_by) if shift_by else base_ratio)
+    return tuple(bounds), tuple(ratios)
+
+
+def _start_of(day: date) -> float:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
+
+
+def _end_of(day: date) -> float:
+    return _start_of(day + timedelta(days=1))
+
+
+def _nearest(p: float, low: float, high: float) -> float:
+    has_low, has_high = 0.0 < low < 1.0, 0.0 < high < 1.0
+    if has_low and (not has_high or p - low <= high - p):
+        return low
+    return high if has_high else nan
