@@ -1,0 +1,187 @@
+"""A classifier on ONNX Runtime: a matrix of features in, one score a row out.
+
+The seam for the rest of the ONNX world (sequence-of-maps outputs, string inputs, fixed
+batch sizes, scores that are no probability) is `open_classifier`: it looks at the file
+once and either gives a `Classifier` or says why it cannot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.errors import ModelError
+from gateway.model.runtime import inference_session
+from gateway.product import Output
+
+WARM_UP_BATCHES = (1, 2, 3, 4, 8, 16, 32, 64, 128)
+WARM_UP_ROUNDS = 5
+
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(bool)": np.bool_,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """A loaded model. `score` maps float32 (n, features) to float64 (n,)."""
+
+    name: str
+    version: str
+    digest: str
+    features: int
+    score: Callable[[NDArray[np.float32]], NDArray[np.float64]]
+
+    def warm_up(self) -> None:
+        """Run every batch size that the hall may form, so that no caller pays for the first."""
+        for n in WARM_UP_BATCHES:
+            batch = np.zeros((n, self.features), dtype=np.float32)
+            for _ in range(WARM_UP_ROUNDS):
+                self.score(batch)
+
+
+def digest_of(model: bytes) -> str:
+    """Return the sha256 of an ONNX file's bytes, in hex."""
+    return hashlib.sha256(model).hexdigest()
+
+
+def open_classifier(
+    model: bytes, *, name: str, version: str, subject: str, output: Output, features: int
+) -> Classifier:
+    """Open the bytes of an ONNX file as a classifier of `features` columns.
+
+    With several inputs, each takes the next columns in the declared order: as many as its
+    second dimension says, or one. An output of one column needs no `output.column`.
+
+    Raises:
+        ModelError: no model, no such output, or inputs that the features do not fit.
+    """
+    try:
+        session = inference_session(model)
+    except Exception as error:  # ONNX Runtime raises its own, unrelated classes
+        raise ModelError(
+            f"ONNX Runtime cannot open it: {_first_line(error)}",
+            subject=subject,
+            hint="Check that the file is an ONNX model of standard operators.",
+        ) from None
+    columns = _columns(session.get_inputs(), features, subject)
+    _expect_tensor(session.get_outputs(), output.name, subject)
+    run, wanted, column = session.run, [output.name], output.column or 0
+
+    if len(columns) == 1 and columns[0].dtype is np.float32:
+        only = columns[0].name
+
+        def raw(batch: NDArray[np.float32]) -> NDArray[np.float64]:
+            return run(wanted, {only: batch})[0]  # type: ignore[no-any-return]
+    else:
+
+        def raw(batch: NDArray[np.float32]) -> NDArray[np.float64]:
+            feed: dict[str, Any] = {
+                c.name: batch[:, c.start : c.stop].astype(c.dtype) for c in columns
+            }
+            return run(wanted, feed)[0]  # type: ignore[no-any-return]
+
+    def score(batch: NDArray[np.float32]) -> NDArray[np.float64]:
+        scores = raw(batch)
+        picked = scores[:, column] if scores.ndim == 2 else scores
+        return picked.astype(np.float64)
+
+    classifier = Classifier(
+        name=name, version=version, digest=digest_of(model), features=features, score=score
+    )
+    _try_out(classifier, column, raw, subject)
+    return classifier
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    name: str
+    dtype: type
+    start: int
+    stop: int
+
+
+def _columns(inputs: list[Any], features: int, subject: str) -> tuple[_Columns, ...]:
+    columns: list[_Columns] = []
+    start = 0
+    for tensor in inputs:
+        name, kind, shape = tensor.name, tensor.type, tensor.shape
+        if kind not in _DTYPES:
+            raise ModelError(
+                f"input {name!r} is {kind}, which is not served yet",
+                subject=subject,
+                hint=f"Served inputs: {', '.join(sorted(_DTYPES))}.",
+            )
+        if len(shape) != 2 or (isinstance(shape[0], int) and shape[0] >= 0):
+            raise ModelError(
+                f"input {name!r} has shape {shape}, must be [batch, features] with a free batch",
+                subject=subject,
+                hint="Export the model with a dynamic first dimension.",
+            )
+        fixed = shape[1] if isinstance(shape[1], int) and shape[1] > 0 else None
+        width = fixed or (features - start if len(inputs) == 1 else 1)
+        columns.append(_Columns(name, _DTYPES[kind], start, start + width))
+        start += width
+    if start != features:
+        raise ModelError(
+            f"its inputs take {start} columns, but {features} features are declared",
+            subject=subject,
+            hint="features lists the model's inputs in order, one a column.",
+        )
+    return tuple(columns)
+
+
+def _expect_tensor(outputs: list[Any], name: str, subject: str) -> None:
+    kinds = {tensor.name: tensor.type for tensor in outputs}
+    if name not in kinds:
+        raise ModelError(
+            f"it has no output {name!r}",
+            subject=subject,
+            hint=f"Its outputs: {', '.join(sorted(kinds))}.",
+        )
+    if not kinds[name].startswith("tensor("):
+        raise ModelError(
+            f"output {name!r} is {kinds[name]}, which is not served yet",
+            subject=subject,
+            hint="Export the classifier with ZipMap off, so that it gives a tensor.",
+        )
+
+
+def _try_out(
+    classifier: Classifier,
+    column: int,
+    raw: Callable[[NDArray[np.float32]], NDArray[np.float64]],
+    subject: str,
+) -> None:
+    """Run two rows: what the file promises of its shapes is not always what it gives."""
+    batch = np.zeros((2, classifier.features), dtype=np.float32)
+    try:
+        scores = raw(batch)
+    except Exception as error:
+        raise ModelError(
+            f"it fails on a row of zeros: {_first_line(error)}", subject=subject
+        ) from None
+    if scores.ndim not in (1, 2) or scores.shape[0] != 2:
+        raise ModelError(
+            f"two rows give an output of shape {list(scores.shape)}, must be [2] or [2, classes]",
+            subject=subject,
+        )
+    if scores.ndim == 2 and column >= scores.shape[1]:
+        raise ModelError(
+            f"the output has {scores.shape[1]} columns, there is no column {column}",
+            subject=subject,
+            hint='For a binary classifier the second column is P(fraud): "probabilities[1]".',
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
