@@ -1,0 +1,93 @@
+"""What a front is: the gRPC transport, and nothing else.
+
+A front hands the hall whatever calls have arrived, as one batch, and carries replies back
+by call id. The hall knows no transport; a front knows no product. Two stand behind this
+interface: `native` (HTTP/2 in Rust, off the GIL) and `grpcio` (the reference, with TLS).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+CALL = 0
+CANCEL = 1
+
+# (kind, call_id, method, payload, _, (metadata, peer, seconds_left)): the shape in which
+# the native front delivers, so that nothing is repacked on the hot path. `method` is an
+# index into METHODS; `seconds_left` is None for a caller without a deadline. A CANCEL has
+# neither payload nor details.
+Metadata = Sequence[tuple[str, str | bytes]]
+Event = tuple[int, int, int, bytes | None, Any, Any]
+
+DECIDE, CHECK, WATCH = range(3)
+METHODS: tuple[tuple[str, bool], ...] = (
+    ("/gateway.v1.DecisionService/Decide", False),
+    ("/grpc.health.v1.Health/Check", False),
+    ("/grpc.health.v1.Health/Watch", True),
+)
+"""(path, server streaming) of each method, in the order of their numbers."""
+
+MESSAGE_BYTES_MAX = 64 * 1024
+METADATA_BYTES_MAX = 8 * 1024
+STREAMS_MAX = 128
+"""Concurrent calls on one connection; a client opens another, or waits."""
+
+TICK_MS = 5
+"""The loop wakes at least this often."""
+
+PAUSE_NS = 20_000_000
+"""A gap between two looks at the front longer than this is a pause."""
+
+LONG_PAUSE_NS = 100_000_000
+"""A pause this long is recorded even if no call had to wait for its end."""
+
+
+QUIET_TICKS = 3
+"""A stopping front is drained when nothing has arrived for this many ticks..."""
+
+DRAIN_NS_MAX = 2_000_000_000
+"""... or after this long, whatever still arrives."""
+
+
+class Turn(Protocol):
+    """What a front calls: the hall."""
+
+    def turn(self, events: list[Event], arrived_ns: int) -> None:
+        """Answer a batch. `arrived_ns`, monotonic, is when the earliest of it can have come."""
+
+    def idle(self) -> None:
+        """Nothing has arrived for a tick."""
+
+    def paused(self, start_ns: int, duration_ns: int) -> None:
+        """The loop stood still."""
+
+
+class Front(Protocol):
+    """One listening address. A context manager; entering it binds and starts."""
+
+    @property
+    def address(self) -> str:
+        """Where it listens, with the port that the system gave: `host:port` or `unix:path`."""
+
+    def run(self, hall: Turn, stopping: Callable[[], bool]) -> None:
+        """Feed the hall until `stopping` and nothing that arrived is left."""
+
+    def reply(self, call_id: int, payload: bytes) -> bool:
+        """Answer a unary call. False if its caller is gone."""
+
+    def fail(self, call_id: int, code: int, message: str, details: bytes | None = None) -> bool:
+        """End a call with a status; `details` is an encoded google.rpc.Status."""
+
+    def stream_send(self, call_id: int, payload: bytes) -> bool:
+        """Send one message of a stream, without waiting. False if it cannot take one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """PEM bytes. With `client_authority`, callers must show a certificate it signed."""
+
+    certificate: bytes
+    key: bytes
+    client_authority: bytes | None = None

@@ -1,0 +1,308 @@
+"""The reference front: `grpc.aio`, on every platform, with TLS.
+
+Everything runs on one asyncio loop, hall included. A handler puts its call on the list of
+what has arrived and awaits its reply; one turn of the hall, scheduled behind the handlers
+that are ready, answers the list. So batches form here as on the native front: by
+themselves, under load.
+
+What a call waits inside grpcio is not seen. What comes right behind a turn is dated to
+that turn's begin, as on the native front; beyond that, grpcio's own queue is dark, and a
+caller that leaves while a turn runs is recorded as answered. Where the clock is the
+promise, use the native front.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import grpc
+import uvloop
+
+from gateway.errors import ListenError
+from gateway.serve.front import (
+    CALL,
+    CANCEL,
+    DRAIN_NS_MAX,
+    LONG_PAUSE_NS,
+    MESSAGE_BYTES_MAX,
+    METADATA_BYTES_MAX,
+    METHODS,
+    PAUSE_NS,
+    QUIET_TICKS,
+    STREAMS_MAX,
+    TICK_MS,
+    Event,
+    Tls,
+    Turn,
+)
+from gateway.serve.reflection import enable_reflection
+
+_STATUS = {code.value[0]: code for code in grpc.StatusCode}
+_SHUTTING_DOWN = (grpc.StatusCode.UNAVAILABLE.value[0], "the gateway is shutting down", None)
+
+# What a waiting handler gets: reply bytes, or (code, message, details).
+_Answer = bytes | tuple[int, str, bytes | None]
+
+_STREAMED_MAX = 16
+_BEHIND_TURN_S = 0.002
+
+
+@dataclass(slots=True, eq=False)
+class _Stream:
+    """The messages of a server stream that its caller has not read yet, and how it ends."""
+
+    messages: deque[bytes] = field(default_factory=deque)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    status: tuple[int, str, bytes | None] | None = None
+
+
+class GrpcioFront:
+    """`target` is `host:port` or `unix:path`; port 0 lets the system choose.
+
+    Raises:
+        ListenError: on entering, if the address cannot be bound.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        tls: Tls | None = None,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+        reuse_port: bool = False,
+    ) -> None:
+        self._target = target
+        self._tls = tls
+        self._clock_ns = clock_ns
+        self._reuse_port = reuse_port
+        self._loop = uvloop.new_event_loop()
+        self._port = 0
+        self._arrived: list[Event] = []
+        self._arrived_ns = 0
+        self._waiting: dict[int, asyncio.Future[_Answer]] = {}
+        self._streams: dict[int, _Stream] = {}
+        # The begin of the turn that what arrives now may have waited for.
+        self._behind_ns: int | None = None
+        self._catching_up: asyncio.TimerHandle | None = None
+        self._next_id = 1
+        self._quiet_ticks = 0
+        self._hall: Turn | None = None
+        self._server: Any = None
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        if self._target.startswith("unix:"):
+            return self._target
+        return f"{self._target.rpartition(':')[0]}:{self._port}"
+
+    def __enter__(self) -> GrpcioFront:
+        try:
+            self._loop.run_until_complete(self._start())
+        except BaseException:
+            self._loop.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._loop.run_until_complete(self._stop())
+        self._loop.close()
+
+    async def _start(self) -> None:
+        self._server = server = grpc.aio.server(
+            options=(
+                ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+                ("grpc.max_metadata_size", METADATA_BYTES_MAX),
+                ("grpc.max_concurrent_streams", STREAMS_MAX),
+                ("grpc.so_reuseport", int(self._reuse_port)),
+            )
+        )
+        # One generic handler, not one registration a method: grpc.aio spends a future and
+        # a task on each registered method's wait, for every call.
+        server.add_generic_rpc_handlers((_Methods(self._unary, self._stream),))
+        enable_reflection(server)
+        try:
+            if self._tls is None:
+                self._port = server.add_insecure_port(self._target)
+            else:
+                self._port = server.add_secure_port(self._target, _credentials(self._tls))
+        except RuntimeError as error:
+            raise ListenError(
+                "the port is in use, or the address cannot be listened on",
+                subject=self._target,
+                hint="Choose another port with --listen, or port 0 to let the system choose.",
+            ) from error
+        await server.start()
+
+    async def _stop(self) -> None:
+        for call_id in (*self._waiting, *self._streams):
+            self.fail(call_id, *_SHUTTING_DOWN)
+        await self._server.stop(0.1)
+        await asyncio.sleep(0)
+
+    def run(self, hall: Turn, stopping: Callable[[], bool]) -> None:
+        """Feed the hall until `stopping` and every call that arrived is answered."""
+        self._hall = hall
+        self._loop.run_until_complete(self._ticks(hall, stopping))
+
+    async def _ticks(self, hall: Turn, stopping: Callable[[], bool]) -> None:
+        looked_ns = self._clock_ns()
+        stopped_ns: int | None = None
+        while True:
+            await asyncio.sleep(TICK_MS / 1000)
+            now_ns = self._clock_ns()
+            if now_ns - looked_ns > (PAUSE_NS if self._arrived else LONG_PAUSE_NS):
+                hall.paused(looked_ns, now_ns - looked_ns)
+            looked_ns = now_ns
+            self._quiet_ticks += 1
+            if not self._arrived:
+                hall.idle()
+            if stopping():
+                stopped_ns = stopped_ns or now_ns
+                if self._quiet_ticks > QUIET_TICKS or now_ns - stopped_ns > DRAIN_NS_MAX:
+                    return
+
+    def _arrive(self, event: Event) -> None:
+        if not self._arrived:
+            self._arrived_ns = self._behind_ns or self._clock_ns()
+            self._loop.call_soon(self._turn)
+        self._arrived.append(event)
+
+    def _turn(self) -> None:
+        events, self._arrived = self._arrived, []
+        assert self._hall is not None
+        self._quiet_ticks = 0
+        begun_ns = self._clock_ns()
+        self._hall.turn(events, self._arrived_ns)
+        self._behind_ns = begun_ns
+        if self._catching_up is not None:
+            self._catching_up.cancel()
+        self._catching_up = self._loop.call_later(_BEHIND_TURN_S, self._caught_up)
+
+    def _caught_up(self) -> None:
+        self._behind_ns = None
+
+    async def _unary(self, method: int, payload: bytes, context: Any) -> bytes:
+        call_id, self._next_id = self._next_id, self._next_id + 1
+        future: asyncio.Future[_Answer] = self._loop.create_future()
+        self._waiting[call_id] = future
+        self._arrive((CALL, call_id, method, payload, None, _details(context)))
+        try:
+            answer = await future
+        except asyncio.CancelledError:
+            self._arrive((CANCEL, call_id, 0, None, None, None))
+            raise
+        finally:
+            self._waiting.pop(call_id, None)
+        if isinstance(answer, bytes):
+            return answer
+        return await _abort(context, answer)
+
+    async def _stream(self, method: int, payload: bytes, context: Any) -> AsyncIterator[bytes]:
+        call_id, self._next_id = self._next_id, self._next_id + 1
+        stream = self._streams[call_id] = _Stream()
+        self._arrive((CALL, call_id, method, payload, None, _details(context)))
+        try:
+            while stream.status is None:
+                await stream.changed.wait()
+                stream.changed.clear()
+                while stream.messages:
+                    yield stream.messages.popleft()
+            await _abort(context, stream.status)
+        finally:
+            del self._streams[call_id]
+            if stream.status is None:
+                self._arrive((CANCEL, call_id, 0, None, None, None))
+
+    def reply(self, call_id: int, payload: bytes) -> bool:
+        """Answer a unary call."""
+        return self._answer(call_id, payload)
+
+    def fail(self, call_id: int, code: int, message: str, details: bytes | None = None) -> bool:
+        """End a call with a status."""
+        stream = self._streams.get(call_id)
+        if stream is None:
+            return self._answer(call_id, (code, message, details))
+        stream.status = (code, message, details)
+        stream.changed.set()
+        return True
+
+    def stream_send(self, call_id: int, payload: bytes) -> bool:
+        """Send one message of a stream, without waiting."""
+        stream = self._streams.get(call_id)
+        if stream is None or len(stream.messages) >= _STREAMED_MAX:
+            return False
+        stream.messages.append(payload)
+        stream.changed.set()
+        return True
+
+    def _answer(self, call_id: int, answer: _Answer) -> bool:
+        future = self._waiting.get(call_id)
+        if future is None or future.done():
+            return False
+        future.set_result(answer)
+        return True
+
+
+class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Gives each path of METHODS its handler, with bytes in and bytes out."""
+
+    def __init__(
+        self,
+        unary: Callable[[int, bytes, Any], Awaitable[bytes]],
+        stream: Callable[[int, bytes, Any], AsyncIterator[bytes]],
+    ) -> None:
+        self._handlers = {
+            path: grpc.unary_stream_rpc_method_handler(_bind_stream(stream, number))
+            if streaming
+            else grpc.unary_unary_rpc_method_handler(_bind_unary(unary, number))
+            for number, (path, streaming) in enumerate(METHODS)
+        }
+
+    def service(self, details: Any) -> Any:
+        return self._handlers.get(details.method)
+
+
+def _bind_unary(unary: Callable[[int, bytes, Any], Awaitable[bytes]], method: int) -> Any:
+    async def call(payload: bytes, context: Any) -> bytes:
+        return await unary(method, payload, context)
+
+    return call
+
+
+def _bind_stream(stream: Callable[[int, bytes, Any], AsyncIterator[bytes]], method: int) -> Any:
+    async def call(payload: bytes, context: Any) -> AsyncIterator[bytes]:
+        async for message in stream(method, payload, context):
+            yield message
+
+    return call
+
+
+def _details(context: Any) -> Any:
+    return (context.invocation_metadata() or (), context.peer(), context.time_remaining())
+
+
+async def _abort(context: Any, answer: tuple[int, str, bytes | None]) -> bytes:
+    code, message, details = answer
+    trailing = () if details is None else (("grpc-status-details-bin", details),)
+    await context.abort(_STATUS[code], message, trailing)
+    raise AssertionError("abort raises")
+
+
+def _credentials(tls: Tls) -> Any:
+    return grpc.ssl_server_credentials(
+        ((tls.key, tls.certificate),),
+        root_certificates=tls.client_authority,
+        require_client_auth=tls.client_authority is not None,
+    )

@@ -1,0 +1,149 @@
+"""The default front: `pygrpc_native`, whose HTTP/2 runs in Rust off the GIL.
+
+It shows no arrival stamps, so each turn drains it completely. What is there at once came
+while the loop was busy, and is dated to the previous drain. What ends a wait is dated to
+the waking, unless the wait was longer than a pause: then to the wait's begin. No call is
+dated later than it came by more than one tick.
+
+Reflection is a bidirectional stream, which this front cannot carry itself: it forwards
+every method that it does not know to a grpcio server on a private Unix socket.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from types import TracebackType
+
+import grpc
+from pygrpc_native import STREAM_SENT, NativeGrpcFront
+
+from gateway.errors import ListenError
+from gateway.serve.front import (
+    DRAIN_NS_MAX,
+    LONG_PAUSE_NS,
+    METADATA_BYTES_MAX,
+    METHODS,
+    PAUSE_NS,
+    QUIET_TICKS,
+    STREAMS_MAX,
+    TICK_MS,
+    Event,
+    Turn,
+)
+from gateway.serve.reflection import enable_reflection
+
+DRAIN_MAX = 4096
+
+
+class NativeFront:
+    """`target` is `host:port` or `unix:path`; port 0 lets the system choose.
+
+    Raises:
+        ListenError: on construction, if the address cannot be bound.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+        io_threads: int = 1,
+        reuse_port: bool = False,
+    ) -> None:
+        try:
+            self._front = NativeGrpcFront(
+                target,
+                list(METHODS),
+                io_threads=io_threads,
+                call_details=True,
+                max_concurrent_streams=STREAMS_MAX,
+                max_metadata_size=METADATA_BYTES_MAX,
+                reuse_port=reuse_port,
+            )
+        except (OSError, ValueError) as error:
+            raise ListenError(
+                _reason(error),
+                subject=target,
+                hint="Choose another port with --listen, or port 0 to let the system choose.",
+            ) from None
+        self._clock_ns = clock_ns
+        self._target = target
+        self._stack = ExitStack()
+        self.reply = self._front.respond
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        if self._target.startswith("unix:"):
+            return self._target
+        return f"{self._target.rpartition(':')[0]}:{self._front.bound_port}"
+
+    def __enter__(self) -> NativeFront:
+        with ExitStack() as stack:
+            stack.callback(self._front.close)
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-"))
+            workers = stack.enter_context(ThreadPoolExecutor(2, "reflection"))
+            fallback = grpc.server(workers)
+            enable_reflection(fallback)
+            fallback.add_insecure_port(f"unix:{folder}/fallback.sock")
+            fallback.start()
+            stack.callback(lambda: fallback.stop(None).wait())
+            self._front.set_fallback(f"{folder}/fallback.sock")
+            self._front.start()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def run(self, hall: Turn, stopping: Callable[[], bool]) -> None:
+        """Feed the hall until `stopping` and the front is drained."""
+        receive, clock_ns = self._front.recv_batch_details, self._clock_ns
+        drained_ns = clock_ns()
+        stopped_ns, quiet_ticks = 0, 0
+        while True:
+            if stopping():
+                stopped_ns = stopped_ns or drained_ns
+                if quiet_ticks >= QUIET_TICKS or drained_ns - stopped_ns > DRAIN_NS_MAX:
+                    return
+            arrived_ns = drained_ns
+            events: list[Event] | None = receive(DRAIN_MAX, 0)
+            if not events:
+                waited_ns = clock_ns()
+                events = receive(DRAIN_MAX, TICK_MS)
+                woken_ns = clock_ns()
+                arrived_ns = woken_ns if woken_ns - waited_ns <= PAUSE_NS else waited_ns
+            now_ns = clock_ns()
+            if now_ns - drained_ns > (PAUSE_NS if events else LONG_PAUSE_NS):
+                hall.paused(drained_ns, now_ns - drained_ns)
+            drained_ns = now_ns
+            if events:
+                quiet_ticks = 0
+                hall.turn(events, arrived_ns)
+            else:
+                quiet_ticks += 1
+                hall.idle()
+
+    def fail(self, call_id: int, code: int, message: str, details: bytes | None = None) -> bool:
+        """End a call with a status."""
+        trailing = None if details is None else (("grpc-status-details-bin", details),)
+        return self._front.fail(call_id, code, message, trailing)
+
+    def stream_send(self, call_id: int, payload: bytes) -> bool:
+        """Send one message of a stream, without waiting."""
+        return self._front.stream_try_send(call_id, payload) == STREAM_SENT
+
+
+def _reason(error: Exception) -> str:
+    if "in use" in str(error).lower():
+        return "the port is in use"
+    return f"cannot be listened on: {str(error).splitlines()[0]}"

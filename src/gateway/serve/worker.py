@@ -1,0 +1,174 @@
+"""One worker: load, warm up, open the journal, listen, walk the hall until told to stop."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import signal
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from gateway.errors import UsageError
+from gateway.journal import Generation as JournalledGeneration
+from gateway.journal import Mode
+from gateway.journal import Writer as Journal
+from gateway.model import Generation, load_generation
+from gateway.serve.address import checked_address
+from gateway.serve.admit import Serving
+from gateway.serve.front import Tls
+from gateway.serve.grpcio import GrpcioFront
+from gateway.serve.hall import Hall
+from gateway.serve.health import Health
+from gateway.serve.native import NativeFront
+from gateway.serve.reflection import SERVICES
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `gateway serve` was asked to do."""
+
+    folders: tuple[Path, ...]
+    listen: str
+    journal: Path
+    mode: Mode
+    journal_max_bytes: int
+    front: str
+    tls: Tls | None
+    insecure: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What is served, and where."""
+
+    address: str
+    generations: tuple[Generation, ...]
+
+
+class Stop:
+    """Set by SIGTERM or SIGINT, or by a test."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def ask(self, *_: object) -> None:
+        """Ask the worker to finish what it has received, and end."""
+        self.asked = True
+
+
+def serve(settings: Settings, *, stop: Stop, announce: Callable[[Ready], None]) -> None:
+    """Serve until `stop` is asked. `announce` is called once, when calls are answered.
+
+    Raises:
+        GatewayError: what keeps it from serving.
+    """
+    address = checked_address(
+        settings.listen, tls=settings.tls is not None, insecure=settings.insecure
+    )
+    generations = load_all(settings.folders)
+    for generation in generations:
+        generation.champion.warm_up()
+    serve_loaded(settings, address, generations, stop=stop, announce=announce)
+
+
+def serve_loaded(
+    settings: Settings,
+    address: str,
+    generations: tuple[Generation, ...],
+    *,
+    stop: Stop,
+    announce: Callable[[Ready], None],
+) -> None:
+    """Open the journal, listen, and walk the hall until `stop` is asked."""
+    served = {g.name: Serving.of(g, index) for index, g in enumerate(generations)}
+    with (
+        Journal.open(
+            settings.journal,
+            worker=0,
+            boot_id=uuid.uuid4().bytes,
+            products=tuple(_journalled(serving) for serving in served.values()),
+            mode=settings.mode,
+            max_bytes=settings.journal_max_bytes,
+        ) as journal,
+        _front(settings, address) as front,
+    ):
+        names = (*SERVICES, *(f"product/{name}" for name in served))
+        health = Health(front, names)
+        hall = Hall(front=front, journal=journal, served=served, health=health)
+        # What is loaded now lives as long as the worker: keep the collector off it.
+        gc.collect()
+        gc.freeze()
+        health.serving()
+        announce(Ready(front.address, generations))
+
+        def stopping() -> bool:
+            if stop.asked and health.is_serving:
+                health.stopping()
+            return stop.asked
+
+        front.run(hall, stopping)
+        hall.idle()
+
+
+def load_all(folders: tuple[Path, ...]) -> tuple[Generation, ...]:
+    """Load every product.
+
+    Raises:
+        UsageError: no folders, or two of them hold the same product.
+        GatewayError: what is wrong with one of them.
+    """
+    if not folders:
+        raise UsageError("no product folder is named", hint="For example: models/card-not-present")
+    generations = tuple(load_generation(folder) for folder in folders)
+    by_name: dict[str, Path] = {}
+    for folder, generation in zip(folders, generations, strict=True):
+        if generation.name in by_name:
+            raise UsageError(
+                f"product {generation.name!r} stands in {by_name[generation.name]} already",
+                subject=str(folder),
+                hint="Each product is served from one folder.",
+            )
+        by_name[generation.name] = folder
+    return generations
+
+
+@contextmanager
+def stop_on_signals(stop: Stop) -> Iterator[None]:
+    """Let SIGTERM and SIGINT ask `stop` once; a second SIGINT interrupts."""
+
+    def asked(number: int, _: FrameType | None) -> None:
+        if stop.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.ask()
+
+    before = {number: signal.signal(number, asked) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _front(settings: Settings, address: str) -> NativeFront | GrpcioFront:
+    if settings.front == "grpcio":
+        return GrpcioFront(address, tls=settings.tls)
+    if settings.tls is not None:
+        raise UsageError("the native front has no TLS", hint="Add --front grpcio.")
+    return NativeFront(address)
+
+
+def _journalled(serving: Serving) -> JournalledGeneration:
+    generation = serving.generation
+    return JournalledGeneration(
+        index=serving.index,
+        product=generation.name,
+        generation=generation.product.generation,
+        digest=generation.digest,
+        arms=(generation.champion.name,),
+    )

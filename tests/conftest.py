@@ -1,0 +1,107 @@
+"""Real servers for tests: a hall behind either front, on a port of the system's choice."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import catalogue
+import grpc
+import pytest
+
+from gateway.journal import Mode
+from gateway.model import Generation, load_generation
+from gateway.serve.worker import Ready, Settings, Stop, serve_loaded
+
+
+@dataclass(frozen=True)
+class Running:
+    """A worker on a thread of the test's process."""
+
+    address: str
+    journal: Path
+    generation: Generation
+    stop: Stop
+    thread: threading.Thread
+    channel: grpc.Channel
+
+    @property
+    def fingerprint(self) -> str:
+        return self.generation.schema.fingerprint
+
+    def ended(self) -> None:
+        """Stop it, and wait until it has drained and sealed the journal."""
+        self.stop.ask()
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+
+Serve = Callable[..., AbstractContextManager[Running]]
+
+
+@pytest.fixture(scope="session")
+def generation(tmp_path_factory: pytest.TempPathFactory) -> Generation:
+    """The base product, loaded once."""
+    return load_generation(catalogue.write_folder(tmp_path_factory.mktemp("base") / "test"))
+
+
+@pytest.fixture(params=["native", "grpcio"])
+def front(request: pytest.FixtureRequest) -> str:
+    """Every test that takes this runs on both fronts."""
+    return str(request.param)
+
+
+@pytest.fixture
+def serve(front: str, generation: Generation, tmp_path: Path) -> Serve:
+    """Return a context manager that serves a generation on `front`."""
+
+    @contextmanager
+    def running(loaded: Generation = generation, **changes: object) -> Iterator[Running]:
+        settings = Settings(
+            **{
+                "folders": (),
+                "listen": "127.0.0.1:0",
+                "journal": tmp_path / "journal",
+                "mode": Mode.PROCESS,
+                "journal_max_bytes": 2**30,
+                "front": front,
+                "tls": None,
+                "insecure": False,
+                **changes,
+            }
+        )
+        ready: list[Ready] = []
+        failed: list[BaseException] = []
+        is_ready, stop = threading.Event(), Stop()
+
+        def announce(one: Ready) -> None:
+            ready.append(one)
+            is_ready.set()
+
+        def work() -> None:
+            try:
+                serve_loaded(settings, settings.listen, (loaded,), stop=stop, announce=announce)
+            except BaseException as error:
+                failed.append(error)
+                is_ready.set()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        assert is_ready.wait(20)
+        if failed:
+            thread.join()
+            raise failed[0]
+        try:
+            with grpc.insecure_channel(ready[0].address) as channel:
+                yield Running(ready[0].address, settings.journal, loaded, stop, thread, channel)
+        finally:
+            stop.ask()
+            thread.join(20)
+            assert not thread.is_alive()
+            if failed:
+                raise failed[0]
+
+    return running

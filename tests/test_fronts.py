@@ -1,0 +1,344 @@
+"""One suite, two fronts: what a gRPC caller may rely on, whichever carries the call."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import catalogue
+import grpc
+import numpy as np
+import pytest
+from conftest import Running, Serve
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.rpc.error_details_pb2 import BadRequest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_status import rpc_status
+
+from gateway.errors import ListenError
+from gateway.journal import Answered, Decision, Refused, Reply, join_replied, read, segments, verify
+from gateway.model import Generation
+from gateway.v1 import decision_pb2 as pb
+from gateway.v1.decision_pb2_grpc import DecisionServiceStub
+
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+DECIDE = "/gateway.v1.DecisionService/Decide"
+
+
+def decide(running: Running, asked: pb.DecideRequest, **options: object) -> pb.DecideResponse:
+    return DecisionServiceStub(running.channel).Decide(asked, **{"timeout": 10, **options})
+
+
+def refused(running: Running, asked: pb.DecideRequest) -> grpc.RpcError:
+    with pytest.raises(grpc.RpcError) as caught:
+        decide(running, asked)
+    return caught.value
+
+
+def raw(running: Running, payload: bytes, path: str = DECIDE) -> grpc.RpcError:
+    """Send bytes as they are; return the status error."""
+    with pytest.raises(grpc.RpcError) as caught:
+        running.channel.unary_unary(path)(payload, timeout=10)
+    return caught.value
+
+
+def journalled(journal: Path) -> list[Answered]:
+    return [
+        answered
+        for segment in segments(journal)
+        for answered in join_replied(item for item in read(segment) if hasattr(item, "entry"))
+    ]
+
+
+def slow(generation: Generation, gate: threading.Event, entered: threading.Event) -> Generation:
+    """Return the generation with a model that waits at `gate`."""
+
+    def score(batch: np.ndarray) -> np.ndarray:
+        entered.set()
+        assert gate.wait(20)
+        return generation.champion.score(batch)
+
+    return replace(generation, champion=replace(generation.champion, score=score))
+
+
+def test_a_decision_has_everything_and_stands_in_the_journal(serve: Serve) -> None:
+    with serve() as running:
+        asked = catalogue.request(running.fingerprint)
+        response = decide(running, asked, metadata=(("traceparent", TRACEPARENT),))
+        running.ended()
+    row = np.frombuffer(asked.dense, dtype="<f4").reshape(1, -1)
+    score = float(running.generation.champion.score(row)[0])
+    assert response.probability == pytest.approx(score, abs=1e-6)
+    assert [one.action for one in response.expected_costs] == [pb.APPROVE, pb.STEP_UP, pb.DECLINE]
+    assert response.action == min(response.expected_costs, key=lambda one: one.cost).action
+    assert response.stand_in == pb.NONE
+    assert response.recorded
+    assert 0 < response.elapsed_us < response.budget_us == 25_000
+    (answered,) = journalled(running.journal)
+    entry = answered.record.entry
+    assert isinstance(entry, Decision)
+    assert entry.request == asked.SerializeToString()
+    assert pb.DecideResponse.FromString(entry.response) == response
+    assert response.decision_id.endswith(f"{answered.record.sequence:012x}")
+    assert entry.traceparent == TRACEPARENT
+    assert answered.reply is Reply.LEFT
+    ends = (
+        *(entry.admit_after_ns, entry.encode_after_ns, entry.infer_after_ns),
+        *(entry.decide_after_ns, entry.record_after_ns),
+    )
+    assert list(ends) == sorted(ends)
+    assert answered.replied_ns is not None
+    assert answered.replied_ns >= entry.arrival_ns + entry.record_after_ns
+    assert verify(running.journal).ok
+
+
+def test_named_and_dense_features_decide_the_same(serve: Serve) -> None:
+    with serve() as running:
+        dense = decide(running, catalogue.request(running.fingerprint))
+        named = decide(running, catalogue.request())
+    assert named.probability == dense.probability
+    assert named.action == dense.action
+
+
+def test_all_violations_stand_in_one_answer_and_no_value_does(serve: Serve) -> None:
+    with serve() as running:
+        asked = catalogue.request(
+            transaction_id="", amount=-31337, currency="XYZZY", category="54-1", subject="s" * 300
+        )
+        asked.ClearField("event_time")
+        asked.features["amount"].number = 98765432.0
+        asked.features["ratio"].text = "telltale"
+        asked.features["fantasy"].text = "telltale"
+        del asked.features["entry_mode"]
+        error = refused(running, asked)
+        running.ended()
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    (detail,) = rpc_status.from_call(error).details
+    bad = BadRequest()
+    assert detail.Unpack(bad)
+    found = {violation.field for violation in bad.field_violations}
+    assert found == {
+        *("transaction_id", "amount", "currency", "category", "subject", "event_time"),
+        *("features[amount]", "features[entry_mode]", "features[ratio]", "features[fantasy]"),
+    }
+    said = str(bad) + error.details()
+    journal_bytes = b"".join(path.read_bytes() for path in running.journal.iterdir())
+    for value in ("31337", "XYZZY", "54-1", "98765432", "telltale"):
+        assert value not in said
+        assert value.encode() not in journal_bytes
+    (answered,) = journalled(running.journal)
+    assert isinstance(answered.record.entry, Refused)
+    assert set(answered.record.entry.fields) == found
+
+
+@pytest.mark.parametrize(
+    ("payload", "path", "code"),
+    [
+        (b"", DECIDE, grpc.StatusCode.INVALID_ARGUMENT),
+        (b"\xff\xff\xff\xff", DECIDE, grpc.StatusCode.INVALID_ARGUMENT),
+        (b"\x0a\x04nope", DECIDE, grpc.StatusCode.NOT_FOUND),
+        (b"\x0a" + b"\x00" * 70_000, DECIDE, grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (b"", "/gateway.v1.DecisionService/Nothing", grpc.StatusCode.UNIMPLEMENTED),
+        (b"", "/no.Such/Service", grpc.StatusCode.UNIMPLEMENTED),
+        (b"\xff", "/grpc.health.v1.Health/Check", grpc.StatusCode.INVALID_ARGUMENT),
+    ],
+)
+def test_status_codes(serve: Serve, payload: bytes, path: str, code: grpc.StatusCode) -> None:
+    """And the worker answers on after each."""
+    with serve() as running:
+        error = raw(running, payload, path)
+        assert error.code() is code
+        assert "Traceback" not in error.details()
+        assert decide(running, catalogue.request()).recorded
+
+
+def test_a_wrong_fingerprint_or_length_is_refused_with_the_right_one(serve: Serve) -> None:
+    with serve() as running:
+        for changes in ({"schema_fingerprint": "0" * 16}, {"dense": b"1234567"}):
+            error = refused(running, catalogue.request(running.fingerprint, **changes))
+            assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        error = refused(running, catalogue.request(running.fingerprint, schema_fingerprint=""))
+        assert running.fingerprint in error.details()
+        both = catalogue.request(running.fingerprint)
+        both.features["ratio"].number = 1.0
+        assert "both" in refused(running, both).details()
+
+
+@pytest.mark.parametrize("value", ["garbage", "00-" + "0" * 32 + "-b7ad6b7169203331-01", ""])
+def test_a_malformed_traceparent_is_left_out(serve: Serve, value: str) -> None:
+    with serve() as running:
+        decide(running, catalogue.request(), metadata=(("traceparent", value), ("x-bin", b"\x00")))
+        running.ended()
+    (answered,) = journalled(running.journal)
+    assert answered.record.entry.traceparent == ""
+
+
+def test_a_callers_deadline_ends_the_call_and_the_record_says_who_left(
+    serve: Serve, front: str, generation: Generation
+) -> None:
+    gate, entered = threading.Event(), threading.Event()
+    with serve(slow(generation, gate, entered)) as running:
+        with pytest.raises(grpc.RpcError) as caught:
+            decide(running, catalogue.request(), timeout=0.2)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert entered.is_set()
+        gate.set()
+        running.ended()
+    (answered,) = journalled(running.journal)
+    # grpcio hears nothing while a turn runs: it takes the reply and drops it.
+    assert answered.reply is (Reply.FOUND_NOBODY if front == "native" else Reply.LEFT)
+    entry = answered.record.entry
+    assert entry.deadline_ns - entry.arrival_ns <= 25_000_000
+
+
+def test_what_waited_past_its_budget_gets_the_stand_in(
+    serve: Serve, generation: Generation
+) -> None:
+    """The call that arrives behind a stuck one is answered by its product's stand-in."""
+    gate, entered = threading.Event(), threading.Event()
+    with serve(slow(generation, gate, entered)) as running:
+        stub = DecisionServiceStub(running.channel)
+        first = stub.Decide.future(catalogue.request(), timeout=10)
+        assert entered.wait(10)
+        second = stub.Decide.future(catalogue.request(amount=9_000), timeout=10)
+        # The second call's budget is over when the model comes back.
+        threading.Timer(0.2, gate.set).start()
+        assert first.result().stand_in == pb.NONE
+        late = second.result()
+    assert late.stand_in == pb.DEADLINE
+    assert late.action == pb.STEP_UP
+    assert late.elapsed_us > late.budget_us
+
+
+def test_a_cancelled_call_is_recorded_and_found_nobody(
+    serve: Serve, front: str, generation: Generation
+) -> None:
+    gate, entered = threading.Event(), threading.Event()
+    with serve(slow(generation, gate, entered)) as running:
+        call = DecisionServiceStub(running.channel).Decide.future(catalogue.request(), timeout=10)
+        assert entered.wait(10)
+        call.cancel()
+        # A call on the same connection comes behind the cancellation.
+        other = DecisionServiceStub(running.channel).Decide.future(catalogue.request(), timeout=10)
+        threading.Timer(0.1, gate.set).start()
+        assert other.result().recorded
+        running.ended()
+    replies = [answered.reply for answered in journalled(running.journal)]
+    left_first = Reply.FOUND_NOBODY if front == "native" else Reply.LEFT
+    assert replies == [left_first, Reply.LEFT]
+
+
+@pytest.mark.parametrize("wrong", [lambda b: np.full(len(b), np.nan), lambda b: 1 / 0])
+def test_a_broken_model_stands_in_and_the_worker_lives(
+    serve: Serve, generation: Generation, wrong: object
+) -> None:
+    broken = replace(generation, champion=replace(generation.champion, score=wrong))
+    with serve(broken) as running:
+        response = decide(running, catalogue.request())
+        assert response.stand_in == pb.MODEL_ERROR
+        assert response.action == pb.STEP_UP
+        assert response.recorded
+        assert not response.HasField("probability")
+
+
+def test_a_thousand_concurrent_calls_are_all_answered_once(serve: Serve) -> None:
+    with serve() as running:
+        channels = [
+            grpc.insecure_channel(running.address, options=(("gateway.channel", i),))
+            for i in range(8)
+        ]
+        stubs = [DecisionServiceStub(channel) for channel in channels]
+        futures = [
+            stubs[i % 8].Decide.future(catalogue.request(transaction_id=f"t-{i}"), timeout=30)
+            for i in range(1_000)
+        ]
+        answers = [future.result() for future in futures]
+        for channel in channels:
+            channel.close()
+        running.ended()
+    assert len({answer.decision_id for answer in answers}) == 1_000
+    by_id = {
+        pb.DecideResponse.FromString(one.record.entry.response).decision_id: one
+        for one in journalled(running.journal)
+    }
+    for i, answer in enumerate(answers):
+        entry = by_id[answer.decision_id].record.entry
+        assert pb.DecideRequest.FromString(entry.request).transaction_id == f"t-{i}"
+        assert entry.action == answer.action
+    assert verify(running.journal).ok
+
+
+def test_health_check_and_watch_see_it_serving_and_stopping(serve: Serve) -> None:
+    with serve() as running:
+        health = health_pb2_grpc.HealthStub(running.channel)
+        for name in ("", "gateway.v1.DecisionService", "product/test"):
+            status = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=10).status
+            assert status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.RpcError) as caught:
+            health.Check(health_pb2.HealthCheckRequest(service="product/nope"), timeout=10)
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        unknown = health.Watch(health_pb2.HealthCheckRequest(service="nope"), timeout=10)
+        assert next(unknown).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+        unknown.cancel()
+        watch = health.Watch(health_pb2.HealthCheckRequest(service="product/test"), timeout=20)
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        running.stop.ask()
+        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        with pytest.raises(grpc.RpcError):
+            next(watch)
+
+
+def test_reflection_lists_the_services_and_describes_them(serve: Serve) -> None:
+    with serve() as running:
+        stub = reflection_pb2_grpc.ServerReflectionStub(running.channel)
+        asked = [
+            reflection_pb2.ServerReflectionRequest(list_services=""),
+            reflection_pb2.ServerReflectionRequest(
+                file_containing_symbol="gateway.v1.DecisionService"
+            ),
+        ]
+        listed, described = stub.ServerReflectionInfo(iter(asked), timeout=10)
+    names = {service.name for service in listed.list_services_response.service}
+    assert {"gateway.v1.DecisionService", "grpc.health.v1.Health"} <= names
+    files = [
+        FileDescriptorProto.FromString(content)
+        for content in described.file_descriptor_response.file_descriptor_proto
+    ]
+    assert any(service.name == "DecisionService" for file in files for service in file.service)
+
+
+def test_a_stop_answers_what_was_received_and_seals_the_journal(
+    serve: Serve, generation: Generation
+) -> None:
+    gate, entered = threading.Event(), threading.Event()
+    with serve(slow(generation, gate, entered)) as running:
+        stub = DecisionServiceStub(running.channel)
+        first = stub.Decide.future(catalogue.request(), timeout=10)
+        assert entered.wait(10)
+        waiting = [
+            stub.Decide.future(catalogue.request(transaction_id=f"w-{i}"), timeout=10)
+            for i in range(50)
+        ]
+        threading.Timer(0.3, gate.set).start()
+        threading.Timer(0.1, running.stop.ask).start()
+        assert first.result().recorded
+        assert all(future.result().recorded for future in waiting)
+        running.ended()
+    assert len(journalled(running.journal)) == 51
+    assert all(segment.sealed for segment in verify(running.journal).segments)
+
+
+def test_a_port_in_use_is_said_plainly(serve: Serve) -> None:
+    with (
+        serve() as running,
+        pytest.raises(ListenError, match="in use"),
+        serve(listen=running.address, journal=running.journal.parent / "other"),
+    ):
+        pass
+
+
+def test_a_unix_socket_serves_too(serve: Serve, tmp_path: Path) -> None:
+    with serve(listen=f"unix:{tmp_path}/gateway.sock") as running:
+        assert decide(running, catalogue.request()).recorded
