@@ -1,0 +1,108 @@
+"""The journal: the only door between the serving wing and the sidecar wing.
+
+    identity      a decision's id: where its record stands                        pure
+    frame         length, checksum, sequence, payload; finding frames again       pure
+    entry         what a payload says: decision, refusal, reply times, gap, …     pure
+    segment       a segment file's header and its name                            pure
+    disk          the calls that can fail, and what is said when they do
+    directory     private, and locked by one writer a worker
+    segment_file  all of a write or none of it
+    recovery      where the good frames of an earlier segment end
+    retention     --journal-max-bytes
+    losses        what could not be kept, until a GAP entry says so
+    chain         one boot's segments, one after the other
+    writer        appends; what the serving worker opens
+    reader        yields every byte as record, damage or torn tail
+    verification  is anything missing that nobody counted?
+
+Arrows point down the flow: frame, entry, segment ◀ segment_file, retention ◀ chain ◀ writer;
+frame, entry, segment ◀ reader ◀ verification. The writer never imports the reader.
+
+What never happens:
+
+- no frame stands behind half a frame in what counts of a segment;
+- a sequence is never used twice within a boot, and a segment is never appended to by a second boot;
+- a sync that failed is never tried again on the same file;
+- nothing that `append` took in mode `process` is lost by killing the process;
+- nothing is lost or dropped without being counted: by a GAP entry, by a header's `recovered`, or by
+  `verify`. The one exception: what `append` refused, when the process is killed before the next
+  write succeeds. Its callers were told; the journal was not;
+- nothing here knows gRPC, protobuf or a product: requests and responses are bytes;
+- no log line, span or metric is made, and no error text holds a byte of a payload.
+"""
+
+from gateway.journal.entry import (
+    DECISION_HEAD,
+    FOUND_NOBODY,
+    U32_MAX,
+    UNKNOWN_PRODUCT,
+    Decision,
+    Entry,
+    Flag,
+    Gap,
+    Generation,
+    Kind,
+    Loss,
+    Pause,
+    Refused,
+    Replied,
+    Sealed,
+    kind_of,
+    saturated,
+)
+from gateway.journal.identity import Place, decision_id, parse_decision_id
+from gateway.journal.reader import (
+    Answered,
+    Damage,
+    Fault,
+    Record,
+    Reply,
+    Segment,
+    TornTail,
+    join_replied,
+    read,
+    segment_at,
+    segments,
+)
+from gateway.journal.verification import Missing, Report, SegmentReport, verify
+from gateway.journal.writer import Mode, Writer
+
+__all__ = [
+    "DECISION_HEAD",
+    "FOUND_NOBODY",
+    "U32_MAX",
+    "UNKNOWN_PRODUCT",
+    "Answered",
+    "Damage",
+    "Decision",
+    "Entry",
+    "Fault",
+    "Flag",
+    "Gap",
+    "Generation",
+    "Kind",
+    "Loss",
+    "Missing",
+    "Mode",
+    "Pause",
+    "Place",
+    "Record",
+    "Refused",
+    "Replied",
+    "Reply",
+    "Report",
+    "Sealed",
+    "Segment",
+    "SegmentReport",
+    "TornTail",
+    "Writer",
+    "decision_id",
+    "join_replied",
+    "kind_of",
+    "parse_decision_id",
+    "read",
+    "saturated",
+    "segment_at",
+    "segments",
+    "verify",
+]

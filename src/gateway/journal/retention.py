@@ -1,0 +1,104 @@
+"""Keeps one worker's segments within --journal-max-bytes, and counts what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+from gateway.errors import JournalFull
+from gateway.journal.disk import refusal
+from gateway.journal.entry import Loss
+from gateway.journal.losses import Losses
+from gateway.journal.recovery import read_tail
+from gateway.journal.segment import SegmentName
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A segment that is not written any more. `last_sequence`: None where nobody counted yet."""
+
+    path: Path
+    name: SegmentName
+    size: int
+    last_sequence: int | None
+
+
+def closed_segments(files: list[tuple[SegmentName, Path]]) -> list[Closed]:
+    """Describe what earlier writers left; within a boot the next segment tells where one ended.
+
+    Raises:
+        JournalError: a file's size cannot be read.
+    """
+    closed = []
+    for (name, path), following in zip_longest(files, files[1:]):
+        goes_on = following and following[0].boot_id == name.boot_id
+        last_sequence = following[0].first_sequence - 1 if goes_on else None
+        closed.append(Closed(path, name, _size(path), last_sequence))
+    return closed
+
+
+class Retention:
+    """The closed segments of one worker, oldest first."""
+
+    def __init__(
+        self,
+        closed: list[Closed],
+        *,
+        max_bytes: int | None,
+        shipped: Callable[[Path], bool] | None,
+    ) -> None:
+        self._closed = closed
+        self._max_bytes = max_bytes
+        self._shipped = shipped or (lambda _path: False)
+        self._closed_bytes = sum(segment.size for segment in closed)
+
+    def add(self, segment: Closed) -> None:
+        """Take in a segment that was closed just now."""
+        self._closed.append(segment)
+        self._closed_bytes += segment.size
+
+    def make_room(self, open_bytes: int, losses: Losses) -> None:
+        """Drop segments until the closed ones and `open_bytes` fit the limit; count into `losses`.
+
+        Raises:
+            JournalFull: no segment is left to drop, or it cannot be dropped.
+        """
+        while self._max_bytes is not None and self._closed_bytes + open_bytes > self._max_bytes:
+            self._drop_one(losses)
+
+    def _drop_one(self, losses: Losses) -> None:
+        """Unlink the oldest shipped segment, or else the oldest.
+
+        What had been shipped is no loss, but its range is told, so that nobody misses it.
+        """
+        if not self._closed:
+            raise JournalFull(
+                "the open segment alone fills the journal's limit",
+                hint="Raise --journal-max-bytes.",
+            )
+        shipped = next((segment for segment in self._closed if self._shipped(segment.path)), None)
+        segment = shipped or self._closed[0]
+        last_sequence = segment.last_sequence
+        try:
+            if last_sequence is None and segment.path.exists():
+                last_sequence = read_tail(segment.path, segment.name).last_sequence
+            segment.path.unlink(missing_ok=True)
+        except OSError as error:
+            what = refusal(error, "drop the oldest segment", segment.path)
+            raise JournalFull(what.what, subject=what.subject, hint=what.hint) from error
+        self._closed.remove(segment)
+        self._closed_bytes -= segment.size
+        first_sequence = segment.name.first_sequence
+        if last_sequence is not None and last_sequence >= first_sequence:
+            count = 0 if shipped else last_sequence - first_sequence + 1
+            boot_id = segment.name.boot_id
+            losses.add(Loss.RETENTION, boot_id, first_sequence, last_sequence, count)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise refusal(error, "look at the segment", path) from error

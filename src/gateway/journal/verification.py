@@ -1,0 +1,172 @@
+"""Reads a whole journal and says whether anything that was written is missing from it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway.journal.entry import Gap, Kind, Loss, kind_of
+from gateway.journal.reader import Damage, Record, Segment, TornTail, read, segments
+
+Boot = tuple[int, bytes]
+"""Worker and boot id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Sequences of a boot that stand in no segment and that no GAP entry explains."""
+
+    worker: int
+    boot_id: bytes
+    first_sequence: int
+    last_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentReport:
+    """One file. `last_sequence`: None where it holds no frame. `torn_bytes`: at its end."""
+
+    path: Path
+    worker: int
+    boot_id: bytes
+    first_sequence: int
+    last_sequence: int | None
+    entries: Mapping[Kind, int]
+    sealed: bool
+    torn_bytes: int
+    damage: tuple[Damage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A journal as it stands. `cut_bytes`: torn tails that writers found on opening and cut.
+
+    `lost`: sequences by the reason that their GAP entries give. `ok` does not ask whether something
+    was lost and counted, only whether something is missing that nobody counted.
+    """
+
+    segments: tuple[SegmentReport, ...]
+    cut_bytes: int
+    lost: Mapping[Loss, int]
+    missing: tuple[Missing, ...]
+
+    @property
+    def entries(self) -> Mapping[Kind, int]:
+        """How many entries of each kind there are."""
+        return sum((Counter(segment.entries) for segment in self.segments), Counter[Kind]())
+
+    @property
+    def torn_bytes(self) -> int:
+        """Bytes of torn tails that are still in the files."""
+        return sum(segment.torn_bytes for segment in self.segments)
+
+    @property
+    def damage(self) -> tuple[Damage, ...]:
+        """All damage, in the order of the segments."""
+        return tuple(damage for segment in self.segments for damage in segment.damage)
+
+    @property
+    def ok(self) -> bool:
+        """No damage, and every sequence is there or accounted for."""
+        return not self.damage and not self.missing
+
+
+@dataclass(slots=True)
+class _Sequences:
+    """Which sequences of one boot were seen: `holes` are ranges that were stepped over."""
+
+    next_sequence: int = 1
+    holes: list[tuple[int, int]] = field(default_factory=list)
+
+    def expect(self, sequence: int) -> None:
+        if sequence > self.next_sequence:
+            self.holes.append((self.next_sequence, sequence - 1))
+            self.next_sequence = sequence
+
+    def see(self, sequence: int) -> None:
+        self.expect(sequence)
+        self.next_sequence = max(self.next_sequence, sequence + 1)
+
+
+def verify(directory: Path) -> Report:
+    """Read every segment of every worker.
+
+    Raises:
+        JournalError: the directory or a file cannot be read. Damage is no error here, but reported.
+    """
+    seen: defaultdict[Boot, _Sequences] = defaultdict(_Sequences)
+    gaps: list[Gap] = []
+    found = segments(directory)
+    reports = tuple(_inspect(segment, seen[segment.boot], gaps) for segment in found)
+    lost: Counter[Loss] = Counter()
+    for gap in gaps:
+        lost[gap.reason] += gap.count
+    cut_bytes = sum(
+        recovered.cut_bytes
+        for segment in found
+        if segment.header
+        for recovered in segment.header.recovered
+    )
+    return Report(reports, cut_bytes, lost, _unexplained(seen, gaps))
+
+
+def _inspect(segment: Segment, seen: _Sequences, gaps: list[Gap]) -> SegmentReport:
+    """Count one segment's entries; what it says about sequences goes into `seen` and `gaps`."""
+    entries: Counter[Kind] = Counter()
+    damage: list[Damage] = []
+    torn_bytes, last_sequence, last_kind = 0, None, None
+    seen.expect(segment.name.first_sequence)
+    for item in read(segment):
+        if isinstance(item, Damage):
+            damage.append(item)
+        elif isinstance(item, TornTail):
+            torn_bytes += item.length
+        else:
+            seen.see(item.sequence)
+            last_sequence, last_kind = item.sequence, kind_of(item.entry)
+            entries[last_kind] += 1
+            gaps += _gap_of(item)
+    return SegmentReport(
+        segment.path,
+        *segment.boot,
+        segment.name.first_sequence,
+        last_sequence,
+        entries,
+        last_kind is Kind.SEALED,
+        torn_bytes,
+        tuple(damage),
+    )
+
+
+def _gap_of(record: Record) -> list[Gap]:
+    return [record.entry] if isinstance(record.entry, Gap) else []
+
+
+def _unexplained(seen: Mapping[Boot, _Sequences], gaps: list[Gap]) -> tuple[Missing, ...]:
+    """Take what GAP entries explain away from the holes."""
+    explained: defaultdict[Boot, list[tuple[int, int]]] = defaultdict(list)
+    for gap in gaps:
+        explained[gap.worker, gap.boot_id].append((gap.first_sequence, gap.last_sequence))
+    return tuple(
+        Missing(*boot, *rest)
+        for boot, sequences in seen.items()
+        for hole in sequences.holes
+        for rest in without(hole, sorted(explained[boot]))
+    )
+
+
+def without(hole: tuple[int, int], ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return what sorted `ranges`, ends included, leave of `hole`."""
+    first, last = hole
+    left = []
+    for start, end in ranges:
+        if start > last or end < first:
+            continue
+        if start > first:
+            left.append((first, start - 1))
+        first = end + 1
+    if first <= last:
+        left.append((first, last))
+    return left
