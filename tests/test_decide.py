@@ -9,7 +9,6 @@ from itertools import pairwise
 from typing import Any
 
 import catalogue
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,7 +121,7 @@ def test_the_action_is_the_cheapest_of_a_brute_force_loop(seed: int) -> None:
         )
         scores, amounts, mccs = random_payments(chance, 1000)
         decisions = policy.decide(
-            np.array(scores), amounts, mccs, [NOW] * 1000, [str(i) for i in range(1000)]
+            scores, amounts, mccs, [NOW] * 1000, [str(i) for i in range(1000)]
         )
         unit = MINOR[costs["currency"]]
         for p, minor, mcc, decision in zip(scores, amounts, mccs, decisions, strict=True):
@@ -241,14 +240,14 @@ def test_scalar_and_vector_path_give_the_same_bits(kind: str, parameters: dict[s
         from_mapping(kind, parameters),
     )
     for _ in range(250):
-        scores = np.array([chance.random() ** chance.choice([1, 8]) for _ in range(1000)])
+        scores = [chance.random() ** chance.choice([1, 8]) for _ in range(1000)]
         amounts = [chance.randrange(10 ** chance.choice([3, 5, 7])) for _ in range(1000)]
         classes = [chance.randrange(len(policy.classes)) for _ in range(1000)]
         events = [NOW + chance.randrange(10 * 86_400) for _ in range(1000)]
         many = policy.decide_many(scores, amounts, classes, events)
         one = [
             policy.decide_one(*payment)
-            for payment in zip(scores.tolist(), amounts, classes, events, strict=True)
+            for payment in zip(scores, amounts, classes, events, strict=True)
         ]
         # repr tells NaN from numbers and 0.0 from -0.0, and is exact.
         assert repr(many) == repr(one)
@@ -337,7 +336,7 @@ def test_exploration_lets_through_its_propensity_and_no_more() -> None:
     n = len(ids)
 
     def decide(score: float, minor: int) -> list[Any]:
-        return policy.decide(np.full(n, score), [minor] * n, [""] * n, [NOW] * n, ids)
+        return policy.decide([score] * n, [minor] * n, [""] * n, [NOW] * n, ids)
 
     explored = decide(0.9, 20_000)
     let_through = [d for d in explored if d.action == Action.APPROVE]

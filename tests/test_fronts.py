@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,17 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
 from gateway.errors import ListenError
-from gateway.journal import Answered, Decision, Refused, Reply, join_replied, read, segments, verify
+from gateway.journal import (
+    Answered,
+    Decision,
+    Flag,
+    Refused,
+    Reply,
+    join_replied,
+    read,
+    segments,
+    verify,
+)
 from gateway.model import Generation
 from gateway.v1 import decision_pb2 as pb
 from gateway.v1.decision_pb2_grpc import DecisionServiceStub
@@ -342,3 +354,54 @@ def test_a_port_in_use_is_said_plainly(serve: Serve) -> None:
 def test_a_unix_socket_serves_too(serve: Serve, tmp_path: Path) -> None:
     with serve(listen=f"unix:{tmp_path}/gateway.sock") as running:
         assert decide(running, catalogue.request()).recorded
+
+
+@pytest.mark.parametrize("rule", ["continue", "stand_in"])
+def test_a_journal_that_cannot_take_it_is_said_and_the_products_rule_holds(
+    serve: Serve, generation: Generation, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    product = generation.product.model_copy(update={"on_record_failure": rule})
+    with serve(replace(generation, product=product)) as running:
+
+        def full(*_: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        before = decide(running, catalogue.request())
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "write", full)
+            patched.setattr(os, "pwrite", full)
+            patched.setattr(os, "writev", full)
+            during = decide(running, catalogue.request())
+        after = decide(running, catalogue.request())
+        running.ended()
+    assert before.recorded
+    assert after.recorded
+    assert not during.recorded
+    assert during.stand_in == (pb.NONE if rule == "continue" else pb.MODEL_UNAVAILABLE)
+    report = verify(running.journal)
+    assert report.ok
+    assert sum(report.lost.values()) > 0
+    ids = {
+        pb.DecideResponse.FromString(one.record.entry.response).decision_id
+        for one in journalled(running.journal)
+    }
+    assert ids == {before.decision_id, after.decision_id}
+
+
+@pytest.mark.parametrize(("keeps", "kept"), [("none", False), ("full", True)])
+def test_features_stay_in_the_journal_only_where_the_product_says_so(
+    serve: Serve, generation: Generation, keeps: str, kept: bool
+) -> None:
+    records = generation.product.records.model_copy(update={"features": keeps})
+    product = generation.product.model_copy(update={"records": records})
+    asked = catalogue.request(generation.schema.fingerprint)
+    with serve(replace(generation, product=product)) as running:
+        assert decide(running, asked).recorded
+        running.ended()
+    (answered,) = journalled(running.journal)
+    entry = answered.record.entry
+    assert (entry.request == asked.SerializeToString()) == kept
+    assert pb.DecideRequest.FromString(entry.request).transaction_id == "t-1"
+    assert bool(entry.flags & Flag.FEATURES_LEFT_OUT) != kept
+    stored = b"".join(path.read_bytes() for path in running.journal.iterdir())
+    assert (asked.dense in stored) == kept

@@ -57,10 +57,11 @@ def test_a_decision_reads_back_as_protobuf_would_write_it(
         margin=1.0,
         propensity=1.0,
         flags=int(Flag.NEAR_TIE) if near_tie else 0,
+        cost_class=0,
         costs=costs,
     )
     encoded = encoder.decision(
-        decision_id.encode(), decision, elapsed_us, event_s=EVENT_S, cost_class=0, defaulted=False
+        decision_id.encode(), decision, elapsed_us, event_s=EVENT_S, defaulted=False
     )
     generation = pb.DecideResponse.FromString(encoded).model
     expected = pb.DecideResponse(
@@ -116,10 +117,8 @@ def test_a_stand_in_says_so_and_has_no_probability(
     ],
 )
 def test_every_flag_has_its_reason(encoder: ResponseEncoder, flag: Flag, code: int) -> None:
-    decision = Decision(1, 4, 0.5, 0.4, 1.0, 0.02, int(flag), (1.0, 2.0, 3.0))
-    encoded = encoder.decision(
-        b"0" * 32, decision, 1, event_s=EVENT_S, cost_class=1, defaulted=True
-    )
+    decision = Decision(1, 4, 0.5, 0.4, 1.0, 0.02, int(flag), 1, (1.0, 2.0, 3.0))
+    encoded = encoder.decision(b"0" * 32, decision, 1, event_s=EVENT_S, defaulted=True)
     reasons = {one.code: one for one in pb.DecideResponse.FromString(encoded).reasons}
     assert code in reasons
     assert pb.FEATURE_DEFAULTED in reasons

@@ -61,6 +61,7 @@ class Decision(NamedTuple):
     margin: float
     propensity: float
     flags: int
+    cost_class: int
     costs: tuple[float, ...]
 
 
@@ -125,13 +126,13 @@ class Policy:
 
     def decide(
         self,
-        scores: NDArray[np.float64],
+        scores: Sequence[float],
         amounts_minor: Sequence[int],
         categories: Sequence[str],
         events_s: Sequence[float],
         transaction_ids: Sequence[str],
     ) -> list[Decision]:
-        """Decide a batch. `scores` has shape (n,), float64, each in 0..1; the rest n items."""
+        """Decide a batch of n payments. Each score lies in 0..1."""
         classes = [
             self.cost_class(amount, category)
             for amount, category in zip(amounts_minor, categories, strict=True)
@@ -139,7 +140,7 @@ class Policy:
         if len(classes) <= SCALAR_UP_TO:
             decisions = [
                 self.decide_one(*payment)
-                for payment in zip(scores.tolist(), amounts_minor, classes, events_s, strict=True)
+                for payment in zip(scores, amounts_minor, classes, events_s, strict=True)
             ]
         else:
             decisions = self.decide_many(scores, amounts_minor, classes, events_s)
@@ -210,12 +211,13 @@ class Policy:
             margin=margin,
             propensity=1.0,
             flags=flags,
+            cost_class=class_index,
             costs=tuple(costs),
         )
 
     def decide_many(
         self,
-        scores: NDArray[np.float64],
+        scores: Sequence[float],
         amounts_minor: Sequence[int],
         class_indices: Sequence[int],
         events_s: Sequence[float],
@@ -223,7 +225,7 @@ class Policy:
         """Decide n payments: the vector path, to the same bits as `decide_one`."""
         n, k = len(class_indices), len(self.actions)
         rows = np.arange(n)
-        p = self.calibration.many(scores)
+        p = self.calibration.many(np.array(scores, dtype=np.float64))
         if self._event_bounds_s:
             ratio = np.array([self.odds_ratio(event_s) for event_s in events_s])
             p = np.where(ratio != 1.0, shift_many(p, ratio), p)
@@ -278,6 +280,7 @@ class Policy:
                     margins.tolist(),
                     [1.0] * n,
                     flags.tolist(),
+                    class_indices,
                     map(tuple, costs.tolist()),
                     strict=True,
                 ),

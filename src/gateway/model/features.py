@@ -97,13 +97,15 @@ class FeatureSchema:
         joined = rows[0] if len(rows) == 1 else b"".join(rows)
         batch = np.frombuffer(joined, dtype="<f4").reshape(len(rows), len(self.features))
         # NaN and the infinities fail both comparisons' bounds.
-        clean = (batch >= self._low) & (batch <= self._high)
+        clean = batch >= self._low
+        clean &= batch <= self._high
         if self._whole.size:
             whole = batch[:, self._whole]
             clean[:, self._whole] &= whole == np.rint(whole)
         if self._takes_nan.size:
             clean[:, self._takes_nan] |= np.isnan(batch[:, self._takes_nan])
-        if clean.all():
+        # A search of the bytes: `clean.all()` costs ten times as much on one row.
+        if 0 not in clean.tobytes():
             return batch, {}
         batch = batch.copy()
         checked: dict[int, CheckedRow] = {}

@@ -39,13 +39,18 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Serving:
-    """One product generation as the hall holds it. `index` is its number in the journal."""
+    """One product generation as the hall holds it.
+
+    `index` is its place in the journal's table of products, `number` its generation.
+    """
 
     generation: Generation
     index: int
     responses: ResponseEncoder
     budget_ns: int
     currency: str
+    number: int
+    keeps_features: bool
 
     @staticmethod
     def of(generation: Generation, index: int) -> Serving:
@@ -57,6 +62,8 @@ class Serving:
             responses=ResponseEncoder(generation),
             budget_ns=round(product.latency.budget_ms * 1e6),
             currency=product.costs.currency,
+            number=product.generation,
+            keeps_features=product.records.features == "full",
         )
 
 
@@ -89,7 +96,7 @@ class Refusal(NamedTuple):
 
 
 def admit(
-    event: Event, *, arrived_ns: int, now_ns: int, wall_s: float, served: Mapping[str, Serving]
+    event: Event, arrived_ns: int, now_ns: int, wall_s: float, served: Mapping[str, Serving]
 ) -> Payment | Refusal:
     """Decode and check one Decide call.
 

@@ -12,65 +12,29 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from math import inf, nan
-from typing import NamedTuple
+from itertools import compress
+from math import nan
 
 import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.decide import Decision, draw, draw_key
 from gateway.errors import JournalError
-from gateway.journal import (
-    DECISION_HEAD,
-    FOUND_NOBODY,
-    Flag,
-    Kind,
-    Pause,
-    Refused,
-    Replied,
-    decision_id,
-    saturated,
-)
-from gateway.journal import Writer as Journal
+from gateway.journal import FOUND_NOBODY, Pause, Replied, Writer, decision_id, saturated
 from gateway.product import StandIn
 from gateway.serve.admit import Payment, Refusal, Serving, admit, refuse_row
+from gateway.serve.answer import Answer, Stamps, stood_in
 from gateway.serve.front import CALL, CHECK, DECIDE, WATCH, Event, Front
 from gateway.serve.health import Health
+from gateway.serve.record import decision_record, refusal_record
 from gateway.serve.response import RECORDED
-from gateway.v1.decision_pb2 import DecideRequest
 
 BATCH_MAX = 128
 """Calls that walk together at the most: a bound on how long one turn takes."""
 
-_KEPT = draw_key("records.features", "")
-_JOURNALLED_FLAGS = int(Flag.NEAR_TIE | Flag.EXPLORED | Flag.OVERRIDDEN)
-
 _INTERNAL: int = grpc.StatusCode.INTERNAL.value[0]
 
 log = logging.getLogger(__name__)
-
-
-class Stamps(NamedTuple):
-    """Ends of the stages of one batch, monotonic nanoseconds."""
-
-    admit_ns: int
-    encode_ns: int
-    infer_ns: int
-    decide_ns: int
-
-
-class Answer(NamedTuple):
-    """What one payment gets: the model's decision, or a stand-in and its reason."""
-
-    payment: Payment
-    action: int
-    decision: Decision | None
-    score: float
-    stand_in: StandIn
-    stamps: Stamps
-    batch_size: int
-    defaulted: bool
 
 
 class Hall:
@@ -80,7 +44,7 @@ class Hall:
         self,
         *,
         front: Front,
-        journal: Journal,
+        journal: Writer,
         served: Mapping[str, Serving],
         health: Health,
         clock_ns: Callable[[], int] = time.monotonic_ns,
@@ -125,7 +89,7 @@ class Hall:
         admit_ns = self._clock_ns()
         answers: list[Answer] = []
         for batch in _by_product(payments):
-            answered, refused = self._answer(batch, admit_ns)
+            answered, refused = self._answer(batch, arrived_ns, admit_ns)
             answers += answered
             refusals += refused
         if answers or refusals:
@@ -135,21 +99,15 @@ class Hall:
         """Split what arrived into payments and refusals; health is answered at once."""
         payments: list[Payment] = []
         refusals: list[Refusal] = []
-        now_ns, wall_s = self._clock_ns(), self._wall_s()
+        now_ns, wall_s, served = self._clock_ns(), self._wall_s(), self._served
         for event in events:
             kind, call_id, method, payload = event[:4]
             if kind == CALL and method == DECIDE:
-                admitted = admit(
-                    event,
-                    arrived_ns=arrived_ns,
-                    now_ns=now_ns,
-                    wall_s=wall_s,
-                    served=self._served,
-                )
-                if isinstance(admitted, Payment):
+                admitted = admit(event, arrived_ns, now_ns, wall_s, served)
+                if type(admitted) is Payment:
                     payments.append(admitted)
                 else:
-                    refusals.append(admitted)
+                    refusals.append(admitted)  # type: ignore[arg-type]
             elif kind != CALL:
                 self._health.cancel(call_id)
             elif method == CHECK:
@@ -158,51 +116,41 @@ class Hall:
                 self._health.watch(call_id, payload or b"")
         return payments, refusals
 
-    def _answer(self, batch: list[Payment], admit_ns: int) -> tuple[list[Answer], list[Refusal]]:
-        """Encode, infer and decide the payments of one product."""
-        in_time = [payment for payment in batch if payment.deadline_ns > admit_ns]
+    def _answer(
+        self, batch: list[Payment], arrived_ns: int, admit_ns: int
+    ) -> tuple[list[Answer], list[Refusal]]:
+        """Encode, infer and decide the payments of one product; stand in for the late ones."""
         late = [payment for payment in batch if payment.deadline_ns <= admit_ns]
-        stamps = Stamps(admit_ns, admit_ns, admit_ns, admit_ns)
-        answers = [_stood_in(p, StandIn.DEADLINE, stamps, len(batch)) for p in late]
-        if not in_time:
-            return answers, []
-
-        generation = in_time[0].serving.generation
-        matrix, checked = generation.schema.matrix([payment.row for payment in in_time])
-        refusals = [
-            refuse_row(in_time[i], row.violations) for i, row in checked.items() if row.violations
-        ]
-        if refusals:
-            kept = [i for i in range(len(in_time)) if i not in checked or not checked[i].violations]
-            if not kept:
-                return answers, refusals
-            matrix = matrix[kept]
-            checked = {new: checked[i] for new, i in enumerate(kept) if i in checked}
-            in_time = [in_time[i] for i in kept]
+        if late:
+            stamps = _stamps(arrived_ns, admit_ns, admit_ns, admit_ns, admit_ns)
+            answers = [stood_in(one, StandIn.DEADLINE, stamps, len(batch)) for one in late]
+            batch = [payment for payment in batch if payment.deadline_ns > admit_ns]
+            if not batch:
+                return answers, []
+        else:
+            answers = []
+        matrix, batch, refusals, defaulted = _encode(batch)
+        if not batch:
+            return answers, refusals
         encode_ns = self._clock_ns()
-        scores = self._score(generation.champion.score, matrix)
-        sound = (scores >= 0.0) & (scores <= 1.0)  # NaN fails both
+        generation = batch[0].serving.generation
+        scores: list[float] = _score(generation.champion.score, matrix).tolist()
         infer_ns = self._clock_ns()
-
-        scored = in_time
-        if not sound.all():
-            stamps = Stamps(admit_ns, encode_ns, infer_ns, infer_ns)
-            broken = np.flatnonzero(~sound).tolist()
-            answers += [
-                _stood_in(in_time[i], StandIn.MODEL_ERROR, stamps, len(in_time)) for i in broken
-            ]
-            scored = [in_time[i] for i in np.flatnonzero(sound).tolist()]
-            scores = scores[sound]
+        size = len(batch)
+        if not _are_probabilities(scores):
+            stamps = _stamps(arrived_ns, admit_ns, encode_ns, infer_ns, infer_ns)
+            sound = [0.0 <= score <= 1.0 for score in scores]
+            unsound = compress(batch, [not is_sound for is_sound in sound])
+            answers += [stood_in(one, StandIn.MODEL_ERROR, stamps, size) for one in unsound]
+            batch, scores = list(compress(batch, sound)), list(compress(scores, sound))
         decisions = generation.policy.decide(
             scores,
-            [payment.amount_minor for payment in scored],
-            [payment.category for payment in scored],
-            [payment.event_s for payment in scored],
-            [payment.transaction_id for payment in scored],
+            [payment.amount_minor for payment in batch],
+            [payment.category for payment in batch],
+            [payment.event_s for payment in batch],
+            [payment.transaction_id for payment in batch],
         )
-        stamps = Stamps(admit_ns, encode_ns, infer_ns, self._clock_ns())
-        size = len(in_time)
-        defaulted = {id(in_time[i]) for i, row in checked.items() if row.defaulted}
+        stamps = _stamps(arrived_ns, admit_ns, encode_ns, infer_ns, self._clock_ns())
         answers += [
             Answer(
                 payment,
@@ -212,59 +160,49 @@ class Hall:
                 StandIn.NONE,
                 stamps,
                 size,
-                payment.defaulted or id(payment) in defaulted,
+                payment.defaulted or payment.call_id in defaulted,
             )
-            for payment, decision, score in zip(scored, decisions, scores.tolist(), strict=True)
+            for payment, decision, score in zip(batch, decisions, scores, strict=True)
         ]
         return answers, refusals
-
-    def _score(
-        self,
-        score: Callable[[NDArray[np.float32]], NDArray[np.float64]],
-        matrix: NDArray[np.float32],
-    ) -> NDArray[np.float64]:
-        """Run the model; rows it fails on are NaN. One bad row does not fail its batch."""
-        try:
-            return score(matrix)
-        except Exception as error:  # whatever a model raises is the model's error
-            log.warning("the model failed on %d rows: %s", len(matrix), type(error).__name__)
-            if len(matrix) == 1:
-                return np.full(1, nan)
-        return np.concatenate([self._score(score, matrix[i : i + 1]) for i in range(len(matrix))])
 
     def _record_and_reply(
         self, answers: list[Answer], refusals: list[Refusal], arrived_ns: int
     ) -> None:
-        """Lay out every record and response, append them at once, then reply."""
-        record_ns = self._clock_ns()
-        elapsed_us = min((record_ns - arrived_ns) // 1000, 0xFFFFFFFF)
+        """Lay out every response and record, append them at once, then reply."""
+        after_ns = saturated(self._clock_ns() - arrived_ns)
         first = self._journal.next_sequence + len(self._carried)
-        records: list[bytes] = []
-        responses: list[bytes] = []
-        for answer in answers:
-            response = self._response(answer, first + len(records), elapsed_us)
-            responses.append(response)
-            records.append(_record(answer, response, arrived_ns, record_ns))
-        for refusal in refusals:
-            records.append(_refused(refusal, arrived_ns, record_ns))
-
+        ids = [self._id_prefix + b"%012x" % (first + i) for i in range(len(answers))]
+        responses = [
+            _response(answer, decision_id, after_ns // 1000)
+            for answer, decision_id in zip(answers, ids, strict=True)
+        ]
+        records = [
+            decision_record(answer, response, arrived_ns, after_ns)
+            for answer, response in zip(answers, responses, strict=True)
+        ]
+        records += [refusal_record(refusal, arrived_ns, after_ns) for refusal in refusals]
         if not self._append(records):
             responses = [
-                self._unrecorded(answer, response, elapsed_us)
-                for answer, response in zip(answers, responses, strict=True)
+                _response(_unrecorded(answer), decision_id, after_ns // 1000)[: -len(RECORDED)]
+                for answer, decision_id in zip(answers, ids, strict=True)
             ]
-        clock_ns, reply = self._clock_ns, self._front.reply
+
+        clock_ns, reply, fail = self._clock_ns, self._front.reply, self._front.fail
         base_ns = clock_ns()
-        offsets: list[int] = []
-        for answer, response in zip(answers, responses, strict=True):
-            found = reply(answer.payment.call_id, response)
-            offsets.append(saturated(clock_ns() - base_ns) if found else FOUND_NOBODY)
-        for refusal in refusals:
-            found = self._front.fail(
-                refusal.call_id, refusal.code, refusal.message, refusal.details
-            )
-            offsets.append(saturated(clock_ns() - base_ns) if found else FOUND_NOBODY)
-        self._carried.append(Replied(first, base_ns, tuple(offsets)).encode())
+        offsets_ns = [
+            clock_ns() - base_ns if reply(answer.payment.call_id, response) else FOUND_NOBODY
+            for answer, response in zip(answers, responses, strict=True)
+        ]
+        offsets_ns += [
+            clock_ns() - base_ns
+            if fail(refusal.call_id, refusal.code, refusal.message, refusal.details)
+            else FOUND_NOBODY
+            for refusal in refusals
+        ]
+        if clock_ns() - base_ns >= FOUND_NOBODY:
+            offsets_ns = [min(offset_ns, FOUND_NOBODY - 1) for offset_ns in offsets_ns]
+        self._carried.append(Replied(first, base_ns, tuple(offsets_ns)).encode())
 
     def _append(self, records: list[bytes]) -> bool:
         """Append what is carried and `records` together. False if the journal cannot."""
@@ -276,34 +214,6 @@ class Hall:
             return False
         return True
 
-    def _response(self, answer: Answer, sequence: int, elapsed_us: int) -> bytes:
-        payment, decision = answer.payment, answer.decision
-        decision_id = self._id_prefix + b"%012x" % sequence
-        encoder = payment.serving.responses
-        if decision is not None:
-            return encoder.decision(
-                decision_id,
-                decision,
-                elapsed_us,
-                event_s=payment.event_s,
-                cost_class=payment.serving.generation.policy.cost_class(
-                    payment.amount_minor, payment.category
-                ),
-                defaulted=answer.defaulted,
-            )
-        return encoder.stand_in(
-            decision_id, answer.action, answer.stand_in, elapsed_us, payment.event_s
-        )
-
-    def _unrecorded(self, answer: Answer, response: bytes, elapsed_us: int) -> bytes:
-        """Answer by `on_record_failure`: the decision as it is, or the stand-in. Not recorded."""
-        payment = answer.payment
-        product = payment.serving.generation.product
-        if product.on_record_failure == "stand_in" and answer.decision is not None:
-            stood_in = _stood_in(payment, StandIn.MODEL_UNAVAILABLE, answer.stamps, 1)
-            response = self._response(stood_in, 0, elapsed_us)
-        return response.removesuffix(RECORDED)
-
 
 def _by_product(payments: list[Payment]) -> Iterable[list[Payment]]:
     if len({payment.serving.index for payment in payments}) <= 1:
@@ -314,75 +224,68 @@ def _by_product(payments: list[Payment]) -> Iterable[list[Payment]]:
     return batches.values()
 
 
-def _stood_in(payment: Payment, reason: StandIn, stamps: Stamps, batch_size: int) -> Answer:
-    policy = payment.serving.generation.policy
-    action = policy.stand_in(reason, payment.amount_minor, payment.category)
-    return Answer(payment, action, None, nan, reason, stamps, batch_size, False)
+def _encode(
+    batch: list[Payment],
+) -> tuple[NDArray[np.float32], list[Payment], list[Refusal], set[int]]:
+    """Return the matrix of the payments whose features keep their rules, and those payments.
+
+    Then the refusals of the others, and the call ids of rows that a default was put into.
+    """
+    schema = batch[0].serving.generation.schema
+    matrix, checked = schema.matrix([payment.row for payment in batch])
+    if not checked:
+        return matrix, batch, [], set()
+    defaulted = {batch[i].call_id for i, row in checked.items() if row.defaulted}
+    bad = {i: row.violations for i, row in checked.items() if row.violations}
+    refusals = [refuse_row(batch[i], violations) for i, violations in bad.items()]
+    kept = [i for i in range(len(batch)) if i not in bad]
+    return matrix[kept], [batch[i] for i in kept], refusals, defaulted
 
 
-def _record(answer: Answer, response: bytes, arrived_ns: int, record_ns: int) -> bytes:
-    """Lay out a DECISION entry: the request and the response as they are, and the rest."""
-    payment, decision, stamps = answer.payment, answer.decision, answer.stamps
-    generation = payment.serving.generation
-    request, flags = payment.payload, 0
-    if generation.product.records.features != "full":
-        request, left_out = _kept(payment)
-        flags = int(Flag.FEATURES_LEFT_OUT) if left_out else 0
-    if decision is not None:
-        second_best, margin = decision.second_best, decision.margin
-        probability, propensity = decision.probability, decision.propensity
-        flags |= decision.flags & _JOURNALLED_FLAGS
-    else:
-        second_best, margin, probability, propensity = 0, inf, nan, 1.0
-        if payment.deadline_ns <= arrived_ns:
-            flags |= int(Flag.EXPIRED)
-    head = DECISION_HEAD.pack(
-        Kind.DECISION,
-        flags,
-        answer.action,
-        second_best,
-        answer.stand_in,
-        payment.serving.index,
-        generation.product.generation,
-        answer.batch_size,
-        arrived_ns,
-        max(int(payment.deadline_ns), 0),
-        saturated(stamps.admit_ns - arrived_ns),
-        saturated(stamps.encode_ns - arrived_ns),
-        saturated(stamps.infer_ns - arrived_ns),
-        saturated(stamps.decide_ns - arrived_ns),
-        saturated(record_ns - arrived_ns),
-        answer.score,
-        probability,
-        propensity,
-        margin,
-        len(payment.traceparent),
-        0,
-        len(request),
-        len(response),
+def _score(
+    score: Callable[[NDArray[np.float32]], NDArray[np.float64]], matrix: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Run the model; rows it fails on are NaN. One bad row does not fail its batch."""
+    try:
+        return score(matrix)
+    except Exception as error:  # whatever a model raises is the model's error
+        log.warning("the model failed on %d rows: %s", len(matrix), type(error).__name__)
+    if len(matrix) == 1:
+        return np.full(1, nan)
+    return np.concatenate([_score(score, matrix[i : i + 1]) for i in range(len(matrix))])
+
+
+def _are_probabilities(scores: list[float]) -> bool:
+    # min and max may step over a NaN; a sum never does.
+    return min(scores) >= 0.0 and max(scores) <= 1.0 and sum(scores) >= 0.0
+
+
+def _stamps(
+    arrived_ns: int, admit_ns: int, encode_ns: int, infer_ns: int, decide_ns: int
+) -> Stamps:
+    return (
+        saturated(admit_ns - arrived_ns),
+        saturated(encode_ns - arrived_ns),
+        saturated(infer_ns - arrived_ns),
+        saturated(decide_ns - arrived_ns),
     )
-    return b"".join((head, payment.traceparent, request, response))
 
 
-def _refused(refusal: Refusal, arrived_ns: int, record_ns: int) -> bytes:
-    return Refused(
-        arrival_ns=arrived_ns,
-        refused_after_ns=saturated(record_ns - arrived_ns),
-        code=refusal.code,
-        product=refusal.product,
-        traceparent=refusal.traceparent.decode(),
-        fields=refusal.fields,
-    ).encode()
+def _response(answer: Answer, decision_id: bytes, elapsed_us: int) -> bytes:
+    payment, decision = answer.payment, answer.decision
+    encoder = payment.serving.responses
+    if decision is None:
+        return encoder.stand_in(
+            decision_id, answer.action, answer.stand_in, elapsed_us, payment.event_s
+        )
+    return encoder.decision(
+        decision_id, decision, elapsed_us, event_s=payment.event_s, defaulted=answer.defaulted
+    )
 
 
-def _kept(payment: Payment) -> tuple[bytes, bool]:
-    """Return the request as `records.features` keeps it, and whether features were left out."""
-    records = payment.serving.generation.product.records
-    if records.features == "sampled" and draw(payment.transaction_id, _KEPT) < (
-        records.share or 0.0
-    ):
-        return payment.payload, False
-    request = DecideRequest.FromString(payment.payload)
-    request.ClearField("features")
-    request.ClearField("dense")
-    return request.SerializeToString(), True
+def _unrecorded(answer: Answer) -> Answer:
+    """Return what goes out although the journal could not take it: `on_record_failure`."""
+    product = answer.payment.serving.generation.product
+    if product.on_record_failure == "continue" or answer.decision is None:
+        return answer
+    return stood_in(answer.payment, StandIn.MODEL_UNAVAILABLE, answer.stamps, 1)

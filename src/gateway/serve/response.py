@@ -42,6 +42,7 @@ _PROBABILITY = _tag("probability", _FIXED64)
 _COST = _tag("expected_costs", _BYTES) + bytes([11, 1 << 3 | _VARINT])
 _COST_VALUE = bytes([2 << 3 | _FIXED64])
 _ELAPSED = _tag("elapsed_us", _FIXED32)
+_CALENDAR_EVENT = int(Flag.CALENDAR_EVENT)
 _THRESHOLD = struct.Struct("<1sd")
 _THRESHOLD_TAG = _tag("threshold", _FIXED64)
 RECORDED = _tag("recorded", _VARINT) + b"\x01"
@@ -67,7 +68,8 @@ class ResponseEncoder:
         cost_heads = [
             _COST + bytes([action.value]) + _COST_VALUE for action in self._policy.actions
         ]
-        self._cost_heads = cost_heads
+        # Every other one of these is replaced by a cost.
+        self._costs: list[object] = [part for head in cost_heads for part in (head, 0.0)]
         # id, action, probability, elapsed, then each cost behind its own constant bytes
         self._numbers = struct.Struct(
             "<2s32s1sB1sd1sI" + "".join(f"{len(head)}sd" for head in cost_heads)
@@ -80,13 +82,11 @@ class ResponseEncoder:
         elapsed_us: int,
         *,
         event_s: float,
-        cost_class: int,
         defaulted: bool,
     ) -> bytes:
         """Encode what the model decided, ending in RECORDED."""
-        interleaved: list[object] = []
-        for head, cost in zip(self._cost_heads, decision.costs, strict=True):
-            interleaved += (head, cost)
+        costs = self._costs[:]
+        costs[1::2] = decision.costs
         parts = [
             self._constant,
             self._numbers.pack(
@@ -98,9 +98,9 @@ class ResponseEncoder:
                 decision.probability,
                 _ELAPSED,
                 elapsed_us,
-                *interleaved,
+                *costs,
             ),
-            self._reasons(decision, event_s, cost_class, defaulted),
+            self._reasons(decision, event_s, defaulted),
         ]
         if not isnan(decision.threshold):
             parts.append(_THRESHOLD.pack(_THRESHOLD_TAG, decision.threshold))
@@ -129,19 +129,16 @@ class ResponseEncoder:
             )
         )
 
-    def _reasons(
-        self, decision: Decision, event_s: float, cost_class: int, defaulted: bool
-    ) -> bytes:
+    def _reasons(self, decision: Decision, event_s: float, defaulted: bool) -> bytes:
         flags = decision.flags
         if not flags and not defaulted:
             return _LEAST_COST
         policy = self._policy
         shift = 0.0
-        if flags & Flag.CALENDAR_EVENT:
+        if flags & _CALENDAR_EVENT:
             shift = log(policy.odds_ratio(event_s) / policy.base_odds_ratio)
-        return _encoded_reasons(
-            flags, policy.classes[cost_class].harm, shift, decision.propensity, defaulted
-        )
+        harm = policy.classes[decision.cost_class].harm
+        return _encoded_reasons(flags, harm, shift, decision.propensity, defaulted)
 
 
 @lru_cache(maxsize=4096)

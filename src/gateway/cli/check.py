@@ -1,0 +1,231 @@
+"""`gateway check`."""
+
+from __future__ import annotations
+
+import json as json_codec
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.markup import escape
+from rich.table import Table
+
+from gateway.cli.cost_picture import cost_picture
+from gateway.cli.terms import Folder, Json, money, notes, out
+from gateway.decide import CostClass, Interval, dominated, lower_envelope
+from gateway.errors import ExitCode, GatewayError, ProductError, UsageError
+from gateway.model import Generation, load_generation
+from gateway.product import lint, minor_per_major, unenforced
+from gateway.product import reference as key_reference
+
+AMOUNTS = (5, 20, 100, 500, 2000)
+"""Major units at which thresholds are shown."""
+
+
+def check(
+    *folders: Folder,
+    plot: Annotated[
+        Path | None, Parameter(help="Draw the cost lines and thresholds as an SVG.")
+    ] = None,
+    reference: Annotated[
+        bool,
+        Parameter(name="--reference", negative="", help="Print every key of product.yaml."),
+    ] = False,
+    json: Json = False,
+) -> int:
+    """Check products: every violation, the pinned model, golden vectors, derived thresholds.
+
+    Exit code 3 where a product.yaml breaks its rules, 4 where a model does.
+    """
+    if reference:
+        print(key_reference())
+        return ExitCode.OK
+    if not folders:
+        raise UsageError("no product folder is named", hint="gateway check models/card-present")
+    loaded: list[Generation] = []
+    failed: list[GatewayError] = []
+    for folder in folders:
+        try:
+            loaded.append(load_generation(folder))
+        except GatewayError as error:
+            failed.append(error)
+    if plot is not None and loaded:
+        _draw(loaded, plot)
+    if json:
+        summary = {
+            "products": [summarised(generation) for generation in loaded],
+            "errors": [text for error in failed for text in str(error).splitlines()],
+        }
+        print(json_codec.dumps(summary, indent=2))
+        return failed[0].exit_code if failed else ExitCode.OK
+    for generation in loaded:
+        _print(generation)
+    if failed:
+        violations = tuple(v for e in failed if isinstance(e, ProductError) for v in e.violations)
+        others = [error for error in failed if not isinstance(error, ProductError)]
+        if not others:
+            raise ProductError(violations)
+        hint = "; ".join(error.hint for error in others if error.hint)
+        what = "\n".join(str(error) for error in failed)
+        raise type(others[0])(what, hint=hint)
+    names = " ".join(str(folder) for folder in folders)
+    notes.print(f"Next: gateway serve {names}")
+    return ExitCode.OK
+
+
+def summarised(generation: Generation) -> dict[str, Any]:
+    """Return what check knows of a product, as JSON values."""
+    product, policy = generation.product, generation.policy
+    unit = minor_per_major(product.costs.currency)
+    return {
+        "product": product.name,
+        "generation": product.generation,
+        "digest": generation.digest,
+        "model": {
+            "name": generation.champion.name,
+            "version": generation.champion.version,
+            "sha256": generation.champion.digest,
+        },
+        "features": len(product.features),
+        "schema_fingerprint": generation.schema.fingerprint,
+        "golden": None
+        if generation.golden is None
+        else {"rows": generation.golden.rows, "worst": generation.golden.worst},
+        "thresholds": [
+            {
+                "category": cost_class.name or None,
+                "harm": cost_class.harm,
+                "amount": amount,
+                "intervals": [
+                    {"action": i.action.name.lower(), "from": i.low, "to": i.high}
+                    for i in lower_envelope(cost_class.lines, amount * unit)
+                ],
+            }
+            for cost_class, amount in _shown(policy.classes, unit)
+        ],
+        "dominated": [action.name.lower() for action in _dominated(generation)],
+        "exploration_propensity": None if policy.explorer is None else policy.explorer.propensity,
+        "overrides": [override.model_dump(mode="json") for override in product.overrides],
+        "warnings": [str(warning) for warning in lint(product)],
+        "not_enforced_yet": [
+            {"key": one.key, "line": one.line, "why": one.why} for one in unenforced(product)
+        ],
+    }
+
+
+def _print(generation: Generation) -> None:
+    product, champion = generation.product, generation.champion
+    out.print(
+        f"[bold]{escape(product.name)}[/bold] generation {product.generation}, "
+        f"model {escape(champion.name)} {escape(champion.version)} ({champion.digest[:12]}…), "
+        f"budget {product.latency.budget_ms:g} ms"
+    )
+    golden = generation.golden
+    vectors = (
+        f"{golden.rows} golden vectors, worst difference {golden.worst:.1e}"
+        if golden is not None
+        else "no golden vectors"
+    )
+    out.print(
+        f"  {len(product.features)} features, schema fingerprint "
+        f"{generation.schema.fingerprint}; {vectors}"
+    )
+    _print_thresholds(generation)
+    for action in _dominated(generation):
+        out.print(
+            f"  [yellow]{action.name.lower()} is dominated[/yellow]: the cheapest at no "
+            "probability, for none of these amounts and categories"
+        )
+    _print_hand_set(generation)
+    for warning in lint(product):
+        out.print(f"  [yellow]Warning[/yellow]: {escape(str(warning))}", soft_wrap=True)
+    declared = unenforced(product)
+    if declared:
+        out.print("  Declared, not enforced yet:")
+        for one in declared:
+            out.print(f"    line {one.line}: {escape(one.key)} ({one.why})", style="dim")
+    out.print()
+
+
+def _print_thresholds(generation: Generation) -> None:
+    unit = minor_per_major(generation.product.costs.currency)
+    currency = generation.product.costs.currency
+    table = Table(
+        "category",
+        *(f"{amount:,} {currency}" for amount in AMOUNTS),
+        title="From which P(fraud) on each action is the cheapest",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        padding=(0, 3, 0, 0),
+    )
+    rows: dict[str, list[str]] = {}
+    for cost_class, amount in _shown(generation.policy.classes, unit):
+        intervals = lower_envelope(cost_class.lines, amount * unit)
+        rows.setdefault(cost_class.name, []).append(_said(intervals))
+    for name, cells in rows.items():
+        table.add_row(name or "any other", *cells)
+    out.print(table)
+
+
+def _print_hand_set(generation: Generation) -> None:
+    product, explorer = generation.product, generation.policy.explorer
+    for override in product.overrides:
+        where = f" in {override.category}" if override.category else ""
+        out.print(
+            f"  Override{where}: {override.action.name.lower()} from {override.at_least:g}, "
+            f"until {override.expires} ({escape(override.reason)}; {escape(override.approver)})"
+        )
+    declared = product.exploration
+    if explorer is None or declared is None:
+        return
+    bound = "loss_per_day" if explorer.propensity < declared.share else "share"
+    out.print(
+        f"  Exploration: {explorer.propensity:.3%} of the declines up to "
+        f"{money(explorer.max_amount_minor, product.costs.currency, _unit(generation))} are let "
+        f"through, bounded by {bound} (at {declared.declines_per_day:,} declines a day)",
+        soft_wrap=True,
+    )
+
+
+def _shown(classes: Sequence[CostClass], unit: int) -> list[tuple[CostClass, int]]:
+    """Return each category once for each amount: the class that holds there."""
+    shown: list[tuple[CostClass, int]] = []
+    for i, cost_class in enumerate(classes):
+        if i and classes[i - 1].name == cost_class.name:
+            continue
+        for amount in AMOUNTS:
+            above = amount * unit > cost_class.harm_up_to_minor
+            shown.append((classes[i + 1] if above else cost_class, amount))
+    return shown
+
+
+def _said(intervals: Sequence[Interval]) -> str:
+    """Say an envelope: `step up 0.8%, decline 31%`; what begins at 0 comes first, bare."""
+    return "\n".join(
+        name if interval.low == 0.0 else f"{name} {interval.low:.2%}"
+        for interval in intervals
+        for name in [interval.action.name.lower().replace("_", " ")]
+    )
+
+
+def _dominated(generation: Generation) -> tuple[Any, ...]:
+    unit = _unit(generation)
+    per_class = [
+        set(dominated(cost_class.lines, [amount * unit for amount in AMOUNTS]))
+        for cost_class in generation.policy.classes
+    ]
+    return tuple(sorted(set.intersection(*per_class)))
+
+
+def _unit(generation: Generation) -> int:
+    return minor_per_major(generation.product.costs.currency)
+
+
+def _draw(loaded: Sequence[Generation], path: Path) -> None:
+    try:
+        path.write_text(cost_picture(loaded), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot be written: {error.strerror}", subject=str(path)) from None
+    notes.print(f"Drew {path}")

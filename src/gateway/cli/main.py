@@ -1,0 +1,114 @@
+"""The verbs, and what happens to whatever they raise."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import version
+
+from cyclopts import App, CycloptsError
+from rich.console import Console
+
+from gateway.errors import ExitCode, GatewayError, ProductError
+
+app = App(
+    name="gateway",
+    help=(
+        "Decides payments inside a latency budget: an ONNX fraud model on CPU, the action "
+        "with the least expected cost, one durable record a call."
+    ),
+    version=lambda: version("decision-gateway"),
+    result_action="return_value",
+    help_epilogue=(
+        "Start here: **gateway demo --once** shows everything working; "
+        "**gateway check models/card-not-present** shows what a product decides.\n\n"
+        "Exit codes: " + ", ".join(f"{code.value} {code.name}" for code in ExitCode)
+    ),
+)
+# Loaded when called: a verb does not pay for the others' imports.
+_VERBS = {
+    "demo": "Serve two products, send them simulated payments, show what happened.",
+    "check": "Check products: violations, pinned models, golden vectors, derived thresholds.",
+    "serve": "Serve products over gRPC until SIGTERM or Ctrl-C.",
+    "decide": "Ask a running gateway for one decision, and say it in words.",
+}
+_EXAMPLES = {
+    "demo": ("gateway demo --once", "gateway demo --once --json", "gateway demo --payments 100000"),
+    "check": (
+        "gateway check models/card-not-present models/card-present",
+        "gateway check models/card-present --plot costs.svg",
+        "gateway check --reference",
+    ),
+    "serve": (
+        "gateway serve models/card-not-present --journal journal",
+        "gateway serve models/card-present --listen unix:/run/gateway.sock --mode power",
+        "gateway serve models/card-present --listen 0.0.0.0:443 --front grpcio "
+        "--tls-certificate tls.pem --tls-key tls.key",
+    ),
+    "decide": (
+        "gateway decide request.json --to 127.0.0.1:50051",
+        "gateway decide - --json < request.json",
+    ),
+    "verify": ("gateway journal verify journal", "gateway journal verify journal --json"),
+    "cat": ("gateway journal cat journal --last 20", "gateway journal cat journal --json"),
+}
+
+
+def _examples(verb: str) -> str:
+    return "Examples:\n\n" + "\n\n".join(f"    {line}" for line in _EXAMPLES[verb])
+
+
+for _verb, _help in _VERBS.items():
+    app.command(f"gateway.cli.{_verb}:{_verb}", help=_help, help_epilogue=_examples(_verb))
+_journal = App(name="journal", help="Verify or print the journal, the record of every call.")
+for _verb, _help in {
+    "verify": "Read every record and say whether any is missing or damaged.",
+    "cat": "Print the records: one row a call, or one JSON object a line.",
+}.items():
+    _journal.command(f"gateway.cli.journal:{_verb}", help=_help, help_epilogue=_examples(_verb))
+app.command(_journal)
+
+errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and exit with its code."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command. Returns its exit code."""
+    try:
+        code = app(arguments, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
+        return int(code or ExitCode.OK)
+    except CycloptsError as error:
+        _complain(str(error), "gateway --help, or gateway COMMAND --help")
+        return ExitCode.USAGE
+    except ProductError as error:
+        for violation in error.violations:
+            errors.print(f"[red]Error:[/red] {_escaped(violation)}")
+        count = len(error.violations)
+        errors.print(f"{count} violation{'s' if count != 1 else ''}.")
+        errors.print("Try: gateway check --reference lists every key and what it may be.")
+        return error.exit_code
+    except GatewayError as error:
+        _complain(str(error), error.hint)
+        return error.exit_code
+    except KeyboardInterrupt:
+        errors.print("Interrupted.")
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough. Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
+
+
+def _complain(what: str, hint: str) -> None:
+    errors.print(f"[red]Error:[/red] {_escaped(what)}")
+    if hint:
+        errors.print(f"Try: {_escaped(hint)}")
+
+
+def _escaped(text: object) -> str:
+    return str(text).replace("[", r"\[")

@@ -1,0 +1,108 @@
+"""`gateway serve`."""
+
+from __future__ import annotations
+
+import json as json_codec
+import logging
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from rich.logging import RichHandler
+
+from gateway.cli.terms import Folder, Json, notes, out, size_bytes
+from gateway.errors import ExitCode, UsageError
+from gateway.journal import Mode
+from gateway.serve import Ready, Settings, Stop, Tls, stop_on_signals
+from gateway.serve import serve as run_worker
+
+
+def serve(
+    *folders: Folder,
+    listen: Annotated[str, Parameter(help="HOST:PORT or unix:PATH. Port 0: the system's.")] = (
+        "127.0.0.1:50051"
+    ),
+    journal: Annotated[Path, Parameter(help="Where the records go. Made if absent.")] = Path(
+        "journal"
+    ),
+    mode: Annotated[
+        Literal["buffered", "process", "power"],
+        Parameter(
+            help="What a reply waits for: nothing, the write (survives a kill), or the disk "
+            "(survives a power cut)."
+        ),
+    ] = "process",
+    journal_max_bytes: Annotated[
+        str, Parameter(help="The oldest segments go when the journal would outgrow this.")
+    ] = "4GiB",
+    front: Annotated[
+        Literal["native", "grpcio"], Parameter(help="The gRPC front. TLS needs grpcio.")
+    ] = "native",
+    tls_certificate: Annotated[Path | None, Parameter(help="PEM file.")] = None,
+    tls_key: Annotated[Path | None, Parameter(help="PEM file.")] = None,
+    tls_client_authority: Annotated[
+        Path | None, Parameter(help="PEM file. Callers must show a certificate it signed.")
+    ] = None,
+    insecure: Annotated[
+        bool, Parameter(negative="", help="Listen on other hosts' networks without TLS.")
+    ] = False,
+    json: Json = False,
+) -> int:
+    """Serve products over gRPC until SIGTERM or Ctrl-C.
+
+    One line on stdout says where, once calls are answered. Stopping answers what was
+    received, then syncs the journal.
+    """
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(message)s",
+        handlers=[RichHandler(console=notes, show_path=False)],
+    )
+    settings = Settings(
+        folders=folders,
+        listen=listen,
+        journal=journal,
+        mode=Mode(mode),
+        journal_max_bytes=size_bytes(journal_max_bytes),
+        front=front,
+        tls=_tls(tls_certificate, tls_key, tls_client_authority),
+        insecure=insecure,
+    )
+
+    def announce(ready: Ready) -> None:
+        if json:
+            products = {g.name: g.product.generation for g in ready.generations}
+            out.file.write(
+                json_codec.dumps({"address": ready.address, "products": products}) + "\n"
+            )
+        else:
+            names = ", ".join(
+                f"{g.name} (generation {g.product.generation})" for g in ready.generations
+            )
+            out.print(f"Serving {names} on {ready.address}", soft_wrap=True)
+            notes.print(
+                f"Records go to {journal}. Next: gateway decide REQUEST.json --to {ready.address}"
+            )
+        out.file.flush()
+
+    stop = Stop()
+    with stop_on_signals(stop):
+        run_worker(settings, stop=stop, announce=announce)
+    notes.print(f"Stopped. Next: gateway journal verify {journal}")
+    return ExitCode.OK
+
+
+def _tls(certificate: Path | None, key: Path | None, client_authority: Path | None) -> Tls | None:
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise UsageError("TLS needs both --tls-certificate and --tls-key")
+    authority = None if client_authority is None else _pem(client_authority)
+    return Tls(certificate=_pem(certificate), key=_pem(key), client_authority=authority)
+
+
+def _pem(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", subject=str(path)) from None

@@ -1,0 +1,124 @@
+"""The house's arrows: which room may know which, and who may know the outside."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "gateway"
+
+ROOMS = {
+    "errors": set(),
+    "v1": set(),
+    "product": {"errors"},
+    "decide": {"product", "errors"},
+    "journal": {"errors"},
+    "model": {"decide", "product", "errors"},
+    "serve": {"model", "decide", "product", "journal", "errors", "v1"},
+    "demo": {"product", "errors"},
+    "cli": {"serve", "model", "decide", "product", "journal", "demo", "errors", "v1"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+"""What each room may import of the others."""
+
+ONLY_IN = {
+    "onnxruntime": {"model/runtime.py"},
+    "pygrpc_native": {"serve/native.py"},
+    "grpc": {"serve/", "cli/", "v1/"},
+    "grpc_health": {"serve/"},
+    "grpc_reflection": {"serve/"},
+    "pydantic": {"product/"},
+    "ruamel": {"product/"},
+    "rich": {"cli/"},
+    "cyclopts": {"cli/"},
+    "opentelemetry": set(),
+    "duckdb": set(),
+    "pyspark": set(),
+}
+"""Where the outside may be known."""
+
+PURE = ("product", "decide")
+IMPURE = {
+    *("os", "io", "time", "random", "secrets", "socket", "threading", "asyncio", "logging"),
+    *("subprocess", "tempfile", "shutil", "pathlib"),
+}
+
+
+def imports(source: str) -> Iterator[str]:
+    """Yield the modules that a file imports, at whatever depth."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide the arrows"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def broken(file: str, source: str) -> list[str]:
+    """Return what a file imports against the rules; `file` is relative to src/gateway."""
+    room = file.partition("/")[0].removesuffix(".py")
+    wrong: list[str] = []
+    for module in imports(source):
+        top, _, rest = module.partition(".")
+        if top == "gateway":
+            other = rest.partition(".")[0]
+            if other and other != room and other not in ROOMS[room]:
+                wrong.append(f"{file}: {room} must not know {other}")
+        elif top in ONLY_IN and not any(file.startswith(place) for place in ONLY_IN[top]):
+            wrong.append(f"{file}: {top} stays in {sorted(ONLY_IN[top]) or 'no room yet'}")
+        elif room in PURE and top in IMPURE and module != "pathlib.PurePosixPath":
+            wrong.append(f"{file}: {room} is pure, {top} is not")
+    return wrong
+
+
+def files() -> list[Path]:
+    return sorted(path for path in SOURCE.rglob("*.py") if path.parent.name != "v1")
+
+
+def test_no_file_imports_against_the_arrows() -> None:
+    wrong = [
+        line
+        for path in files()
+        for line in broken(str(path.relative_to(SOURCE)), path.read_text(encoding="utf-8"))
+    ]
+    assert wrong == []
+    assert len(files()) > 40
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("product/parse.py", "import grpc"),
+        ("decide/policy.py", "import onnxruntime"),
+        ("decide/policy.py", "import random"),
+        ("decide/policy.py", "from gateway.model import Generation"),
+        ("journal/writer.py", "from gateway import serve"),
+        ("serve/hall.py", "import onnxruntime as ort"),
+        ("serve/hall.py", "def f():\n    from gateway.cli import main"),
+        ("serve/worker.py", "import gateway.demo.world"),
+        ("demo/world.py", "from grpc import aio"),
+        ("product/parse.py", "import os.path"),
+    ],
+)
+def test_a_forbidden_import_is_found(file: str, line: str) -> None:
+    """The test of the test: the real file with one line more breaks the rule."""
+    source = (SOURCE / file).read_text(encoding="utf-8")
+    assert broken(file, source) == []
+    assert broken(file, f"{source}\n{line}\n") != []
+
+
+def test_onnx_runtime_is_loaded_with_its_telemetry_off() -> None:
+    code = (
+        "import gateway.model, os, sys;"
+        "assert os.environ['ORT_DISABLE_TELEMETRY'] == '1';"
+        "assert 'onnxruntime' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    first = (SOURCE / "model" / "runtime.py").read_text(encoding="utf-8")
+    assert first.index("ORT_DISABLE_TELEMETRY") < first.index("import onnxruntime")

@@ -1,0 +1,94 @@
+"""What a client was told survives the death of the server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import catalogue
+import grpc
+import pytest
+
+from gateway.journal import Decision, Mode, Record, Writer, decision_id, read, segments, verify
+from gateway.model import load_generation
+from gateway.v1.decision_pb2_grpc import DecisionServiceStub
+
+KILLS = 20
+CALLERS = 4
+
+
+@contextmanager
+def server(folder: Path, journal: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    command = [sys.executable, "-m", "gateway", "serve", str(folder), "--json"]
+    command += ["--listen", "127.0.0.1:0", "--journal", str(journal)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    try:
+        yield process, json.loads(process.stdout.readline())["address"]
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def recorded(journal: Path) -> dict[str, int]:
+    return {
+        decision_id(segment.name.boot_id, segment.name.worker, item.sequence): item.entry.action
+        for segment in segments(journal)
+        for item in read(segment)
+        if isinstance(item, Record) and isinstance(item.entry, Decision)
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_every_decision_that_a_client_received_survives_20_kills(tmp_path: Path) -> None:
+    """The oracle is the client's own list; each kill comes at another moment of the load."""
+    folder = catalogue.write_folder(tmp_path / "product")
+    fingerprint = load_generation(folder).schema.fingerprint
+    journal = tmp_path / "journal"
+    told: dict[str, int] = {}
+    for kill in range(KILLS):
+        with server(folder, journal) as (process, address):
+            enough = threading.Event()
+            wanted = 20 + 37 * kill
+
+            def call(
+                address: str = address,
+                enough: threading.Event = enough,
+                wanted: int = len(told) + wanted,
+            ) -> None:
+                with grpc.insecure_channel(address) as channel:
+                    decide = DecisionServiceStub(channel).Decide
+                    try:
+                        while True:
+                            answer = decide(catalogue.request(fingerprint), timeout=10)
+                            told[answer.decision_id] = answer.action
+                            if len(told) >= wanted:
+                                enough.set()
+                    except grpc.RpcError:
+                        return
+
+            callers = [threading.Thread(target=call) for _ in range(CALLERS)]
+            for caller in callers:
+                caller.start()
+            assert enough.wait(60)
+            os.kill(process.pid, signal.SIGKILL)
+            for caller in callers:
+                caller.join()
+    there = recorded(journal)
+    assert {key: there.get(key) for key in told} == told
+    assert verify(journal).ok
+    with Writer.open(journal, worker=0, boot_id=bytes(16), mode=Mode.PROCESS) as writer:
+        writer.append([])
+    assert verify(journal).ok
+    assert len(told) > 20 * KILLS
