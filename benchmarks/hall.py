@@ -70,7 +70,7 @@ def main() -> None:
                 return (time.perf_counter_ns() - begun_ns) / turns / batch / 1000
 
             if "--profile" in sys.argv:
-                for batch in (1, 32):
+                for batch in (1, 64):
                     profile = cProfile.Profile()
                     profile.runcall(per_call_us, batch)
                     print(f"batch of {batch}")

@@ -67,7 +67,7 @@ def journalled(journal: Path) -> list[Answered]:
 def slow(generation: Generation, gate: threading.Event, entered: threading.Event) -> Generation:
     """Return the generation with a model that waits at `gate`."""
 
-    def score(batch: np.ndarray) -> np.ndarray:
+    def score(batch: np.ndarray) -> list[float]:
         entered.set()
         assert gate.wait(20)
         return generation.champion.score(batch)
@@ -81,7 +81,7 @@ def test_a_decision_has_everything_and_stands_in_the_journal(serve: Serve) -> No
         response = decide(running, asked, metadata=(("traceparent", TRACEPARENT),))
         running.ended()
     row = np.frombuffer(asked.dense, dtype="<f4").reshape(1, -1)
-    score = float(running.generation.champion.score(row)[0])
+    (score,) = running.generation.champion.score(row)
     assert response.probability == pytest.approx(score, abs=1e-6)
     assert [one.action for one in response.expected_costs] == [pb.APPROVE, pb.STEP_UP, pb.DECLINE]
     assert response.action == min(response.expected_costs, key=lambda one: one.cost).action
@@ -242,7 +242,7 @@ def test_a_cancelled_call_is_recorded_and_found_nobody(
     assert replies == [left_first, Reply.LEFT]
 
 
-@pytest.mark.parametrize("wrong", [lambda b: np.full(len(b), np.nan), lambda b: 1 / 0])
+@pytest.mark.parametrize("wrong", [lambda b: [float("nan")] * len(b), lambda b: 1 / 0])
 def test_a_broken_model_stands_in_and_the_worker_lives(
     serve: Serve, generation: Generation, wrong: object
 ) -> None:

@@ -95,7 +95,7 @@ class Policy:
     `classes[0]` is the payments of no category.
     """
 
-    actions: tuple[Action, ...]
+    actions: tuple[int, ...]
     calibration: Calibration
     base_odds_ratio: float
     classes: tuple[CostClass, ...]
@@ -159,19 +159,13 @@ class Policy:
         if ratio != 1.0:
             p = shift(p, ratio)
         amount = float(amount_minor)
-        alphas: list[float] = []
-        betas: list[float] = []
-        costs: list[float] = []
-        for alpha, alpha_amount, beta, beta_amount in self._rows[class_index]:
-            a = alpha + alpha_amount * amount
-            b = beta + beta_amount * amount
-            alphas.append(a)
-            betas.append(b)
-            costs.append(a + b * p)
+        lines = self._rows[class_index]
+        alphas = [alpha + alpha_amount * amount for alpha, alpha_amount, _, _ in lines]
+        betas = [beta + beta_amount * amount for _, _, beta, beta_amount in lines]
+        costs = [alpha + beta * p for alpha, beta in zip(alphas, betas, strict=True)]
 
         first, last = 0, len(costs)  # the allowed actions are first..last-1
         low, high = -inf, inf
-        free = costs.index(min(costs))
         for bar in self._bars[class_index]:
             if event_s < bar.expires_s:
                 if p >= bar.at_least:
@@ -179,40 +173,39 @@ class Policy:
                 else:
                     last, high = min(last, bar.first), min(high, bar.at_least)
 
-        best, second = -1, -1
-        for k in range(first, last):
-            if best < 0 or costs[k] < costs[best]:
-                best, second = k, best
-            elif second < 0 or costs[k] < costs[second]:
-                second = k
-        alpha, beta = alphas[best], betas[best]
-        for k in range(first, last):
-            d = beta - betas[k]
-            if d > 0.0:
-                high = min(high, (alphas[k] - alpha) / d)
-            elif d < 0.0:
-                low = max(low, (alphas[k] - alpha) / d)
-
+        allowed = costs[first:last]
+        least = min(allowed)
+        best = first + allowed.index(least)
         flags = self._class_flags[class_index]
         if ratio != self.base_odds_ratio:
             flags |= _CALENDAR_EVENT
-        if best != free:
+        if least != min(costs) or costs.index(least) != best:
             flags |= _OVERRIDDEN
-        margin = inf
-        if second >= 0:
-            margin = costs[second] - costs[best]
-            if margin <= KERNEL_NOISE * abs(beta - betas[second]):
-                flags |= _NEAR_TIE
+        alpha, beta = alphas[best], betas[best]
+        second_best, margin = 0, inf
+        for k in range(first, last):
+            if k == best:
+                continue
+            slope = beta - betas[k]
+            if costs[k] - least < margin:
+                margin = costs[k] - least
+                second_best, second_slope = self.actions[k], slope
+            if slope > 0.0:
+                high = min(high, (alphas[k] - alpha) / slope)
+            elif slope < 0.0:
+                low = max(low, (alphas[k] - alpha) / slope)
+        if second_best and margin <= KERNEL_NOISE * abs(second_slope):
+            flags |= _NEAR_TIE
         return Decision(
-            action=self.actions[best].value,
-            second_best=self.actions[second].value if second >= 0 else 0,
-            probability=p,
-            threshold=_nearest(p, low, high),
-            margin=margin,
-            propensity=1.0,
-            flags=flags,
-            cost_class=class_index,
-            costs=tuple(costs),
+            self.actions[best],
+            second_best,
+            p,
+            _nearest(p, low, high),
+            margin,
+            1.0,
+            flags,
+            class_index,
+            tuple(costs),
         )
 
     def decide_many(
@@ -268,7 +261,7 @@ class Policy:
         noise = KERNEL_NOISE * np.abs(slopes[rows, second])
         flags |= np.where(margins <= noise, _NEAR_TIE, 0)
 
-        action_values = np.array([action.value for action in self.actions])
+        action_values = np.array(self.actions)
         return list(
             map(
                 Decision._make,
@@ -344,7 +337,7 @@ def compile_policy(product: Product, calibration: Calibration) -> Policy:
     mccs = {name: frozenset(category.mcc) for name, category in categories.items()}
     explored = product.exploration
     return Policy(
-        actions=actions,
+        actions=tuple(action.value for action in actions),
         calibration=calibration,
         base_odds_ratio=base_ratio,
         classes=tuple(classes),

@@ -1,7 +1,7 @@
 """The models: the only room that knows ONNX Runtime.
 
 runtime      ONNX Runtime with its telemetry off, one thread, no spinning
-session      an ONNX file as a classifier: float32 (n, features) -> float64 (n,)
+session      an ONNX file as a classifier: float32 (n, features) -> n scores
 features     what a caller sent -> a row of float32, by the declared rules (pure)
 generation   a product's folder, loaded whole: parsed, pinned, opened, verified
 """

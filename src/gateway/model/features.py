@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from gateway.product import Feature, schema_fingerprint
 
+_FLOAT32 = np.dtype("<f4")
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -95,7 +96,7 @@ class FeatureSchema:
         violations stay in the matrix as they were and must not reach a model.
         """
         joined = rows[0] if len(rows) == 1 else b"".join(rows)
-        batch = np.frombuffer(joined, dtype="<f4").reshape(len(rows), len(self.features))
+        batch = np.frombuffer(joined, dtype=_FLOAT32).reshape(len(rows), len(self.features))
         # NaN and the infinities fail both comparisons' bounds.
         clean = batch >= self._low
         clean &= batch <= self._high

@@ -151,7 +151,7 @@ def _try_golden(champion: Classifier, path: Path) -> Golden:
             f"golden vectors need features [n, {champion.features}] and n scores ({error})",
             subject=str(path),
         ) from None
-    off = np.abs(champion.score(features) - expected)
+    off = np.abs(np.array(champion.score(features)) - expected)
     worst = float(off.max())
     if not worst <= SCORE_TOLERANCE:
         row = int(np.argmax(np.nan_to_num(off, nan=np.inf)))

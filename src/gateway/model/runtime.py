@@ -11,6 +11,7 @@ import os
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import onnxruntime
+from onnxruntime import InferenceSession as InferenceSession
 
 onnxruntime.disable_telemetry_events()
 onnxruntime.set_default_logger_severity(3)
@@ -27,8 +28,8 @@ def session_options() -> onnxruntime.SessionOptions:
     return options
 
 
-def inference_session(model: bytes) -> onnxruntime.InferenceSession:
+def inference_session(model: bytes) -> InferenceSession:
     """Open a session on the bytes of an ONNX file. Raises what ONNX Runtime raises."""
-    return onnxruntime.InferenceSession(
+    return InferenceSession(
         model, sess_options=session_options(), providers=["CPUExecutionProvider"]
     )

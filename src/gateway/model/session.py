@@ -1,4 +1,4 @@
-"""A classifier on ONNX Runtime: a matrix of features in, one score a row out.
+"""A classifier on ONNX Runtime: a matrix of features in, a score for each row out.
 
 The seam for the rest of the ONNX world (sequence-of-maps outputs, string inputs, fixed
 batch sizes, scores that are no probability) is `open_classifier`: it looks at the file
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.errors import ModelError
-from gateway.model.runtime import inference_session
+from gateway.model.runtime import InferenceSession, inference_session
 from gateway.product import Output
 
 WARM_UP_BATCHES = (1, 2, 3, 4, 8, 16, 32, 64, 128)
@@ -33,13 +33,13 @@ _DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Classifier:
-    """A loaded model. `score` maps float32 (n, features) to float64 (n,)."""
+    """A loaded model. `score` maps float32 (n, features) to n scores."""
 
     name: str
     version: str
     digest: str
     features: int
-    score: Callable[[NDArray[np.float32]], NDArray[np.float64]]
+    score: Callable[[NDArray[np.float32]], list[float]]
 
     def warm_up(self) -> None:
         """Run every batch size that the hall may form, so that no caller pays for the first."""
@@ -77,29 +77,29 @@ def open_classifier(
     _expect_tensor(session.get_outputs(), output.name, subject)
     run, wanted, column = session.run, [output.name], output.column or 0
 
-    if len(columns) == 1 and columns[0].dtype is np.float32:
-        only = columns[0].name
+    only = columns[0].name if len(columns) == 1 and columns[0].dtype is np.float32 else None
 
-        def raw(batch: NDArray[np.float32]) -> NDArray[np.float64]:
-            return run(wanted, {only: batch})[0]  # type: ignore[no-any-return]
-    else:
+    def raw(batch: NDArray[np.float32]) -> NDArray[Any]:
+        feed: dict[str, Any]
+        if only is not None:
+            feed = {only: batch}
+        else:
+            feed = {c.name: batch[:, c.start : c.stop].astype(c.dtype) for c in columns}
+        return run(wanted, feed)[0]  # type: ignore[no-any-return]
 
-        def raw(batch: NDArray[np.float32]) -> NDArray[np.float64]:
-            feed: dict[str, Any] = {
-                c.name: batch[:, c.start : c.stop].astype(c.dtype) for c in columns
-            }
-            return run(wanted, feed)[0]  # type: ignore[no-any-return]
+    _try_out(raw, features, column, subject)
+    one = None if only is None else _one_row(session, only, output.name, raw, features, column)
 
-    def score(batch: NDArray[np.float32]) -> NDArray[np.float64]:
+    def score(batch: NDArray[np.float32]) -> list[float]:
+        if len(batch) == 1 and one is not None:
+            return one(batch)
         scores = raw(batch)
-        picked = scores[:, column] if scores.ndim == 2 else scores
-        return picked.astype(np.float64)
+        picked: list[float] = (scores[:, column] if scores.ndim == 2 else scores).tolist()
+        return picked
 
-    classifier = Classifier(
+    return Classifier(
         name=name, version=version, digest=digest_of(model), features=features, score=score
     )
-    _try_out(classifier, column, raw, subject)
-    return classifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +156,39 @@ def _expect_tensor(outputs: list[Any], name: str, subject: str) -> None:
         )
 
 
-def _try_out(
-    classifier: Classifier,
+def _one_row(
+    session: InferenceSession,
+    name: str,
+    output: str,
+    raw: Callable[[NDArray[np.float32]], NDArray[Any]],
+    features: int,
     column: int,
-    raw: Callable[[NDArray[np.float32]], NDArray[np.float64]],
-    subject: str,
+) -> Callable[[NDArray[np.float32]], list[float]]:
+    """Return the scorer of one row: input and output bound once, in place.
+
+    `session.run` makes a dictionary, checks it and allocates its output; on one row of a
+    hundred trees that costs as much as the trees (`benchmarks/model_run.py`).
+    """
+    row = np.zeros((1, features), dtype=np.float32)
+    scores = np.zeros_like(raw(row))
+    binding = session.io_binding()
+    binding.bind_input(name, "cpu", 0, row.dtype, row.shape, row.ctypes.data)
+    binding.bind_output(output, "cpu", 0, scores.dtype, scores.shape, scores.ctypes.data)
+    run = session.run_with_iobinding
+
+    def score(batch: NDArray[np.float32]) -> list[float]:
+        row[0] = batch[0]
+        run(binding)
+        return [scores.item(column)]
+
+    return score
+
+
+def _try_out(
+    raw: Callable[[NDArray[np.float32]], NDArray[Any]], features: int, column: int, subject: str
 ) -> None:
     """Run two rows: what the file promises of its shapes is not always what it gives."""
-    batch = np.zeros((2, classifier.features), dtype=np.float32)
+    batch = np.zeros((2, features), dtype=np.float32)
     try:
         scores = raw(batch)
     except Exception as error:

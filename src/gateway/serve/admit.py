@@ -7,7 +7,7 @@ the caller sent, but its own field names.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
 
+from gateway.journal import UNKNOWN_PRODUCT
 from gateway.model import FieldViolation, Generation
 from gateway.serve.front import MESSAGE_BYTES_MAX, Event, Metadata
 from gateway.serve.response import ResponseEncoder
@@ -27,13 +28,12 @@ INVALID_ARGUMENT: int = grpc.StatusCode.INVALID_ARGUMENT.value[0]
 NOT_FOUND: int = grpc.StatusCode.NOT_FOUND.value[0]
 RESOURCE_EXHAUSTED: int = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 
-UNKNOWN_PRODUCT = 0xFFFF
-"""The product index of a refusal that names no product of ours."""
-
 AHEAD_S_MAX = 86_400.0
 """event_time may be this far ahead of the gateway's clock; a retry or replay may be old."""
 
-_TEXT_MAX = {"transaction_id": 128, "channel": 64, "subject": 256}
+TRANSACTION_ID_MAX, CHANNEL_MAX, SUBJECT_MAX = 128, 64, 256
+"""Characters."""
+
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -104,51 +104,41 @@ def admit(
     budget, counted from `arrived_ns`.
     """
     _, call_id, _, payload, _, details = event
-    assert payload is not None
     traceparent, seconds_left = b"", None
     if details is not None:
         metadata, _, seconds_left = details
         traceparent = _traceparent(metadata)
-
-    def refuse(code: int, message: str, product: int, violations: list[FieldViolation]) -> Refusal:
-        fields = tuple(violation.field for violation in violations)
-        encoded = bad_request(code, message, violations) if violations else None
-        return Refusal(call_id, code, message, encoded, product, fields, traceparent)
-
-    if len(payload) > MESSAGE_BYTES_MAX:
-        message = f"the message has {len(payload)} bytes, at most {MESSAGE_BYTES_MAX} are taken"
-        return refuse(RESOURCE_EXHAUSTED, message, UNKNOWN_PRODUCT, [])
+    if payload is None or len(payload) > MESSAGE_BYTES_MAX:
+        message = f"the message is too long: at most {MESSAGE_BYTES_MAX} bytes are taken"
+        return _refusal(call_id, RESOURCE_EXHAUSTED, message, traceparent)
     try:
         request = DecideRequest.FromString(payload)
     except DecodeError:
-        return refuse(INVALID_ARGUMENT, "not a DecideRequest", UNKNOWN_PRODUCT, [])
-    name = request.product
-    serving = served.get(name)
+        return _refusal(call_id, INVALID_ARGUMENT, "not a DecideRequest", traceparent)
+    serving = served.get(request.product)
     if serving is None:
-        if not name:
-            missing = [FieldViolation("product", "is missing")]
-            return refuse(INVALID_ARGUMENT, "1 violation: product", UNKNOWN_PRODUCT, missing)
-        known = ", ".join(sorted(served))
-        return refuse(NOT_FOUND, f"no such product; served: {known}", UNKNOWN_PRODUCT, [])
+        return _unknown_product(call_id, request.product, served, traceparent)
 
     schema = serving.generation.schema
     transaction_id, amount_minor = request.transaction_id, request.amount
-    category, dense = request.category, request.dense
-    when = request.event_time
-    event_s = when.seconds + when.nanos * 1e-9
+    category, dense, when = request.category, request.dense, request.event_time
+    seconds, nanos = when.seconds, when.nanos
+    event_s = seconds + nanos * 1e-9
     violations: list[FieldViolation] = []
-    if not transaction_id:
-        violations.append(FieldViolation("transaction_id", "is missing"))
-    if not 0.0 < event_s <= wall_s + AHEAD_S_MAX or not 0 <= when.nanos < 1_000_000_000:
+    if not 0.0 < event_s <= wall_s + AHEAD_S_MAX or not 0 <= nanos < 1_000_000_000:
         violations.append(_event_time(request, event_s))
     if amount_minor < 0:
         violations.append(FieldViolation("amount", "must not be negative"))
     if request.currency != serving.currency:
         violations.append(_currency(request, serving.currency))
-    if category and not (len(category) == 4 and category.isascii() and category.isdigit()):
+    if category and not (len(category) == 4 and category.isdigit() and category.isascii()):
         violations.append(FieldViolation("category", "must be a four-digit MCC, or empty"))
-    if len(transaction_id) > 128 or len(request.channel) > 64 or len(request.subject) > 256:
-        violations += _too_long(request)
+    if (
+        not 0 < len(transaction_id) <= TRANSACTION_ID_MAX
+        or len(request.channel) > CHANNEL_MAX
+        or len(request.subject) > SUBJECT_MAX
+    ):
+        violations += _lengths(request)
 
     defaulted = False
     if dense:
@@ -160,18 +150,13 @@ def admit(
         if request.features:
             violations.append(FieldViolation("features", "and dense are both given: send one"))
     else:
-        named = {
-            key: value.text if value.WhichOneof("kind") == "text" else value.number
-            for key, value in request.features.items()
-            if value.WhichOneof("kind")
-        }
-        row, wrong, defaulted = schema.encode(named)
+        row, wrong, defaulted = schema.encode(_named(request))
         if wrong or violations:
-            named_wrongly = {violation.field for violation in wrong}
+            fields = {violation.field for violation in wrong}
             violations += wrong
-            violations += [v for v in _row_violations(serving, row) if v.field not in named_wrongly]
+            violations += [v for v in _row_violations(serving, row) if v.field not in fields]
     if violations:
-        return refuse(INVALID_ARGUMENT, summary(violations), serving.index, violations)
+        return refused_for(call_id, violations, serving, traceparent)
 
     deadline_ns: float = arrived_ns + serving.budget_ns
     if seconds_left is not None:
@@ -193,22 +178,23 @@ def admit(
     )
 
 
-def refuse_row(payment: Payment, violations: tuple[FieldViolation, ...]) -> Refusal:
-    """Refuse an admitted payment whose features break their rules."""
-    found = list(violations)
-    message = summary(found)
+def refused_for(
+    call_id: int, violations: Sequence[FieldViolation], serving: Serving, traceparent: bytes
+) -> Refusal:
+    """Refuse a call of a known product for all its violations."""
+    message = summary(violations)
     return Refusal(
-        payment.call_id,
+        call_id,
         INVALID_ARGUMENT,
         message,
-        bad_request(INVALID_ARGUMENT, message, found),
-        payment.serving.index,
-        tuple(violation.field for violation in found),
-        payment.traceparent,
+        bad_request(INVALID_ARGUMENT, message, violations),
+        serving.index,
+        tuple(violation.field for violation in violations),
+        traceparent,
     )
 
 
-def bad_request(code: int, message: str, violations: list[FieldViolation]) -> bytes:
+def bad_request(code: int, message: str, violations: Sequence[FieldViolation]) -> bytes:
     """Return an encoded google.rpc.Status with every violation as a BadRequest."""
     detail = AnyMessage()
     detail.Pack(
@@ -223,12 +209,30 @@ def bad_request(code: int, message: str, violations: list[FieldViolation]) -> by
     return encoded
 
 
-def summary(violations: list[FieldViolation]) -> str:
+def summary(violations: Sequence[FieldViolation]) -> str:
     """Say the violations in one line, for callers that do not read details."""
     shown = "; ".join(f"{field} {description}" for field, description in violations[:5])
     count = len(violations)
     rest = f"; and {count - 5} more" if count > 5 else ""
     return f"{count} violation{'s' if count > 1 else ''}: {shown}{rest}"
+
+
+def _refusal(call_id: int, code: int, message: str, traceparent: bytes) -> Refusal:
+    return Refusal(call_id, code, message, None, UNKNOWN_PRODUCT, (), traceparent)
+
+
+def _unknown_product(
+    call_id: int, name: str, served: Mapping[str, Serving], traceparent: bytes
+) -> Refusal:
+    if name:
+        known = ", ".join(sorted(served))
+        return _refusal(call_id, NOT_FOUND, f"no such product; served: {known}", traceparent)
+    missing = [FieldViolation("product", "is missing")]
+    message = summary(missing)
+    details = bad_request(INVALID_ARGUMENT, message, missing)
+    return Refusal(
+        call_id, INVALID_ARGUMENT, message, details, UNKNOWN_PRODUCT, ("product",), traceparent
+    )
 
 
 def _traceparent(metadata: Metadata) -> bytes:
@@ -253,12 +257,26 @@ def _currency(request: DecideRequest, expected: str) -> FieldViolation:
     return FieldViolation("currency", f"must be {expected}, in which the product's costs are")
 
 
-def _too_long(request: DecideRequest) -> list[FieldViolation]:
-    return [
-        FieldViolation(field, f"must have at most {limit} characters")
-        for field, limit in _TEXT_MAX.items()
-        if len(getattr(request, field)) > limit
-    ]
+def _lengths(request: DecideRequest) -> list[FieldViolation]:
+    violations: list[FieldViolation] = []
+    if not request.transaction_id:
+        violations.append(FieldViolation("transaction_id", "is missing"))
+    for field, limit in (
+        ("transaction_id", TRANSACTION_ID_MAX),
+        ("channel", CHANNEL_MAX),
+        ("subject", SUBJECT_MAX),
+    ):
+        if len(getattr(request, field)) > limit:
+            violations.append(FieldViolation(field, f"must have at most {limit} characters"))
+    return violations
+
+
+def _named(request: DecideRequest) -> dict[str, float | str]:
+    return {
+        name: value.text if value.WhichOneof("kind") == "text" else value.number
+        for name, value in request.features.items()
+        if value.WhichOneof("kind")
+    }
 
 
 def _dense(request: DecideRequest, serving: Serving) -> list[FieldViolation]:

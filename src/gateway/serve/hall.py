@@ -20,9 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.errors import JournalError
-from gateway.journal import FOUND_NOBODY, Pause, Replied, Writer, decision_id, saturated
+from gateway.journal import (
+    FOUND_NOBODY,
+    U32_MAX,
+    Pause,
+    Replied,
+    Writer,
+    decision_id,
+    saturated,
+)
 from gateway.product import StandIn
-from gateway.serve.admit import Payment, Refusal, Serving, admit, refuse_row
+from gateway.serve.admit import Payment, Refusal, Serving, admit, refused_for
 from gateway.serve.answer import Answer, Stamps, stood_in
 from gateway.serve.front import CALL, CHECK, DECIDE, WATCH, Event, Front
 from gateway.serve.health import Health
@@ -134,7 +142,7 @@ class Hall:
             return answers, refusals
         encode_ns = self._clock_ns()
         generation = batch[0].serving.generation
-        scores: list[float] = _score(generation.champion.score, matrix).tolist()
+        scores = _score(generation.champion.score, matrix)
         infer_ns = self._clock_ns()
         size = len(batch)
         if not _are_probabilities(scores):
@@ -237,22 +245,25 @@ def _encode(
         return matrix, batch, [], set()
     defaulted = {batch[i].call_id for i, row in checked.items() if row.defaulted}
     bad = {i: row.violations for i, row in checked.items() if row.violations}
-    refusals = [refuse_row(batch[i], violations) for i, violations in bad.items()]
+    refusals = [
+        refused_for(batch[i].call_id, violations, batch[i].serving, batch[i].traceparent)
+        for i, violations in bad.items()
+    ]
     kept = [i for i in range(len(batch)) if i not in bad]
     return matrix[kept], [batch[i] for i in kept], refusals, defaulted
 
 
 def _score(
-    score: Callable[[NDArray[np.float32]], NDArray[np.float64]], matrix: NDArray[np.float32]
-) -> NDArray[np.float64]:
+    score: Callable[[NDArray[np.float32]], list[float]], matrix: NDArray[np.float32]
+) -> list[float]:
     """Run the model; rows it fails on are NaN. One bad row does not fail its batch."""
     try:
         return score(matrix)
     except Exception as error:  # whatever a model raises is the model's error
         log.warning("the model failed on %d rows: %s", len(matrix), type(error).__name__)
     if len(matrix) == 1:
-        return np.full(1, nan)
-    return np.concatenate([_score(score, matrix[i : i + 1]) for i in range(len(matrix))])
+        return [nan]
+    return [one for i in range(len(matrix)) for one in _score(score, matrix[i : i + 1])]
 
 
 def _are_probabilities(scores: list[float]) -> bool:
@@ -263,12 +274,16 @@ def _are_probabilities(scores: list[float]) -> bool:
 def _stamps(
     arrived_ns: int, admit_ns: int, encode_ns: int, infer_ns: int, decide_ns: int
 ) -> Stamps:
-    return (
-        saturated(admit_ns - arrived_ns),
-        saturated(encode_ns - arrived_ns),
-        saturated(infer_ns - arrived_ns),
-        saturated(decide_ns - arrived_ns),
+    stamps = (
+        admit_ns - arrived_ns,
+        encode_ns - arrived_ns,
+        infer_ns - arrived_ns,
+        decide_ns - arrived_ns,
     )
+    if stamps[3] <= U32_MAX:
+        return stamps
+    admit, encode, infer, decide = map(saturated, stamps)
+    return admit, encode, infer, decide
 
 
 def _response(answer: Answer, decision_id: bytes, elapsed_us: int) -> bytes:

@@ -65,9 +65,7 @@ class ResponseEncoder:
         self._constant = constant.SerializeToString()
         self._policy = generation.policy
         self._contact_within_s = product.latency.contact_within_s
-        cost_heads = [
-            _COST + bytes([action.value]) + _COST_VALUE for action in self._policy.actions
-        ]
+        cost_heads = [_COST + bytes([action]) + _COST_VALUE for action in self._policy.actions]
         # Every other one of these is replaced by a cost.
         self._costs: list[object] = [part for head in cost_heads for part in (head, 0.0)]
         # id, action, probability, elapsed, then each cost behind its own constant bytes
