@@ -38,6 +38,9 @@ class NoFront:
     def fail(self, _call_id: int, _code: int, message: str, _details: bytes | None = None) -> bool:
         raise AssertionError(message)
 
+    def flush(self) -> None:
+        pass
+
     def stream_send(self, _call_id: int, _payload: bytes) -> bool:
         return True
 
@@ -74,7 +77,7 @@ def main() -> None:
                     profile = cProfile.Profile()
                     profile.runcall(per_call_us, batch)
                     print(f"batch of {batch}")
-                    pstats.Stats(profile).sort_stats("tottime").print_stats(28)
+                    pstats.Stats(profile).sort_stats("tottime").print_stats(60)
                 return
             print("| batch | µs a call | µs a turn |\n| ---: | ---: | ---: |")
             for batch in BATCHES:

@@ -6,7 +6,7 @@ import math
 import random
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import catalogue
 import pytest
@@ -28,6 +28,15 @@ from gateway.product import Action
 IDENTITY = from_mapping("identity", {})
 NOW = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
 SEVERITY = [Action.APPROVE, Action.STEP_UP, Action.REVIEW, Action.DECLINE]
+
+
+class Asked(NamedTuple):
+    """What a decision needs of a payment."""
+
+    transaction_id: str
+    amount_minor: int
+    category: str
+    event_s: float
 
 
 def oracle(costs: dict[str, Any], action: Action, p: float, amount: float, harm: float) -> float:
@@ -121,7 +130,7 @@ def test_the_action_is_the_cheapest_of_a_brute_force_loop(seed: int) -> None:
         )
         scores, amounts, mccs = random_payments(chance, 1000)
         decisions = policy.decide(
-            scores, amounts, mccs, [NOW] * 1000, [str(i) for i in range(1000)]
+            scores, [Asked("t", *one, NOW) for one in zip(amounts, mccs, strict=True)]
         )
         unit = MINOR[costs["currency"]]
         for p, minor, mcc, decision in zip(scores, amounts, mccs, decisions, strict=True):
@@ -336,7 +345,7 @@ def test_exploration_lets_through_its_propensity_and_no_more() -> None:
     n = len(ids)
 
     def decide(score: float, minor: int) -> list[Any]:
-        return policy.decide([score] * n, [minor] * n, [""] * n, [NOW] * n, ids)
+        return policy.decide([score] * n, [Asked(one, minor, "", NOW) for one in ids])
 
     explored = decide(0.9, 20_000)
     let_through = [d for d in explored if d.action == Action.APPROVE]

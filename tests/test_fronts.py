@@ -72,7 +72,13 @@ def slow(generation: Generation, gate: threading.Event, entered: threading.Event
         assert gate.wait(20)
         return generation.champion.score(batch)
 
-    return replace(generation, champion=replace(generation.champion, score=score))
+    def score_one(row: bytes) -> float:
+        entered.set()
+        assert gate.wait(20)
+        return generation.champion.score_one(row)
+
+    champion = replace(generation.champion, score=score, score_one=score_one)
+    return replace(generation, champion=champion)
 
 
 def test_a_decision_has_everything_and_stands_in_the_journal(serve: Serve) -> None:
@@ -242,11 +248,14 @@ def test_a_cancelled_call_is_recorded_and_found_nobody(
     assert replies == [left_first, Reply.LEFT]
 
 
-@pytest.mark.parametrize("wrong", [lambda b: [float("nan")] * len(b), lambda b: 1 / 0])
+@pytest.mark.parametrize("wrong", [lambda _: float("nan"), lambda _: 1.5, lambda _: 1 / 0])
 def test_a_broken_model_stands_in_and_the_worker_lives(
     serve: Serve, generation: Generation, wrong: object
 ) -> None:
-    broken = replace(generation, champion=replace(generation.champion, score=wrong))
+    champion = replace(
+        generation.champion, score_one=wrong, score=lambda batch: [wrong(row) for row in batch]
+    )
+    broken = replace(generation, champion=champion)
     with serve(broken) as running:
         response = decide(running, catalogue.request())
         assert response.stand_in == pb.MODEL_ERROR

@@ -24,6 +24,9 @@ EDGE = 1e-6
 """A map's output is clipped to [EDGE, 1 - EDGE]: no finite evidence makes a payment certain."""
 
 
+_TOP = 1.0 - EDGE
+
+
 class Calibration(Protocol):
     """A monotone map from score to probability."""
 
@@ -114,16 +117,17 @@ class Isotonic:
 
     def one(self, score: float) -> float:
         """Map one score."""
-        s = min(max(score, self.x[0]), self.x[-1])
-        i = bisect_right(self.x, s) - 1
-        return _clip(self._slopes[i] * (s - self.x[i]) + self.y[i])
+        x = self.x
+        s = x[0] if score < x[0] else x[-1] if score > x[-1] else score
+        i = bisect_right(x, s) - 1
+        return _clip(self._slopes[i] * (s - x[i]) + self.y[i])
 
     def many(self, scores: Floats) -> Floats:
         """Map scores of shape (n,)."""
         s = np.minimum(np.maximum(scores, self.x[0]), self.x[-1])
         i = np.searchsorted(self._x, s, side="right") - 1
         mapped = self._slope[i] * (s - self._x[i]) + self._y[i]
-        return np.minimum(np.maximum(mapped, EDGE), 1.0 - EDGE)
+        return np.minimum(np.maximum(mapped, EDGE), _TOP)
 
 
 def from_mapping(kind: str, parameters: Mapping[str, Any]) -> Calibration:
@@ -160,7 +164,7 @@ def shift(probability: float, odds_ratio: float) -> float:
 
 def shift_many(probabilities: Floats, odds_ratios: Floats | float) -> Floats:
     """`shift` for shape (n,), to the same bits."""
-    q = np.minimum(np.maximum(probabilities, EDGE), 1.0 - EDGE)
+    q = np.minimum(np.maximum(probabilities, EDGE), _TOP)
     moved = q * odds_ratios
     shifted: Floats = moved / (moved + (1.0 - q))
     return shifted
@@ -172,7 +176,10 @@ def base_rate_odds_ratio(calibrated_at: float, serving: float) -> float:
 
 
 def _clip(p: float) -> float:
-    return min(max(p, EDGE), 1.0 - EDGE)
+    # Comparisons, not min and max: this runs for every payment.
+    if p < EDGE:
+        return EDGE
+    return _TOP if p > _TOP else p
 
 
 def _sigmoid(z: float) -> float:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import IntFlag
 from math import exp, inf, nan
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,22 @@ class Flag(IntFlag):
 
 # Plain ints: IntFlag's operators cost a microsecond each on the hot path.
 _NEAR_TIE, _EXPLORED, _OVERRIDDEN, _CATEGORY_HARM, _CALENDAR_EVENT = (int(f) for f in Flag)
+
+
+class Asked(Protocol):
+    """What a decision needs of a payment, besides its score.
+
+    `category` is its MCC; `event_s` is Unix seconds.
+    """
+
+    @property
+    def transaction_id(self) -> str: ...  # noqa: D102 - named above
+    @property
+    def amount_minor(self) -> int: ...  # noqa: D102
+    @property
+    def category(self) -> str: ...  # noqa: D102
+    @property
+    def event_s(self) -> float: ...  # noqa: D102
 
 
 class Decision(NamedTuple):
@@ -124,30 +140,29 @@ class Policy:
             return self.base_odds_ratio
         return self._event_odds_ratios[bisect_right(self._event_bounds_s, event_s)]
 
-    def decide(
-        self,
-        scores: Sequence[float],
-        amounts_minor: Sequence[int],
-        categories: Sequence[str],
-        events_s: Sequence[float],
-        transaction_ids: Sequence[str],
-    ) -> list[Decision]:
-        """Decide a batch of n payments. Each score lies in 0..1."""
-        classes = [
-            self.cost_class(amount, category)
-            for amount, category in zip(amounts_minor, categories, strict=True)
-        ]
-        if len(classes) <= SCALAR_UP_TO:
+    def decide(self, scores: Sequence[float], payments: Sequence[Asked]) -> list[Decision]:
+        """Decide a batch. Each score lies in 0..1."""
+        if len(payments) <= SCALAR_UP_TO:
             decisions = [
-                self.decide_one(*payment)
-                for payment in zip(scores, amounts_minor, classes, events_s, strict=True)
+                self.decide_one(
+                    score,
+                    payment.amount_minor,
+                    self.cost_class(payment.amount_minor, payment.category),
+                    payment.event_s,
+                )
+                for score, payment in zip(scores, payments, strict=True)
             ]
         else:
-            decisions = self.decide_many(scores, amounts_minor, classes, events_s)
+            decisions = self.decide_many(
+                scores,
+                [payment.amount_minor for payment in payments],
+                [self.cost_class(payment.amount_minor, payment.category) for payment in payments],
+                [payment.event_s for payment in payments],
+            )
         if self.explorer is not None:
             for i, decision in enumerate(decisions):
                 if decision.action == Action.DECLINE:
-                    decisions[i] = self._explore(decision, amounts_minor[i], transaction_ids[i])
+                    decisions[i] = self._explore(decision, payments[i])
         return decisions
 
     def decide_one(
@@ -166,34 +181,37 @@ class Policy:
 
         first, last = 0, len(costs)  # the allowed actions are first..last-1
         low, high = -inf, inf
-        for bar in self._bars[class_index]:
-            if event_s < bar.expires_s:
-                if p >= bar.at_least:
-                    first, low = max(first, bar.first), max(low, bar.at_least)
-                else:
-                    last, high = min(last, bar.first), min(high, bar.at_least)
-
-        allowed = costs[first:last]
-        least = min(allowed)
-        best = first + allowed.index(least)
         flags = self._class_flags[class_index]
+        least = min(costs)
+        best = costs.index(least)
+        if bars := self._bars[class_index]:
+            free = best
+            for bar in bars:
+                if event_s < bar.expires_s:
+                    if p >= bar.at_least:
+                        first, low = max(first, bar.first), max(low, bar.at_least)
+                    else:
+                        last, high = min(last, bar.first), min(high, bar.at_least)
+            least = min(costs[first:last])
+            best = costs.index(least, first)
+            if best != free:
+                flags |= _OVERRIDDEN
         if ratio != self.base_odds_ratio:
             flags |= _CALENDAR_EVENT
-        if least != min(costs) or costs.index(least) != best:
-            flags |= _OVERRIDDEN
         alpha, beta = alphas[best], betas[best]
         second_best, margin = 0, inf
         for k in range(first, last):
             if k == best:
                 continue
-            slope = beta - betas[k]
-            if costs[k] - least < margin:
-                margin = costs[k] - least
-                second_best, second_slope = self.actions[k], slope
-            if slope > 0.0:
-                high = min(high, (alphas[k] - alpha) / slope)
-            elif slope < 0.0:
-                low = max(low, (alphas[k] - alpha) / slope)
+            slope, dearer = beta - betas[k], costs[k] - least
+            if dearer < margin:
+                margin, second_best, second_slope = dearer, self.actions[k], slope
+            if slope != 0.0:
+                crossing = (alphas[k] - alpha) / slope
+                if slope > 0.0:
+                    high = crossing if crossing < high else high
+                else:
+                    low = crossing if crossing > low else low
         if second_best and margin <= KERNEL_NOISE * abs(second_slope):
             flags |= _NEAR_TIE
         return Decision(
@@ -300,11 +318,11 @@ class Policy:
                     high[i] = min(high[i], bar.at_least)
         return allowed, low, high
 
-    def _explore(self, decision: Decision, amount_minor: int, transaction_id: str) -> Decision:
+    def _explore(self, decision: Decision, payment: Asked) -> Decision:
         explorer = self.explorer
-        if explorer is None or amount_minor > explorer.max_amount_minor:
+        if explorer is None or payment.amount_minor > explorer.max_amount_minor:
             return decision
-        if not explorer.draws(transaction_id):
+        if not explorer.draws(payment.transaction_id):
             return decision._replace(propensity=1.0 - explorer.propensity)
         return decision._replace(
             action=Action.APPROVE.value,

@@ -13,6 +13,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from operator import ge, le
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +54,9 @@ class FeatureSchema:
     _whole: NDArray[np.intp]
     _takes_nan: NDArray[np.intp]
     _pack: struct.Struct
+    _lows: tuple[float, ...]
+    _highs: tuple[float, ...]
+    _wholes: tuple[int, ...]
 
     def encode(self, named: Mapping[str, float | str]) -> tuple[bytes, list[FieldViolation], bool]:
         """Encode named features as a row's bytes.
@@ -88,6 +92,14 @@ class FeatureSchema:
                 if math.isnan(value):
                     row[i] = math.nan
         return self._pack.pack(*row), violations, defaulted
+
+    def is_clean(self, row: bytes) -> bool:
+        """Say whether one row keeps every rule: `matrix` without NumPy's fixed costs."""
+        values = self._pack.unpack(row)
+        # NaN fails both comparisons; `matrix` knows the columns that take it.
+        if all(map(le, self._lows, values)) and all(map(ge, self._highs, values)):
+            return all(values[i].is_integer() for i in self._wholes)
+        return False
 
     def matrix(self, rows: Sequence[bytes]) -> tuple[NDArray[np.float32], dict[int, CheckedRow]]:
         """Join n rows of `row_bytes` into float32 (n, features), and check them.
@@ -178,6 +190,9 @@ def feature_schema(features: Sequence[Feature]) -> FeatureSchema:
         _whole=np.array(whole, dtype=np.intp),
         _takes_nan=np.array(takes_nan, dtype=np.intp),
         _pack=struct.Struct(f"<{len(features)}f"),
+        _lows=tuple(float(np.float32(low)) for low, _ in bounds),
+        _highs=tuple(float(np.float32(high)) for _, high in bounds),
+        _wholes=tuple(whole),
     )
 
 

@@ -33,13 +33,18 @@ _DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Classifier:
-    """A loaded model. `score` maps float32 (n, features) to n scores."""
+    """A loaded model.
+
+    `score` maps float32 (n, features) to n scores; `score_one` one row's bytes, little-endian
+    float32, to its score, without the fixed costs of a batch.
+    """
 
     name: str
     version: str
     digest: str
     features: int
     score: Callable[[NDArray[np.float32]], list[float]]
+    score_one: Callable[[bytes], float]
 
     def warm_up(self) -> None:
         """Run every batch size that the hall may form, so that no caller pays for the first."""
@@ -47,6 +52,7 @@ class Classifier:
             batch = np.zeros((n, self.features), dtype=np.float32)
             for _ in range(WARM_UP_ROUNDS):
                 self.score(batch)
+                self.score_one(batch[0].tobytes())
 
 
 def digest_of(model: bytes) -> str:
@@ -88,18 +94,17 @@ def open_classifier(
         return run(wanted, feed)[0]  # type: ignore[no-any-return]
 
     _try_out(raw, features, column, subject)
-    one = None if only is None else _one_row(session, only, output.name, raw, features, column)
 
     def score(batch: NDArray[np.float32]) -> list[float]:
-        if len(batch) == 1 and one is not None:
-            return one(batch)
         scores = raw(batch)
         picked: list[float] = (scores[:, column] if scores.ndim == 2 else scores).tolist()
         return picked
 
-    return Classifier(
-        name=name, version=version, digest=digest_of(model), features=features, score=score
-    )
+    def score_one(row: bytes) -> float:
+        return score(np.frombuffer(row, dtype="<f4").reshape(1, features))[0]
+
+    one = _bound_row(session, only, output.name, raw, features, column) if only else score_one
+    return Classifier(name, version, digest_of(model), features, score, one)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,32 +161,33 @@ def _expect_tensor(outputs: list[Any], name: str, subject: str) -> None:
         )
 
 
-def _one_row(
+def _bound_row(
     session: InferenceSession,
     name: str,
     output: str,
     raw: Callable[[NDArray[np.float32]], NDArray[Any]],
     features: int,
     column: int,
-) -> Callable[[NDArray[np.float32]], list[float]]:
+) -> Callable[[bytes], float]:
     """Return the scorer of one row: input and output bound once, in place.
 
     `session.run` makes a dictionary, checks it and allocates its output; on one row of a
-    hundred trees that costs as much as the trees (`benchmarks/model_run.py`).
+    hundred trees that costs as much as the trees.
     """
-    row = np.zeros((1, features), dtype=np.float32)
+    row = np.zeros((1, features), dtype="<f4")
     scores = np.zeros_like(raw(row))
     binding = session.io_binding()
     binding.bind_input(name, "cpu", 0, row.dtype, row.shape, row.ctypes.data)
     binding.bind_output(output, "cpu", 0, scores.dtype, scores.shape, scores.ctypes.data)
-    run = session.run_with_iobinding
+    run, view, item = session.run_with_iobinding, memoryview(row.data).cast("B"), scores.item
 
-    def score(batch: NDArray[np.float32]) -> list[float]:
-        row[0] = batch[0]
+    def score_one(features: bytes) -> float:
+        view[:] = features
         run(binding)
-        return [scores.item(column)]
+        score: float = item(column)
+        return score
 
-    return score
+    return score_one
 
 
 def _try_out(

@@ -80,6 +80,9 @@ class Front(Protocol):
     def fail(self, call_id: int, code: int, message: str, details: bytes | None = None) -> bool:
         """End a call with a status; `details` is an encoded google.rpc.Status."""
 
+    def flush(self) -> None:
+        """Let what was answered leave before anything else is done."""
+
     def stream_send(self, call_id: int, payload: bytes) -> bool:
         """Send one message of a stream, without waiting. False if it cannot take one."""
 

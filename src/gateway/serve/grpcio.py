@@ -245,6 +245,9 @@ class GrpcioFront:
         stream.changed.set()
         return True
 
+    def flush(self) -> None:
+        """Nothing to do: replies leave when the turn is over."""
+
     def stream_send(self, call_id: int, payload: bytes) -> bool:
         """Send one message of a stream, without waiting."""
         stream = self._streams.get(call_id)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import compress
 from math import nan
 
@@ -29,6 +29,7 @@ from gateway.journal import (
     decision_id,
     saturated,
 )
+from gateway.model import Classifier
 from gateway.product import StandIn
 from gateway.serve.admit import Payment, Refusal, Serving, admit, refused_for
 from gateway.serve.answer import Answer, Stamps, stood_in
@@ -137,12 +138,18 @@ class Hall:
                 return answers, []
         else:
             answers = []
-        matrix, batch, refusals, defaulted = _encode(batch)
-        if not batch:
-            return answers, refusals
-        encode_ns = self._clock_ns()
         generation = batch[0].serving.generation
-        scores = _score(generation.champion.score, matrix)
+        refusals: list[Refusal] = []
+        defaulted: Collection[int] = ()
+        if len(batch) == 1 and generation.schema.is_clean(batch[0].row):
+            encode_ns = self._clock_ns()
+            scores = _score_one(generation.champion, batch[0].row)
+        else:
+            matrix, batch, refusals, defaulted = _encode(batch)
+            if not batch:
+                return answers, refusals
+            encode_ns = self._clock_ns()
+            scores = _score(generation.champion, matrix)
         infer_ns = self._clock_ns()
         size = len(batch)
         if not _are_probabilities(scores):
@@ -151,13 +158,7 @@ class Hall:
             unsound = compress(batch, [not is_sound for is_sound in sound])
             answers += [stood_in(one, StandIn.MODEL_ERROR, stamps, size) for one in unsound]
             batch, scores = list(compress(batch, sound)), list(compress(scores, sound))
-        decisions = generation.policy.decide(
-            scores,
-            [payment.amount_minor for payment in batch],
-            [payment.category for payment in batch],
-            [payment.event_s for payment in batch],
-            [payment.transaction_id for payment in batch],
-        )
+        decisions = generation.policy.decide(scores, batch)
         stamps = _stamps(arrived_ns, admit_ns, encode_ns, infer_ns, self._clock_ns())
         answers += [
             Answer(
@@ -208,6 +209,7 @@ class Hall:
             else FOUND_NOBODY
             for refusal in refusals
         ]
+        self._front.flush()
         if clock_ns() - base_ns >= FOUND_NOBODY:
             offsets_ns = [min(offset_ns, FOUND_NOBODY - 1) for offset_ns in offsets_ns]
         self._carried.append(Replied(first, base_ns, tuple(offsets_ns)).encode())
@@ -253,17 +255,21 @@ def _encode(
     return matrix[kept], [batch[i] for i in kept], refusals, defaulted
 
 
-def _score(
-    score: Callable[[NDArray[np.float32]], list[float]], matrix: NDArray[np.float32]
-) -> list[float]:
+def _score(champion: Classifier, matrix: NDArray[np.float32]) -> list[float]:
     """Run the model; rows it fails on are NaN. One bad row does not fail its batch."""
     try:
-        return score(matrix)
+        return champion.score(matrix)
     except Exception as error:  # whatever a model raises is the model's error
         log.warning("the model failed on %d rows: %s", len(matrix), type(error).__name__)
-    if len(matrix) == 1:
+    return [score for row in matrix for score in _score_one(champion, row.tobytes())]
+
+
+def _score_one(champion: Classifier, row: bytes) -> list[float]:
+    try:
+        return [champion.score_one(row)]
+    except Exception as error:
+        log.warning("the model failed on a row: %s", type(error).__name__)
         return [nan]
-    return [one for i in range(len(matrix)) for one in _score(score, matrix[i : i + 1])]
 
 
 def _are_probabilities(scores: list[float]) -> bool:
