@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -70,7 +70,7 @@ class Serving:
 class Payment(NamedTuple):
     """An admitted call. `row` is its features as float32 bytes; times are monotonic."""
 
-    call_id: int
+    call_id: Any
     serving: Serving
     payload: bytes
     traceparent: bytes
@@ -86,7 +86,7 @@ class Payment(NamedTuple):
 class Refusal(NamedTuple):
     """A call that is the caller's to mend. `fields` names what broke a rule, never a value."""
 
-    call_id: int
+    call_id: Any
     code: int
     message: str
     details: bytes | None
@@ -179,7 +179,7 @@ def admit(
 
 
 def refused_for(
-    call_id: int, violations: Sequence[FieldViolation], serving: Serving, traceparent: bytes
+    call_id: Any, violations: Sequence[FieldViolation], serving: Serving, traceparent: bytes
 ) -> Refusal:
     """Refuse a call of a known product for all its violations."""
     message = summary(violations)
@@ -217,12 +217,12 @@ def summary(violations: Sequence[FieldViolation]) -> str:
     return f"{count} violation{'s' if count > 1 else ''}: {shown}{rest}"
 
 
-def _refusal(call_id: int, code: int, message: str, traceparent: bytes) -> Refusal:
+def _refusal(call_id: Any, code: int, message: str, traceparent: bytes) -> Refusal:
     return Refusal(call_id, code, message, None, UNKNOWN_PRODUCT, (), traceparent)
 
 
 def _unknown_product(
-    call_id: int, name: str, served: Mapping[str, Serving], traceparent: bytes
+    call_id: Any, name: str, served: Mapping[str, Serving], traceparent: bytes
 ) -> Refusal:
     if name:
         known = ", ".join(sorted(served))

@@ -19,7 +19,8 @@ CANCEL = 1
 # index into METHODS; `seconds_left` is None for a caller without a deadline. A CANCEL has
 # neither payload nor details.
 Metadata = Sequence[tuple[str, str | bytes]]
-Event = tuple[int, int, int, bytes | None, Any, Any]
+# `call_id` is the front's own: the hall only carries it back.
+Event = tuple[int, Any, int, bytes | None, Any, Any]
 
 DECIDE, CHECK, WATCH = range(3)
 METHODS: tuple[tuple[str, bool], ...] = (
@@ -74,16 +75,16 @@ class Front(Protocol):
     def run(self, hall: Turn, stopping: Callable[[], bool]) -> None:
         """Feed the hall until `stopping` and nothing that arrived is left."""
 
-    def reply(self, call_id: int, payload: bytes) -> bool:
+    def reply(self, call_id: Any, payload: bytes) -> bool:
         """Answer a unary call. False if its caller is gone."""
 
-    def fail(self, call_id: int, code: int, message: str, details: bytes | None = None) -> bool:
+    def fail(self, call_id: Any, code: int, message: str, details: bytes | None = None) -> bool:
         """End a call with a status; `details` is an encoded google.rpc.Status."""
 
     def flush(self) -> None:
         """Let what was answered leave before anything else is done."""
 
-    def stream_send(self, call_id: int, payload: bytes) -> bool:
+    def stream_send(self, call_id: Any, payload: bytes) -> bool:
         """Send one message of a stream, without waiting. False if it cannot take one."""
 
 

@@ -6,6 +6,7 @@ Names: "" (the gateway), each gRPC service, and `product/<name>`.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -24,9 +25,9 @@ class Health:
     def __init__(self, front: Front, names: Iterable[str]) -> None:
         self._front = front
         self._status = dict.fromkeys(("", *names), _Status.NOT_SERVING)
-        self._watchers: dict[int, str] = {}
+        self._watchers: dict[Any, str] = {}
         # Watchers whose stream could not take the newest status yet.
-        self._behind: set[int] = set()
+        self._behind: set[Any] = set()
 
     def serving(self) -> None:
         """Everything is loaded and warm."""
@@ -41,7 +42,7 @@ class Health:
         """Whether new calls are welcome."""
         return bool(self._status[""] == _Status.SERVING)
 
-    def check(self, call_id: int, payload: bytes) -> None:
+    def check(self, call_id: Any, payload: bytes) -> None:
         """Answer Check. NOT_FOUND for a name that is not served."""
         name = self._name(call_id, payload)
         if name is None:
@@ -52,14 +53,14 @@ class Health:
         else:
             self._front.reply(call_id, _Status(status=status).SerializeToString())
 
-    def watch(self, call_id: int, payload: bytes) -> None:
+    def watch(self, call_id: Any, payload: bytes) -> None:
         """Answer Watch with the status now, and with each change."""
         name = self._name(call_id, payload)
         if name is not None:
             self._watchers[call_id] = name
             self._send(call_id)
 
-    def cancel(self, call_id: int) -> None:
+    def cancel(self, call_id: Any) -> None:
         """The caller left."""
         self._watchers.pop(call_id, None)
         self._behind.discard(call_id)
@@ -75,7 +76,7 @@ class Health:
         for call_id in self._watchers:
             self._send(call_id)
 
-    def _send(self, call_id: int) -> None:
+    def _send(self, call_id: Any) -> None:
         status = self._status.get(self._watchers[call_id], _Status.SERVICE_UNKNOWN)
         message = _Status(status=status).SerializeToString()
         if self._front.stream_send(call_id, message):
@@ -83,7 +84,7 @@ class Health:
         else:
             self._behind.add(call_id)
 
-    def _name(self, call_id: int, payload: bytes) -> str | None:
+    def _name(self, call_id: Any, payload: bytes) -> str | None:
         try:
             return str(health_pb2.HealthCheckRequest.FromString(payload).service)
         except DecodeError:
