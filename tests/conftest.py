@@ -39,6 +39,11 @@ class Running:
         assert not self.thread.is_alive()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the quick tests first."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
 Serve = Callable[..., AbstractContextManager[Running]]
 
 

@@ -80,10 +80,12 @@ def _panel(generation: Generation, cost_class: CostClass) -> list[str]:
             f'fill="{_COLOUR[interval.action]}" opacity="0.12"/>'
         )
         if 0.0 < interval.low < P_MAX:
+            # Near the right edge the figure stands left of its line.
+            place = (low - 3, "end") if low > _WIDTH - 40 else (low + 3, "start")
             shapes.append(
                 f'<line x1="{low}" y1="0" x2="{low}" y2="{_HEIGHT}" stroke="#555" '
-                f'stroke-dasharray="3 3"/><text x="{low + 3}" y="{_HEIGHT - 5}" fill="#555">'
-                f"{interval.low:.1%}</text>"
+                f'stroke-dasharray="3 3"/><text x="{place[0]}" y="{_HEIGHT - 5}" '
+                f'text-anchor="{place[1]}" fill="#555">{interval.low:.1%}</text>'
             )
     shapes.append(f'<svg width="{_WIDTH}" height="{_HEIGHT}" overflow="hidden">')
     for line in cost_class.lines:
