@@ -25,7 +25,7 @@ from gateway.decide.exploration import Explorer, explorer
 from gateway.decide.stand_in import StandInRule, stand_in_rule
 from gateway.product import Action, CalendarEvent, Override, Product, StandIn, minor_per_major
 
-SCALAR_UP_TO = 16
+SCALAR_UP_TO = 24
 """Batches up to this many payments are decided one by one."""
 
 KERNEL_NOISE = 1e-6

@@ -98,7 +98,7 @@ class FeatureSchema:
         values = self._pack.unpack(row)
         # NaN fails both comparisons; `matrix` knows the columns that take it.
         if all(map(le, self._lows, values)) and all(map(ge, self._highs, values)):
-            return all(values[i].is_integer() for i in self._wholes)
+            return not self._wholes or all(values[i].is_integer() for i in self._wholes)
         return False
 
     def matrix(self, rows: Sequence[bytes]) -> tuple[NDArray[np.float32], dict[int, CheckedRow]]:

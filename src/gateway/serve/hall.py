@@ -37,6 +37,7 @@ from gateway.serve.front import CALL, CHECK, DECIDE, WATCH, Event, Front
 from gateway.serve.health import Health
 from gateway.serve.record import decision_record, refusal_record
 from gateway.serve.response import RECORDED
+from gateway.v1.decision_pb2 import DecideResponse
 
 BATCH_MAX = 128
 """Calls that walk together at the most: a bound on how long one turn takes."""
@@ -129,15 +130,15 @@ class Hall:
         self, batch: list[Payment], arrived_ns: int, admit_ns: int
     ) -> tuple[list[Answer], list[Refusal]]:
         """Encode, infer and decide the payments of one product; stand in for the late ones."""
-        late = [payment for payment in batch if payment.deadline_ns <= admit_ns]
-        if late:
-            stamps = _stamps(arrived_ns, admit_ns, admit_ns, admit_ns, admit_ns)
-            answers = [stood_in(one, StandIn.DEADLINE, stamps, len(batch)) for one in late]
+        answers: list[Answer] = []
+        for payment in batch:
+            if payment.deadline_ns <= admit_ns:
+                stamps = _stamps(arrived_ns, admit_ns, admit_ns, admit_ns, admit_ns)
+                answers.append(stood_in(payment, StandIn.DEADLINE, stamps, len(batch)))
+        if answers:
             batch = [payment for payment in batch if payment.deadline_ns > admit_ns]
             if not batch:
                 return answers, []
-        else:
-            answers = []
         generation = batch[0].serving.generation
         refusals: list[Refusal] = []
         defaulted: Collection[int] = ()
@@ -160,19 +161,20 @@ class Hall:
             batch, scores = list(compress(batch, sound)), list(compress(scores, sound))
         decisions = generation.policy.decide(scores, batch)
         stamps = _stamps(arrived_ns, admit_ns, encode_ns, infer_ns, self._clock_ns())
-        answers += [
-            Answer(
-                payment,
-                decision.action,
-                decision,
-                score,
-                StandIn.NONE,
-                stamps,
-                size,
-                payment.defaulted or payment.call_id in defaulted,
+        for payment, decision, score in zip(batch, decisions, scores, strict=True):
+            was_defaulted = payment.defaulted or payment.call_id in defaulted
+            answers.append(
+                Answer(
+                    payment,
+                    decision.action,
+                    decision,
+                    score,
+                    StandIn.NONE,
+                    stamps,
+                    size,
+                    was_defaulted,
+                )
             )
-            for payment, decision, score in zip(batch, decisions, scores, strict=True)
-        ]
         return answers, refusals
 
     def _record_and_reply(
@@ -181,34 +183,29 @@ class Hall:
         """Lay out every response and record, append them at once, then reply."""
         after_ns = saturated(self._clock_ns() - arrived_ns)
         first = self._journal.next_sequence + len(self._carried)
-        ids = [self._id_prefix + b"%012x" % (first + i) for i in range(len(answers))]
-        responses = [
-            _response(answer, decision_id, after_ns // 1000)
-            for answer, decision_id in zip(answers, ids, strict=True)
-        ]
-        records = [
-            decision_record(answer, response, arrived_ns, after_ns)
-            for answer, response in zip(answers, responses, strict=True)
-        ]
-        records += [refusal_record(refusal, arrived_ns, after_ns) for refusal in refusals]
+        responses: list[bytes] = []
+        records: list[bytes] = []
+        for sequence, answer in enumerate(answers, first):
+            response = _response(answer, self._id_prefix + b"%012x" % sequence, after_ns // 1000)
+            responses.append(response)
+            records.append(decision_record(answer, response, arrived_ns, after_ns))
+        for refusal in refusals:
+            records.append(refusal_record(refusal, arrived_ns, after_ns))
         if not self._append(records):
             responses = [
-                _response(_unrecorded(answer), decision_id, after_ns // 1000)[: -len(RECORDED)]
-                for answer, decision_id in zip(answers, ids, strict=True)
+                _response(_unrecorded(answer), _id_of(response), after_ns // 1000)[: -len(RECORDED)]
+                for answer, response in zip(answers, responses, strict=True)
             ]
 
         clock_ns, reply, fail = self._clock_ns, self._front.reply, self._front.fail
         base_ns = clock_ns()
-        offsets_ns = [
-            clock_ns() - base_ns if reply(answer.payment.call_id, response) else FOUND_NOBODY
-            for answer, response in zip(answers, responses, strict=True)
-        ]
-        offsets_ns += [
-            clock_ns() - base_ns
-            if fail(refusal.call_id, refusal.code, refusal.message, refusal.details)
-            else FOUND_NOBODY
-            for refusal in refusals
-        ]
+        offsets_ns: list[int] = []
+        for answer, response in zip(answers, responses, strict=True):
+            found = reply(answer.payment.call_id, response)
+            offsets_ns.append(clock_ns() - base_ns if found else FOUND_NOBODY)
+        for refusal in refusals:
+            found = fail(refusal.call_id, refusal.code, refusal.message, refusal.details)
+            offsets_ns.append(clock_ns() - base_ns if found else FOUND_NOBODY)
         self._front.flush()
         if clock_ns() - base_ns >= FOUND_NOBODY:
             offsets_ns = [min(offset_ns, FOUND_NOBODY - 1) for offset_ns in offsets_ns]
@@ -226,7 +223,7 @@ class Hall:
 
 
 def _by_product(payments: list[Payment]) -> Iterable[list[Payment]]:
-    if len({payment.serving.index for payment in payments}) <= 1:
+    if len(payments) <= 1:
         return (payments,) if payments else ()
     batches: dict[int, list[Payment]] = {}
     for payment in payments:
@@ -302,6 +299,10 @@ def _response(answer: Answer, decision_id: bytes, elapsed_us: int) -> bytes:
     return encoder.decision(
         decision_id, decision, elapsed_us, event_s=payment.event_s, defaulted=answer.defaulted
     )
+
+
+def _id_of(response: bytes) -> bytes:
+    return DecideResponse.FromString(response).decision_id.encode()
 
 
 def _unrecorded(answer: Answer) -> Answer:
