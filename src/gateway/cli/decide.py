@@ -13,7 +13,6 @@ from cyclopts import Parameter
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from google.rpc.error_details_pb2 import BadRequest
 from grpc_status import rpc_status
-from rich.table import Table
 
 from gateway.cli.terms import Json, microseconds, money, notes, out
 from gateway.errors import ExitCode, GatewayError, RefusedError, UnreachableError, UsageError
@@ -64,12 +63,12 @@ def in_words(asked: DecideRequest, response: DecideResponse) -> None:
     out.print(f"[bold]{action}[/bold] {amount} ({asked.product}, {asked.transaction_id})")
     out.print(f"  {why(response)}")
     if response.expected_costs:
-        table = Table("action", "expected cost", box=None, pad_edge=False)
         for item in response.expected_costs:
-            mark = "[bold]" if item.action == response.action else ""
-            cost = money(item.cost, asked.currency, unit)
-            table.add_row(f"  {mark}{_spoken(Action.Name(item.action))}", f"{mark}{cost}")
-        out.print(table)
+            cost = f"{money(item.cost, asked.currency, unit):>16}"
+            chosen = " ◀" if item.action == response.action else ""
+            out.print(
+                f"    {_spoken(Action.Name(item.action)):<8} is expected to cost {cost}{chosen}"
+            )
     used = microseconds(response.elapsed_us)
     recorded = f"decision {response.decision_id}" if response.recorded else "NOT RECORDED"
     out.print(f"  {used} of {microseconds(response.budget_us)}; {recorded}", style="dim")
@@ -107,8 +106,15 @@ def _request(source: str) -> DecideRequest:
         if isinstance(features, dict):
             values["features"] = {name: _feature(value) for name, value in features.items()}
         asked = ParseDict(values, DecideRequest())
-    except (json_codec.JSONDecodeError, ParseError) as error:
-        raise UsageError(f"is no DecideRequest: {error}", subject=source) from None
+    except json_codec.JSONDecodeError as error:
+        raise UsageError(f"is no JSON: {error}", subject=source) from None
+    except ParseError as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(
+            f"is no DecideRequest: {reason}",
+            subject=source,
+            hint=f"Its fields: {', '.join(DecideRequest.DESCRIPTOR.fields_by_name)}.",
+        ) from None
     if not asked.HasField("event_time"):
         asked.event_time.FromNanoseconds(time.time_ns())
         notes.print("event_time is not given: now.")
@@ -133,5 +139,9 @@ def _refused(error: Any, to: str) -> GatewayError:
         bad = BadRequest()
         if detail.Unpack(bad):
             violations += [f"  {v.field} {v.description}" for v in bad.field_violations]
-    what = "\n".join((f"{code.name}: {error.details()}", *violations))
+    what = (
+        "\n".join((f"{code.name}:", *violations))
+        if violations
+        else f"{code.name}: {error.details()}"
+    )
     return RefusedError(what, subject=to, hint="gateway check DIR lists the features.")

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,7 +78,7 @@ def demo(
     story = world.payments(rng)
     with _journal_folder(journal) as directory, _serving(folders, directory) as server:
         while True:
-            traffic = _draw(story, payments + WARM_UP, quiet=json)
+            traffic = _draw(story, payments + WARM_UP, f"{seed}-{time.time_ns():x}", quiet=json)
             # The story's last payment happens now; no payment happens in the future.
             shift_s = time.time() - traffic[-1].event_time_s
             _replay(server, traffic[:WARM_UP], served, shift_s, quiet=True)
@@ -153,7 +153,10 @@ def _journal_folder(journal: Path | None) -> Iterator[Path]:
         yield Path(folder) / "journal"
 
 
-def _progress(quiet: bool) -> Progress:
+def _progress(what: str, quiet: bool) -> Progress:
+    if not (quiet or notes.is_terminal):
+        # In a log the bar appears only when it is full: say at least what has begun.
+        notes.print(f"{what}…")
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -165,12 +168,14 @@ def _progress(quiet: bool) -> Progress:
     )
 
 
-def _draw(story: Iterator[Payment], count: int, *, quiet: bool) -> list[Payment]:
+def _draw(story: Iterator[Payment], count: int, run: str, *, quiet: bool) -> list[Payment]:
+    """Draw payments; `run` makes their ids differ from those of every other run."""
     traffic: list[Payment] = []
-    with _progress(quiet) as progress:
+    with _progress("Simulating payments", quiet) as progress:
         task = progress.add_task("Simulating payments", total=count, rate="")
         while len(traffic) < count:
-            traffic.append(next(story))
+            payment = next(story)
+            traffic.append(replace(payment, transaction_id=f"{run}-{payment.transaction_id}"))
             if len(traffic) % 500 == 0 or len(traffic) == count:
                 progress.update(task, completed=len(traffic))
     return traffic
@@ -184,7 +189,7 @@ def _replay(
     *,
     quiet: bool,
 ) -> Replayed:
-    with _progress(quiet) as progress:
+    with _progress("Asking the gateway", quiet) as progress:
         task = progress.add_task("Asking the gateway ", total=len(traffic), rate="")
         started, done = time.monotonic(), 0
 
@@ -383,9 +388,16 @@ def _show_savings(savings: dict[str, Any]) -> None:
 
 
 def _samples(seen: Sequence[Seen]) -> list[Seen]:
-    """Choose one answer of each of the three rarest actions: the ones worth a word."""
-    first: dict[int, Seen] = {}
+    """Choose one answer of each of the three most severe actions, frauds first."""
+    chosen: dict[int, Seen] = {}
     for one in seen:
-        if one.response is not None and not one.response.stand_in:
-            first.setdefault(one.response.action, one)
-    return [first[action] for action in sorted(first, reverse=True)][:3]
+        if one.response is None or one.response.stand_in:
+            continue
+        before = chosen.setdefault(one.response.action, one)
+        if (
+            one.payment.fraud
+            and not before.payment.fraud
+            and one.response.action != Action.APPROVE.value
+        ):
+            chosen[one.response.action] = one
+    return [chosen[action] for action in sorted(chosen, reverse=True)][:3]

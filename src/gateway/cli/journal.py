@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 from google.protobuf.json_format import MessageToDict
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 from gateway.cli.decide import as_json
 from gateway.cli.terms import Json, microseconds, notes, out
@@ -25,6 +26,7 @@ from gateway.journal import (
     Pause,
     Record,
     Refused,
+    Reply,
     TornTail,
     decision_id,
     join_replied,
@@ -131,7 +133,8 @@ def cat(
             print(json_codec.dumps(_as_object(row, features), default=str))
         return ExitCode.OK
     table = Table(
-        *("time", "product", "action", "P(fraud)", "model", "used", "reply", "decision"),
+        *("time", "product", "action", "P(fraud)", "used", "note"),
+        Column("decision or fields", no_wrap=True),
         box=None,
         pad_edge=False,
     )
@@ -145,6 +148,12 @@ def _expect(directory: Path) -> None:
     if not directory.is_dir():
         raise JournalError(
             "there is no such folder", subject=str(directory), hint="Name serve's --journal."
+        )
+    if not segments(directory):
+        raise JournalError(
+            "holds no segments of a journal",
+            subject=str(directory),
+            hint="Name serve's --journal, or the --journal that gateway demo was given.",
         )
 
 
@@ -235,47 +244,43 @@ def _as_object(row: Answered | Record | Damage | TornTail, features: bool) -> di
 def _as_row(row: Answered | Record | Damage | TornTail) -> tuple[str, ...]:
     if isinstance(row, Damage | TornTail):
         what = "[red]damage[/red]" if isinstance(row, Damage) else "torn tail"
-        return (
-            "",
-            "",
-            what,
-            "",
-            "",
-            "",
-            "",
-            f"{row.path.name} at {row.offset}: {row.length} bytes",
-        )
+        where = f"{row.path.name} at {row.offset}: {row.length} bytes"
+        return ("", "", what, "", "", "", where)
     record = row.record if isinstance(row, Answered) else row
     entry = record.entry
     if isinstance(entry, Decision):
         return (
-            _time(record.wall_ns(entry.arrival_ns)),
+            _clock(record.wall_ns(entry.arrival_ns)),
             _product(record) or "",
-            Action.Name(entry.action).lower(),
-            "" if not isfinite(entry.probability) else f"{entry.probability:.4%}",
-            "decided"
-            if not entry.stand_in
-            else f"stood in: {StandIn.Name(entry.stand_in).lower()}",
+            Action.Name(entry.action).lower().replace("_", " "),
+            "" if not isfinite(entry.probability) else f"{entry.probability:.3%}",
             microseconds(entry.record_after_ns / 1000),
-            row.reply.value if isinstance(row, Answered) else "",
+            _note(row, StandIn.Name(entry.stand_in).lower() if entry.stand_in else ""),
             _id(record),
         )
     if isinstance(entry, Refused):
         return (
-            _time(record.wall_ns(entry.arrival_ns)),
+            _clock(record.wall_ns(entry.arrival_ns)),
             _product(record) or "",
             "[yellow]refused[/yellow]",
             "",
-            f"code {entry.code}",
             microseconds(entry.refused_after_ns / 1000),
-            row.reply.value if isinstance(row, Answered) else "",
-            ", ".join(entry.fields),
+            _note(row, ""),
+            escape(", ".join(entry.fields)),
         )
     name = type(entry).__name__.lower()
     details = ", ".join(
         f"{field}={getattr(entry, field)}" for field in entry.__slots__ if field != "boot_id"
     )
-    return ("", "", name, "", "", "", "", details)
+    return ("", "", name, "", "", "", details)
+
+
+def _note(row: Answered | Record, stand_in: str) -> str:
+    """Say what is unusual: a stand-in, or a reply that did not reach its caller."""
+    notes = [f"stood in: {stand_in.replace('_', ' ')}"] if stand_in else []
+    if isinstance(row, Answered) and row.reply is not Reply.LEFT:
+        notes.append(f"reply {row.reply.value}")
+    return "; ".join(notes)
 
 
 def _id(record: Record) -> str:
@@ -294,6 +299,12 @@ def _time(wall_ns: int | None) -> str:
     if wall_ns is None:
         return ""
     return datetime.fromtimestamp(wall_ns / 1e9, UTC).isoformat(timespec="microseconds")
+
+
+def _clock(wall_ns: int | None) -> str:
+    if wall_ns is None:
+        return ""
+    return datetime.fromtimestamp(wall_ns / 1e9, UTC).strftime("%H:%M:%S.%f")[:-3]
 
 
 def _finite(number: float) -> float | None:

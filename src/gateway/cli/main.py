@@ -19,6 +19,7 @@ app = App(
     ),
     version=lambda: version("decision-gateway"),
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
     help_epilogue=(
         "Start here: **gateway demo --once** shows everything working; "
         "**gateway check models/card-not-present** shows what a product decides.\n\n"

@@ -105,4 +105,6 @@ def _pem(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UsageError(f"cannot be read: {error.strerror}", subject=str(path)) from None
+        raise UsageError(
+            f"cannot be read: {error.strerror}", subject=str(path), hint="Name a PEM file."
+        ) from None

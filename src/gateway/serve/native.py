@@ -15,6 +15,7 @@ every method that it does not know to a grpcio server on a private Unix socket.
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import time
@@ -40,6 +41,9 @@ from gateway.serve.front import (
     Turn,
 )
 from gateway.serve.reflection import enable_reflection
+
+# What it logs of a port that is in use is said once already: in the ListenError.
+logging.getLogger("pygrpc_native").setLevel(logging.ERROR)
 
 DRAIN_MAX = 4096
 SPIN_NS = 100_000

@@ -1,0 +1,361 @@
+"""The command line as its users meet it: wrong input first."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import catalogue
+import grpc
+import pytest
+
+from gateway.cli.main import run
+from gateway.errors import ExitCode
+from gateway.journal import Mode, Writer
+
+ROOT = Path(__file__).parents[1]
+PRODUCTS = [ROOT / "models" / name for name in ("card-not-present", "card-present")]
+COMMAND = [sys.executable, "-m", "gateway"]
+
+
+@pytest.fixture
+def product(tmp_path: Path) -> Path:
+    return catalogue.write_folder(tmp_path / "product")
+
+
+Complaint = Callable[..., str]
+
+
+@pytest.fixture
+def complaint(capsys: pytest.CaptureFixture[str]) -> Complaint:
+    """Run a command that must fail with `code`; return what it says, once and plainly."""
+
+    def said(code: ExitCode, *arguments: object) -> str:
+        assert run([str(argument) for argument in arguments]) == code
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert "Traceback" not in captured.err
+        assert captured.err.count("Error:") >= 1
+        return captured.err
+
+    return said
+
+
+def test_a_missing_folder(complaint: Complaint) -> None:
+    said = complaint(ExitCode.USAGE, "check", "nowhere")
+    assert "nowhere: there is no product.yaml here" in said
+    assert "Try:" in said
+
+
+def test_every_typo_of_a_product_at_once(complaint: Complaint, product: Path) -> None:
+    path = product / "product.yaml"
+    text = path.read_text().replace('"loss_rate": 1.0', '"loss_rate": 10')
+    path.write_text(text.replace('"goodwill"', '"godwill"'))
+    line = 1 + text[: text.index('"loss_rate"')].count("\n")
+    said = complaint(ExitCode.INVALID_PRODUCT, "check", product)
+    assert f"{path}:{line}: costs.false_negative.loss_rate is 10, must be 0..1" in said
+    assert "Did you mean 0.10?" in said
+    assert "Did you mean goodwill?" in said
+
+
+def test_an_altered_model(complaint: Complaint, product: Path) -> None:
+    with (product / "model.onnx").open("ab") as model:
+        model.write(b"x")
+    assert "its sha256 is" in complaint(ExitCode.INVALID_MODEL, "check", product)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"models__champion__output": "nothing[1]"}, "has no output 'nothing'"),
+        ({"models__champion__output": "probabilities[7]"}, "there is no column 7"),
+        ({"models__champion__path": "absent.onnx"}, "there is no such file"),
+        ({"models__champion__golden": "golden.json"}, "there is no such file"),
+        ({"features": catalogue.BASE["features"][:2]}, "2 features are declared"),
+        (
+            {"models__champion__calibration": {"kind": "platt", "path": "product.yaml"}},
+            "needs 'a'",
+        ),
+    ],
+)
+def test_a_model_that_does_not_fit(
+    complaint: Complaint, tmp_path: Path, changes: dict[str, object], says: str
+) -> None:
+    folder = catalogue.write_folder(tmp_path / "product", **changes)
+    said = complaint(ExitCode.INVALID_MODEL, "check", folder)
+    assert says in " ".join(said.split())
+
+
+def test_a_file_that_is_no_model(complaint: Complaint, tmp_path: Path) -> None:
+    folder = catalogue.write_folder(tmp_path / "product", model=b"not an ONNX file")
+    assert "ONNX Runtime cannot open it" in complaint(ExitCode.INVALID_MODEL, "check", folder)
+
+
+def test_golden_vectors_that_another_model_gave(complaint: Complaint, tmp_path: Path) -> None:
+    folder = catalogue.write_folder(tmp_path / "product", models__champion__golden="golden.json")
+    golden = {"features": [[20.0, 1.0, 0.0]], "scores": [0.5]}
+    (folder / "golden.json").write_text(json.dumps(golden))
+    said = complaint(ExitCode.INVALID_MODEL, "check", folder)
+    assert "golden vector 0: the score is off by" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["frobnicate"], ExitCode.USAGE),
+        (["check", "--frobnicate"], ExitCode.USAGE),
+        (["check"], ExitCode.USAGE),
+        (["serve"], ExitCode.USAGE),
+        (["serve", "PRODUCT", "--listen", "nowhere"], ExitCode.USAGE),
+        (["serve", "PRODUCT", "--listen", "0.0.0.0:0"], ExitCode.USAGE),
+        (["serve", "PRODUCT", "--journal-max-bytes", "lots"], ExitCode.USAGE),
+        (["serve", "PRODUCT", "--journal-max-bytes", "1"], ExitCode.JOURNAL),
+        (["serve", "PRODUCT", "PRODUCT"], ExitCode.USAGE),
+        (["serve", "PRODUCT", "--listen", "127.0.0.1:0", "--journal", "FILE"], ExitCode.JOURNAL),
+        (["serve", "PRODUCT", "--tls-certificate", "absent"], ExitCode.USAGE),
+        (["serve", "PRODUCT", "--tls-certificate", "FILE", "--tls-key", "FILE"], ExitCode.USAGE),
+        (["decide", "absent.json"], ExitCode.USAGE),
+        (["decide", "FILE"], ExitCode.USAGE),
+        (["decide", "REQUEST", "--to", "127.0.0.1:1"], ExitCode.UNREACHABLE),
+        (["decide", "REQUEST", "--to", "no address"], ExitCode.UNREACHABLE),
+        (["journal", "verify", "absent"], ExitCode.JOURNAL),
+        (["journal", "cat", "EMPTY"], ExitCode.JOURNAL),
+    ],
+)
+def test_what_cannot_be_done_is_said_once(
+    complaint: Complaint, product: Path, tmp_path: Path, arguments: list[str], code: ExitCode
+) -> None:
+    file, empty, request = tmp_path / "file", tmp_path / "empty", tmp_path / "request.json"
+    file.write_text("neither JSON nor PEM")
+    empty.mkdir()
+    request.write_text('{"product": "test"}')
+    places = {"PRODUCT": product, "FILE": file, "EMPTY": empty, "REQUEST": request}
+    complaint(code, *(places.get(argument, argument) for argument in arguments))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "is no JSON"),
+        ("[]", "must be a JSON object"),
+        ('{"produkt": "x"}', 'no field named "produkt"'),
+        ('{"amount": "many"}', "amount"),
+    ],
+)
+def test_a_request_that_is_none(complaint: Complaint, tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "request.json"
+    path.write_text(text)
+    assert says in complaint(ExitCode.USAGE, "decide", path)
+
+
+def test_check_shows_the_thresholds_and_what_is_not_enforced(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    picture = tmp_path / "costs.svg"
+    assert run(["check", *map(str, PRODUCTS), "--plot", str(picture)]) == ExitCode.OK
+    shown = capsys.readouterr().out
+    assert "golden vectors" in shown
+    assert "pharmacy" in shown
+    assert "Declared, not enforced yet" in shown
+    assert picture.read_text().startswith("<svg")
+    assert run(["check", *map(str, PRODUCTS), "--json"]) == ExitCode.OK
+    products = json.loads(capsys.readouterr().out)["products"]
+    for one in products:
+        thresholds = {(t["category"], t["amount"]): t["intervals"] for t in one["thresholds"]}
+        first = thresholds[None, 100]
+        assert first[0]["action"] == "approve"
+        assert thresholds["pharmacy", 100][1]["from"] > first[1]["from"]
+
+
+def test_help_has_examples_and_every_option() -> None:
+    for verb in (
+        ["demo"],
+        ["check"],
+        ["serve"],
+        ["decide"],
+        ["journal", "verify"],
+        ["journal", "cat"],
+    ):
+        shown = subprocess.run(
+            [*COMMAND, *verb, "--help"], capture_output=True, text=True, check=True
+        )
+        assert "Examples:" in shown.stdout
+        assert f"gateway {' '.join(verb)}" in shown.stdout
+    shown = subprocess.run(COMMAND, capture_output=True, text=True, check=True)
+    assert "demo --once" in shown.stdout
+
+
+@contextmanager
+def serving(
+    folders: list[Path], journal: Path, *more: str
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    command = [*COMMAND, "serve", *map(str, folders), "--listen", "127.0.0.1:0", "--json", *more]
+    process = subprocess.Popen(
+        [*command, "--journal", str(journal)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        yield json.loads(process.stdout.readline())["address"], process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+def test_the_examples_are_decided_and_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From a request file to a decision in words, as JSON, and in the journal."""
+    journal = tmp_path / "journal"
+    with serving(PRODUCTS, journal) as (address, process):
+        for path in sorted((ROOT / "examples").glob("*.json")):
+            assert run(["decide", str(path), "--to", address]) == ExitCode.OK
+            assert "P(fraud) is" in capsys.readouterr().out
+            assert run(["decide", str(path), "--to", address, "--json"]) == ExitCode.OK
+            assert json.loads(capsys.readouterr().out)["recorded"] is True
+        wrong = tmp_path / "wrong.json"
+        wrong.write_text('{"product": "card-present", "features": {"amont": 1}}')
+        assert run(["decide", str(wrong), "--to", address]) == ExitCode.REFUSED
+        assert "did you mean amount?" in capsys.readouterr().err
+        port = ["serve", str(PRODUCTS[0]), "--listen", address, "--journal", str(tmp_path / "j2")]
+        assert run(port) == ExitCode.CANNOT_LISTEN
+        same = ["serve", str(PRODUCTS[0]), "--listen", "127.0.0.1:0", "--journal", str(journal)]
+        assert run(same) == ExitCode.JOURNAL
+        capsys.readouterr()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == ExitCode.OK
+    assert run(["journal", "verify", str(journal), "--json"]) == ExitCode.OK
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"]
+    assert report["entries"]["decision"] == 4
+    assert report["entries"]["refused"] == 1
+    assert run(["journal", "cat", str(journal)]) == ExitCode.OK
+    assert re.search(r"[0-9a-f]{16}-00-[0-9a-f]{12}", capsys.readouterr().out)
+    assert run(["journal", "cat", str(journal), "--json", "--last", "2"]) == ExitCode.OK
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == 2
+    assert all("features" not in row.get("request", {}) for row in rows)
+
+
+def test_a_damaged_journal_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    journal = tmp_path / "journal"
+    with Writer.open(journal, worker=0, boot_id=bytes(16), mode=Mode.PROCESS) as writer:
+        writer.append([bytes([5]) + bytes(16)] * 20)
+    (segment,) = journal.glob("*.journal")
+    content = bytearray(segment.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    segment.write_bytes(content)
+    assert run(["journal", "verify", str(journal)]) == ExitCode.DAMAGED_JOURNAL
+    assert "Damaged" in capsys.readouterr().out
+
+
+def interrupted(arguments: list[str], until: str, *, stream: str = "stderr") -> tuple[int, str]:
+    """Start a command, send SIGINT once it has said `until`; return its code and stderr."""
+    process = subprocess.Popen(
+        [*COMMAND, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200"},
+    )
+    watched = getattr(process, stream)
+    seen = b""
+    while until.encode() not in seen:
+        chunk = os.read(watched.fileno(), 4096)
+        assert chunk, seen
+        seen += chunk
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=20)
+    return process.returncode, (seen if stream == "stderr" else b"").decode() + error.decode()
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_every_long_command_with_one_message(tmp_path: Path, product: Path) -> None:
+    """serve drains and ends well; the others say that they were interrupted."""
+    where = ["--listen", "127.0.0.1:0", "--journal", str(tmp_path / "j")]
+    code, said = interrupted(["serve", str(product), *where], "Records go to")
+    assert code == ExitCode.OK
+    assert "Stopped" in said
+    assert "Traceback" not in said
+    for until in ("Simulating payments…", "Asking the gateway…"):
+        code, said = interrupted(["demo", "--once", "--payments", "30000"], until)
+        assert code == ExitCode.INTERRUPTED
+        assert "Interrupted." in said
+        assert "Traceback" not in said
+
+
+def test_ctrl_c_while_a_gateway_does_not_answer(tmp_path: Path) -> None:
+    server = grpc.server(ThreadPoolExecutor(1))
+    asked, release = threading.Event(), threading.Event()
+
+    def never(_request: bytes, _context: grpc.ServicerContext) -> bytes:
+        asked.set()
+        release.wait(20)
+        return b""
+
+    handler = grpc.unary_unary_rpc_method_handler(never)
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("gateway.v1.DecisionService", {"Decide": handler}),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    request = tmp_path / "request.json"
+    request.write_text("{}")
+    process = subprocess.Popen(
+        [*COMMAND, "decide", str(request), "--to", f"127.0.0.1:{port}", "--timeout-ms", "60000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert asked.wait(20)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=20)
+    release.set()
+    server.stop(None).wait()
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert "Traceback" not in error
+    assert out == ""
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    pipe = subprocess.run(
+        f"{sys.executable} -m gateway check --reference | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert pipe.stderr == ""
+    assert pipe.stdout.startswith("| key")
+
+
+@pytest.mark.slow
+def test_the_demo_loses_nothing_and_is_never_late() -> None:
+    shown = subprocess.run(
+        [*COMMAND, "demo", "--once", "--json", "--payments", "3000"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "100"},
+    )
+    summary = json.loads(shown.stdout)
+    assert summary["decisions"] == 3000
+    assert summary["late"] == summary["lost"] == 0
+    assert sum(summary["by_action"].values()) == 3000
+    assert set(summary["latency_us"]) >= {"p50", "p99", "p99_9"}
+    assert set(summary["savings"]) == {"card-not-present", "card-present"}
+    assert not list(Path(tempfile.gettempdir()).glob("gateway-demo-*"))
