@@ -373,3 +373,46 @@ def test_a_stand_in_follows_its_bands() -> None:
     assert policy.stand_in(StandIn.DEADLINE, 5000, "") == Action.APPROVE
     assert policy.stand_in(StandIn.DEADLINE, 5001, "") == Action.STEP_UP
     assert policy.stand_in(StandIn.MODEL_ERROR, 1, "5411") == Action.STEP_UP
+
+
+def test_a_band_holds_the_amount_that_it_names() -> None:
+    """19.99 USD is 1999 cents, though 19.99 * 100 is less in floating point."""
+    from gateway.product import StandIn
+
+    bands = [{"up_to": 19.99, "action": "approve"}, {"action": "step_up"}]
+    policy = compile_policy(
+        catalogue.product(
+            stand_in=dict.fromkeys(catalogue.REASONS, bands),
+            costs__categories={"fuel": {"mcc": [5541], "harm": 2, "harm_up_to": 19.99}},
+        ),
+        IDENTITY,
+    )
+    assert policy.stand_in(StandIn.DEADLINE, 1999, "") == Action.APPROVE
+    assert policy.stand_in(StandIn.DEADLINE, 2000, "") == Action.STEP_UP
+    assert policy.classes[policy.cost_class(1999, "5541")].harm == 2
+    assert policy.classes[policy.cost_class(2000, "5541")].harm == 1
+
+
+def test_the_last_day_there_is_means_never() -> None:
+    policy = compile_policy(
+        catalogue.binary(
+            overrides=[override(expires="9999-12-31")],
+            calendar=[
+                {"event": "ever", "from": "2026-01-01", "to": "9999-12-31", "log_odds_shift": 10},
+                {"event": "more", "from": "2026-01-01", "to": "9999-12-31", "log_odds_shift": 10},
+                {"event": "most", "from": "2026-01-01", "to": "9999-12-31", "log_odds_shift": 10},
+            ],
+        ),
+        IDENTITY,
+    )
+    decision = policy.decide_one(1e-3, 2000, 0, NOW)
+    assert decision.action == Action.DECLINE
+    assert 0.99 < decision.probability <= 1.0
+
+
+def test_a_probability_at_an_overrides_bar_is_a_near_tie() -> None:
+    policy = compile_policy(catalogue.binary(overrides=[override(at_least=0.3)]), IDENTITY)
+    for p, near in ((0.3 - 1e-9, True), (0.3 + 1e-9, True), (0.31, False)):
+        decision = policy.decide_one(p, 2000, 0, NOW)
+        assert bool(decision.flags & Flag.NEAR_TIE) == near
+        assert policy.decide_many([p], [2000], [0], [NOW]) == [decision]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +33,8 @@ from gateway.journal import (
     verify,
 )
 from gateway.model import Generation
+from gateway.serve import hall as hall_module
+from gateway.serve.answer import Answer
 from gateway.v1 import decision_pb2 as pb
 from gateway.v1.decision_pb2_grpc import DecisionServiceStub
 
@@ -79,6 +82,13 @@ def slow(generation: Generation, gate: threading.Event, entered: threading.Event
 
     champion = replace(generation.champion, score=score, score_one=score_one)
     return replace(generation, champion=champion)
+
+
+def patient(generation: Generation) -> Generation:
+    """Return the generation with a budget of 20 s."""
+    latency = generation.product.latency.model_copy(update={"budget_ms": 20_000.0})
+    product = generation.product.model_copy(update={"latency": latency})
+    return replace(generation, product=product)
 
 
 def test_a_decision_has_everything_and_stands_in_the_journal(serve: Serve) -> None:
@@ -212,9 +222,11 @@ def test_a_callers_deadline_ends_the_call_and_the_record_says_who_left(
 
 
 def test_what_waited_past_its_budget_gets_the_stand_in(
-    serve: Serve, generation: Generation
+    serve: Serve, front: str, generation: Generation
 ) -> None:
     """The call that arrives behind a stuck one is answered by its product's stand-in."""
+    if front == "grpcio":
+        pytest.skip("what a call waits inside grpcio is dark")
     gate, entered = threading.Event(), threading.Event()
     with serve(slow(generation, gate, entered)) as running:
         stub = DecisionServiceStub(running.channel)
@@ -414,3 +426,133 @@ def test_features_stay_in_the_journal_only_where_the_product_says_so(
     assert bool(entry.flags & Flag.FEATURES_LEFT_OUT) != kept
     stored = b"".join(path.read_bytes() for path in running.journal.iterdir())
     assert (asked.dense in stored) == kept
+
+
+def test_one_call_in_flight_is_never_said_to_take_longer_than_its_caller_waited(
+    serve: Serve, generation: Generation
+) -> None:
+    """A call that a reply caused cannot have waited for that reply's turn."""
+
+    def score_one(row: bytes) -> float:
+        until_ns = time.monotonic_ns() + 5_000_000
+        while time.monotonic_ns() < until_ns:
+            pass
+        return generation.champion.score_one(row)
+
+    champion = replace(generation.champion, score_one=score_one)
+    with serve(replace(generation, champion=champion)) as running:
+        for _ in range(40):
+            sent_ns = time.monotonic_ns()
+            answer = decide(running, catalogue.request())
+            waited_us = (time.monotonic_ns() - sent_ns) / 1000
+            assert answer.elapsed_us <= waited_us
+            assert answer.stand_in == pb.NONE
+
+
+@pytest.mark.parametrize("names", [150, 2_000])
+def test_many_violations_are_still_the_callers_fault_and_cost_no_one_else(
+    serve: Serve, names: int
+) -> None:
+    """The details fit the trailers of a stock client, and say how many are left out."""
+    with serve() as running:
+        asked = catalogue.request()
+        for i in range(names):
+            asked.features[f"unknown_{i}"].number = 1.0
+        error = refused(running, asked)
+        running.ended()
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    (detail,) = rpc_status.from_call(error).details
+    bad = BadRequest()
+    assert detail.Unpack(bad)
+    assert "more" in bad.field_violations[-1].description
+    (answered,) = journalled(running.journal)
+    assert answered.record.entry.refused_after_ns < 50_000_000
+
+
+def test_a_score_that_rounding_carried_past_one_is_certain_fraud(
+    serve: Serve, generation: Generation
+) -> None:
+    champion = replace(generation.champion, score_one=lambda _: 1.0000002)
+    with serve(replace(generation, champion=champion)) as running:
+        answer = decide(running, catalogue.request())
+    assert answer.stand_in == pb.NONE
+    assert answer.probability == 1.0
+    assert answer.action == pb.DECLINE
+
+
+@pytest.mark.parametrize("fatal", ["b-7"])
+def test_a_fault_of_ours_costs_the_call_it_comes_from_and_no_other(
+    serve: Serve, generation: Generation, fatal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others of its batch are decided, it is stood in for, and all are recorded once."""
+    laid_out = hall_module.decision_record
+
+    def faulty(answer: Answer, *more: object) -> bytes:
+        if answer.payment.transaction_id == fatal and answer.decision is not None:
+            raise RuntimeError("a fault of ours")
+        return laid_out(answer, *more)
+
+    gate, entered = threading.Event(), threading.Event()
+    monkeypatch.setattr(hall_module, "decision_record", faulty)
+    with serve(slow(patient(generation), gate, entered)) as running:
+        stub = DecisionServiceStub(running.channel)
+        first = stub.Decide.future(catalogue.request(), timeout=20)
+        assert entered.wait(10)
+        batch = {
+            f"b-{i}": stub.Decide.future(catalogue.request(transaction_id=f"b-{i}"), timeout=20)
+            for i in range(20)
+        }
+        threading.Timer(0.2, gate.set).start()
+        assert first.result().recorded
+        answers = {name: future.result() for name, future in batch.items()}
+        running.ended()
+    for name, answer in answers.items():
+        assert answer.recorded
+        assert answer.stand_in == (pb.MODEL_ERROR if name == fatal else pb.NONE)
+    assert len(journalled(running.journal)) == 21
+    assert verify(running.journal).ok
+
+
+def test_a_callers_deadline_does_not_grow_with_its_place_in_the_queue(
+    serve: Serve, generation: Generation
+) -> None:
+    """300 calls are more than one batch: the last one's deadline is still the caller's."""
+    gate, entered = threading.Event(), threading.Event()
+
+    def score(batch: np.ndarray) -> list[float]:
+        until_ns = time.monotonic_ns() + 60_000_000
+        while time.monotonic_ns() < until_ns:
+            pass
+        return generation.champion.score(batch)
+
+    stuck = slow(patient(generation), gate, entered)
+    stuck = replace(stuck, champion=replace(stuck.champion, score=score))
+    sent_ns: dict[str, int] = {}
+    with serve(stuck) as running:
+        channels = [
+            grpc.insecure_channel(running.address, options=(("gateway.channel", i),))
+            for i in range(3)
+        ]
+        stubs = [DecisionServiceStub(channel) for channel in channels]
+        first = stubs[0].Decide.future(catalogue.request(transaction_id="first"), timeout=10)
+        assert entered.wait(10)
+        futures = []
+        for i in range(300):
+            asked = catalogue.request(transaction_id=f"d-{i}")
+            sent_ns[asked.transaction_id] = time.monotonic_ns()
+            futures.append(stubs[i % 3].Decide.future(asked, timeout=2))
+        threading.Timer(0.01, gate.set).start()
+        assert first.result().recorded
+        assert all(future.result().recorded for future in futures)
+        for channel in channels:
+            channel.close()
+        running.ended()
+    grown_ms = [
+        (answered.record.entry.deadline_ns - sent_ns[name]) / 1e6 - 2_000
+        for answered in journalled(running.journal)
+        if (name := pb.DecideRequest.FromString(answered.record.entry.request).transaction_id)
+        in sent_ns
+    ]
+    assert len(grown_ms) == 300
+    # A stock client rounds its timeout up by a percent; a batch in front takes 60 ms.
+    assert max(grown_ms) < 50

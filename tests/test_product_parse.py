@@ -103,12 +103,12 @@ BROKEN = {
     "a boolean for a number": (
         ("goodwill: 5", "goodwill: true"),
         "goodwill",
-        "costs.false_positive.goodwill is true, must be a number, 0 or more.",
+        "costs.false_positive.goodwill is true, must be 0..1e+12.",
     ),
     "infinity": (
         ("goodwill: 5", "goodwill: .inf"),
         "goodwill",
-        "costs.false_positive.goodwill is inf, must be a number, 0 or more.",
+        "costs.false_positive.goodwill is inf, must be 0..1e+12.",
     ),
     "a number for text": (
         ("values: [chip, swipe, keyed]", "values: [chip, swipe, keyed, 5]"),

@@ -109,7 +109,10 @@ class Isotonic:
         if not (self.y[0] >= 0.0 and self.y[-1] <= 1.0):
             raise ValueError("an isotonic map's y must lie in 0..1")
         x, y = np.array(self.x, dtype=np.float64), np.array(self.y, dtype=np.float64)
-        slope = np.append(np.diff(y) / np.diff(x), 0.0)
+        with np.errstate(over="ignore"):
+            slope = np.append(np.diff(y) / np.diff(x), 0.0)
+        if not np.isfinite(slope).all():
+            raise ValueError("an isotonic map's x lie too close together")
         object.__setattr__(self, "_x", x)
         object.__setattr__(self, "_y", y)
         object.__setattr__(self, "_slope", slope)
@@ -136,7 +139,6 @@ def from_mapping(kind: str, parameters: Mapping[str, Any]) -> Calibration:
     Raises:
         ValueError: what is missing or makes no monotone map.
     """
-    kind = str(parameters.get("kind", kind)) if kind == "" else kind
     try:
         match kind:
             case "identity":
@@ -192,9 +194,13 @@ def _sigmoid(z: float) -> float:
 
 def _number(parameters: Mapping[str, Any], key: str) -> float:
     value = parameters[key]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{key} is {value!r}, must be a finite number")
-    return float(value)
+    try:
+        number = math.nan if isinstance(value, bool | str) else float(value)
+    except (OverflowError, TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{key} must be a finite number")
+    return number
 
 
 def _slope(parameters: Mapping[str, Any], key: str, floor: float | None = None) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.decide.draw import draw, draw_key
-from gateway.product import Exploration
+from gateway.product import Exploration, minor_units
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,10 @@ def explorer(
     """
     propensity = exploration.share
     if worst_loss_minor > 0.0:
-        bound = exploration.loss_per_day * minor_per_major
+        bound = minor_units(exploration.loss_per_day, minor_per_major)
         propensity = min(propensity, bound / (exploration.declines_per_day * worst_loss_minor))
     return Explorer(
         propensity=propensity,
-        max_amount_minor=exploration.max_amount * minor_per_major,
+        max_amount_minor=minor_units(exploration.max_amount, minor_per_major),
         key=draw_key("exploration", exploration.salt or product),
     )

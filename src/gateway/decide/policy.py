@@ -23,13 +23,25 @@ from gateway.decide.calibration import Calibration, base_rate_odds_ratio, shift,
 from gateway.decide.costs import CostLine, cost_line
 from gateway.decide.exploration import Explorer, explorer
 from gateway.decide.stand_in import StandInRule, stand_in_rule
-from gateway.product import Action, CalendarEvent, Override, Product, StandIn, minor_per_major
+from gateway.product import (
+    Action,
+    CalendarEvent,
+    Override,
+    Product,
+    StandIn,
+    minor_per_major,
+    minor_units,
+)
 
 SCALAR_UP_TO = 24
 """Batches up to this many payments are decided one by one."""
 
 KERNEL_NOISE = 1e-6
 """ONNX Runtime's probabilities differ by up to this between batch sizes."""
+
+
+_SHIFT_MAX = 20.0
+"""Overlapping events shift the log-odds by this at the most: beyond, p is clipped anyway."""
 
 
 class Flag(IntFlag):
@@ -66,7 +78,8 @@ class Decision(NamedTuple):
     """What one payment gets, and why. Costs and margin are in minor units.
 
     `costs` has every available action in order of severity; `second_best` is 0, and
-    `margin` infinite, where there was no other action. `threshold` is the nearest
+    `margin` infinite, where there was no other action. An explored payment's second best is
+    the decline that it was spared, and its margin is negative. `threshold` is the nearest
     probability at which the action would change, NaN where none would.
     """
 
@@ -188,6 +201,8 @@ class Policy:
             free = best
             for bar in bars:
                 if event_s < bar.expires_s:
+                    if abs(p - bar.at_least) <= KERNEL_NOISE:
+                        flags |= _NEAR_TIE
                     if p >= bar.at_least:
                         first, low = max(first, bar.first), max(low, bar.at_least)
                     else:
@@ -249,9 +264,10 @@ class Policy:
         costs = alphas + betas * p[:, None]
 
         compared, low, high = costs, np.full(n, -inf), np.full(n, inf)
+        at_bar = np.zeros(n, dtype=np.bool_)
         allowed: NDArray[np.bool_] | None = None
         if any(self._bars[i] for i in set(class_indices)):
-            allowed, low, high = self._allowed(p, class_indices, events_s)
+            allowed, low, high, at_bar = self._allowed(p, class_indices, events_s)
             compared = np.where(allowed, costs, inf)
         best = compared.argmin(axis=1)
         others = compared.copy()
@@ -277,7 +293,7 @@ class Policy:
         if allowed is not None:
             flags |= np.where(best != costs.argmin(axis=1), _OVERRIDDEN, 0)
         noise = KERNEL_NOISE * np.abs(slopes[rows, second])
-        flags |= np.where(margins <= noise, _NEAR_TIE, 0)
+        flags |= np.where((margins <= noise) | at_bar, _NEAR_TIE, 0)
 
         action_values = np.array(self.actions)
         return list(
@@ -300,23 +316,26 @@ class Policy:
 
     def _allowed(
         self, p: NDArray[np.float64], class_indices: Sequence[int], events_s: Sequence[float]
-    ) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
-        """Return which actions (n, k) the overrides leave, and the bars on either side of p."""
+    ) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+        """Return which actions (n, k) the overrides leave, the bars on either side of p, and
+        whether p is at one of them."""
         allowed = np.ones((len(class_indices), len(self.actions)), dtype=np.bool_)
         low, high = np.full(len(p), -inf), np.full(len(p), inf)
+        at_bar = np.zeros(len(p), dtype=np.bool_)
         for i, (index, event_s, probability) in enumerate(
             zip(class_indices, events_s, p.tolist(), strict=True)
         ):
             for bar in self._bars[index]:
                 if event_s >= bar.expires_s:
                     continue
+                at_bar[i] |= abs(probability - bar.at_least) <= KERNEL_NOISE
                 if probability >= bar.at_least:
                     allowed[i, : bar.first] = False
                     low[i] = max(low[i], bar.at_least)
                 else:
                     allowed[i, bar.first :] = False
                     high[i] = min(high[i], bar.at_least)
-        return allowed, low, high
+        return allowed, low, high, at_bar
 
     def _explore(self, decision: Decision, payment: Asked) -> Decision:
         explorer = self.explorer
@@ -324,9 +343,11 @@ class Policy:
             return decision
         if not explorer.draws(payment.transaction_id):
             return decision._replace(propensity=1.0 - explorer.propensity)
+        approve, decline = decision.costs[0], decision.costs[-1]
         return decision._replace(
             action=Action.APPROVE.value,
             second_best=Action.DECLINE.value,
+            margin=decline - approve,
             propensity=explorer.propensity,
             flags=decision.flags | _EXPLORED,
         )
@@ -341,7 +362,7 @@ def compile_policy(product: Product, calibration: Calibration) -> Policy:
     class_of_mcc: dict[str, int] = {}
     for name, category in categories.items():
         class_of_mcc.update(dict.fromkeys(category.mcc, len(classes)))
-        up_to = inf if category.harm_up_to is None else category.harm_up_to * unit
+        up_to = inf if category.harm_up_to is None else minor_units(category.harm_up_to, unit)
         classes.append(_cost_class(name, category.harm, up_to, product, actions, unit))
         if up_to < inf:
             classes.append(_cost_class(name, 1.0, inf, product, actions, unit))
@@ -369,7 +390,7 @@ def compile_policy(product: Product, calibration: Calibration) -> Policy:
         else explorer(
             explored,
             product=product.name,
-            worst_loss_minor=classes[0].lines[0].cost(1.0, explored.max_amount * unit),
+            worst_loss_minor=classes[0].lines[0].cost(1.0, minor_units(explored.max_amount, unit)),
             minor_per_major=unit,
         ),
         _bars=tuple(_bars(product.overrides, cost_class.name, actions) for cost_class in classes),
@@ -420,6 +441,7 @@ def _calendar(
         shift_by = sum(
             e.log_odds_shift for e in events if _start_of(e.starts) <= bound < _end_of(e.ends)
         )
+        shift_by = max(-_SHIFT_MAX, min(_SHIFT_MAX, shift_by))
         ratios.append(base_ratio * exp(shift_by) if shift_by else base_ratio)
     return tuple(bounds), tuple(ratios)
 
@@ -429,7 +451,7 @@ def _start_of(day: date) -> float:
 
 
 def _end_of(day: date) -> float:
-    return _start_of(day + timedelta(days=1))
+    return _start_of(day + timedelta(days=1)) if day < date.max else inf
 
 
 def _nearest(p: float, low: float, high: float) -> float:

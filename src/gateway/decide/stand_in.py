@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gateway.product import Action, StandInBand
+from gateway.product import Action, StandInBand, minor_units
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ def stand_in_rule(
     return StandInRule(
         tuple(
             (
-                float("inf") if band.up_to is None else band.up_to * minor_per_major,
+                float("inf") if band.up_to is None else minor_units(band.up_to, minor_per_major),
                 frozenset().union(*(mccs[name] for name in band.categories))
                 if band.categories
                 else None,

@@ -13,7 +13,7 @@ class SyncError(JournalError):
     """Written, but whether it is on the disk is not known."""
 
 
-def reason_of(error: JournalError) -> Loss:
+def reason_of(error: BaseException) -> Loss:
     """Return the reason that a GAP entry gives for `error`."""
     if isinstance(error, SyncError):
         return Loss.SYNC_FAILED

@@ -195,7 +195,7 @@ class Writer:
             else:
                 self._commit(frames)
                 self._rotate_if_over(self._segment_bytes)
-        except JournalError as error:
+        except BaseException as error:  # also one that is no JournalError leaves a gap
             lost = len(payloads)
             self._losses.add(reason_of(error), self.boot_id, first, first + lost - 1, lost)
             if was_in_order:  # else `tick` tries, once in a while

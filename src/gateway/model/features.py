@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 from gateway.product import Feature, schema_fingerprint
 
 _FLOAT32 = np.dtype("<f4")
+_UNKNOWN_NAMED = 10
+"""Unknown names of one request that are answered by name: each costs a search."""
+
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -66,12 +69,14 @@ class FeatureSchema:
         violation in the list.
         """
         violations: list[FieldViolation] = []
-        defaulted = False
+        defaulted, unknown = False, 0
         row = [math.nan] * len(self.features)
         for name, value in named.items():
             i = self._index.get(name)
             if i is None:
-                violations.append(self._no_such_feature(name))
+                unknown += 1
+                if unknown <= _UNKNOWN_NAMED:
+                    violations.append(self._no_such_feature(name))
                 continue
             feature, codes = self.features[i], self._codes[i]
             if isinstance(value, str):
@@ -91,6 +96,9 @@ class FeatureSchema:
                 row[i] = value if abs(value) <= _FLOAT32_MAX else math.copysign(math.inf, value)
                 if math.isnan(value):
                     row[i] = math.nan
+        if unknown > _UNKNOWN_NAMED:
+            more = f"{unknown - _UNKNOWN_NAMED} more names are no features of this product"
+            violations.append(FieldViolation("features", more))
         return self._pack.pack(*row), violations, defaulted
 
     def is_clean(self, row: bytes) -> bool:
@@ -164,10 +172,12 @@ class FeatureSchema:
         return float(codes[str(feature.missing)]) if codes else float(feature.missing)
 
     def _no_such_feature(self, name: str) -> FieldViolation:
-        near = get_close_matches(name, self._index, n=1)
+        near = get_close_matches(name[:64], self._index, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        # The name comes from the caller: it is shown only if it looks like a name.
-        shown = name if name.isidentifier() and len(name) <= 64 else "?"
+        # The name comes from the caller: it is shown only if it looks like a name, and not
+        # if it might hold a card number.
+        digits = sum(map(str.isdigit, name))
+        shown = name if name.isidentifier() and len(name) <= 64 and digits < 12 else "?"
         return FieldViolation(f"features[{shown}]", f"is no feature of this product{hint}")
 
 

@@ -56,8 +56,9 @@ def read_product(folder: Path) -> Product:
         UsageError: there is no such folder or file, or it cannot be read.
         ProductError: with every violation.
     """
-    path = folder / "product.yaml" if folder.is_dir() else folder
+    path = folder
     try:
+        path = folder / "product.yaml" if folder.is_dir() else folder
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UsageError(
@@ -144,14 +145,21 @@ def _try_golden(champion: Classifier, path: Path) -> Golden:
     try:
         features = np.array(vectors["features"], dtype=np.float32)
         expected = np.array(vectors["scores"], dtype=np.float64)
-        if features.shape != (len(expected), champion.features) or not len(expected):
+        if expected.ndim != 1 or not len(expected):
+            raise ValueError(f"scores have shape {list(expected.shape)}")
+        if features.shape != (len(expected), champion.features):
             raise ValueError(f"features have shape {list(features.shape)}")
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise ModelError(
             f"golden vectors need features [n, {champion.features}] and n scores ({error})",
             subject=str(path),
         ) from None
-    off = np.abs(np.array(champion.score(features)) - expected)
+    try:
+        off = np.abs(np.array(champion.score(features)) - expected)
+    except Exception as error:  # ONNX Runtime raises its own, unrelated classes
+        raise ModelError(
+            f"the model fails on them: {type(error).__name__}", subject=str(path)
+        ) from None
     worst = float(off.max())
     if not worst <= SCORE_TOLERANCE:
         row = int(np.argmax(np.nan_to_num(off, nan=np.inf)))

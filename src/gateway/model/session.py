@@ -19,6 +19,8 @@ from gateway.errors import ModelError
 from gateway.model.runtime import InferenceSession, inference_session
 from gateway.product import Output
 
+_SCORES = ("tensor(float)", "tensor(double)", "tensor(float16)")
+
 WARM_UP_BATCHES = (1, 2, 3, 4, 8, 16, 32, 64, 128)
 WARM_UP_ROUNDS = 5
 
@@ -82,7 +84,6 @@ def open_classifier(
     columns = _columns(session.get_inputs(), features, subject)
     _expect_tensor(session.get_outputs(), output.name, subject)
     run, wanted, column = session.run, [output.name], output.column or 0
-
     only = columns[0].name if len(columns) == 1 and columns[0].dtype is np.float32 else None
 
     def raw(batch: NDArray[np.float32]) -> NDArray[Any]:
@@ -93,7 +94,7 @@ def open_classifier(
             feed = {c.name: batch[:, c.start : c.stop].astype(c.dtype) for c in columns}
         return run(wanted, feed)[0]  # type: ignore[no-any-return]
 
-    _try_out(raw, features, column, subject)
+    _try_out(raw, features, output, subject)
 
     def score(batch: NDArray[np.float32]) -> list[float]:
         scores = raw(batch)
@@ -153,11 +154,12 @@ def _expect_tensor(outputs: list[Any], name: str, subject: str) -> None:
             subject=subject,
             hint=f"Its outputs: {', '.join(sorted(kinds))}.",
         )
-    if not kinds[name].startswith("tensor("):
+    if kinds[name] not in _SCORES:
         raise ModelError(
-            f"output {name!r} is {kinds[name]}, which is not served yet",
+            f"output {name!r} is {kinds[name]}, which is not served: a score is one of "
+            f"{', '.join(_SCORES)}",
             subject=subject,
-            hint="Export the classifier with ZipMap off, so that it gives a tensor.",
+            hint="Name the probabilities, not the label; export with ZipMap off.",
         )
 
 
@@ -191,27 +193,41 @@ def _bound_row(
 
 
 def _try_out(
-    raw: Callable[[NDArray[np.float32]], NDArray[Any]], features: int, column: int, subject: str
+    raw: Callable[[NDArray[np.float32]], NDArray[Any]],
+    features: int,
+    output: Output,
+    subject: str,
 ) -> None:
-    """Run two rows: what the file promises of its shapes is not always what it gives."""
-    batch = np.zeros((2, features), dtype=np.float32)
-    try:
-        scores = raw(batch)
-    except Exception as error:
-        raise ModelError(
-            f"it fails on a row of zeros: {_first_line(error)}", subject=subject
-        ) from None
-    if scores.ndim not in (1, 2) or scores.shape[0] != 2:
-        raise ModelError(
-            f"two rows give an output of shape {list(scores.shape)}, must be [2] or [2, classes]",
-            subject=subject,
-        )
-    if scores.ndim == 2 and column >= scores.shape[1]:
-        raise ModelError(
-            f"the output has {scores.shape[1]} columns, there is no column {column}",
-            subject=subject,
-            hint='For a binary classifier the second column is P(fraud): "probabilities[1]".',
-        )
+    """Run one row and two: what a file promises of its shapes is not always what it gives."""
+    hint = 'For a binary classifier the second column is P(fraud): "probabilities[1]".'
+    for n in (1, 2):
+        try:
+            scores = raw(np.zeros((n, features), dtype=np.float32))
+        except Exception as error:
+            raise ModelError(
+                f"it fails on {n} row{'s' * (n > 1)} of zeros: {_first_line(error)}",
+                subject=subject,
+            ) from None
+        if scores.ndim not in (1, 2) or scores.shape[0] != n:
+            raise ModelError(
+                f"{n} rows give an output of shape {list(scores.shape)}, "
+                f"must be [{n}] or [{n}, classes]",
+                subject=subject,
+            )
+        classes = scores.shape[1] if scores.ndim == 2 else 1
+        if output.column is not None and (scores.ndim == 1 or output.column >= classes):
+            raise ModelError(
+                f"output {output.name!r} has {classes} column{'s' * (classes > 1)}, "
+                f"there is no column {output.column}",
+                subject=subject,
+                hint=hint,
+            )
+        if output.column is None and classes > 1:
+            raise ModelError(
+                f"output {output.name!r} has {classes} columns, and none of them is named",
+                subject=subject,
+                hint=hint,
+            )
 
 
 def _first_line(error: Exception) -> str:

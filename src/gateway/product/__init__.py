@@ -31,7 +31,7 @@ from gateway.product.features import Feature, schema_fingerprint
 from gateway.product.frozen import FrozenMapping
 from gateway.product.lint import lint
 from gateway.product.models import BaseRate, CalibrationSource, Challenger, Champion, Models
-from gateway.product.money import EXPONENTS, minor_per_major
+from gateway.product.money import EXPONENTS, minor_per_major, minor_units
 from gateway.product.parse import parse
 from gateway.product.product import (
     CalendarEvent,
@@ -84,6 +84,7 @@ __all__ = [
     "Unenforced",
     "lint",
     "minor_per_major",
+    "minor_units",
     "parse",
     "reference",
     "schema_fingerprint",

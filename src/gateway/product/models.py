@@ -15,7 +15,7 @@ from gateway.product.section import Problem, Section
 _PARAMETERS = {"identity": (), "platt": ("a", "b"), "isotonic": ("x", "y"), "beta": ("a", "b", "c")}
 _SUM_SLACK = 1e-9
 
-BaseRateShare = Annotated[float, number(0, 1, above=True, below=True)]
+BaseRateShare = Annotated[float, number(1e-9, 1 - 1e-9)]
 
 
 def _stem(champion: dict[str, Any]) -> str:

@@ -23,6 +23,11 @@ EXPONENTS: dict[str, int] = {
 """Every active ISO 4217 code that counts in minor units (gold, SDRs and test codes do not)."""
 
 
+def minor_units(major: float, per_major: int) -> float:
+    """Return an amount in minor units: 19.99 USD is 1999, not 1998.9999999999998."""
+    return round(major * per_major, 6)
+
+
 def minor_per_major(currency: str) -> int:
     """Return how many minor units make one major unit: USD 100, JPY 1, KWD 1000.
 

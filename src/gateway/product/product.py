@@ -16,7 +16,6 @@ from gateway.product.rule import (
     Amount,
     Date,
     Name,
-    Positive,
     Probability,
     Share,
     Text,
@@ -54,7 +53,7 @@ class Latency(Section):
     budget_ms: Annotated[float, number(0.1, 60_000)] = Field(
         description="Milliseconds from a call's arrival to its answer, whoever gives it."
     )
-    contact_within_s: Positive | None = Field(
+    contact_within_s: Annotated[float, number(0, 31_536_000, above=True)] | None = Field(
         None, description="Seconds in which a step-up must reach the customer."
     )
 

@@ -237,7 +237,7 @@ def _read_default(value: object) -> str | float:
     return math.nan if math.isnan(value) else float(value)
 
 
-Amount = Annotated[float, number(0)]
+Amount = Annotated[float, number(0, 1e12)]
 Positive = Annotated[float, number(0, above=True)]
 Share = Annotated[float, number(0, 1)]
 Probability = Annotated[float, number(0, 1)]

@@ -13,10 +13,10 @@ def checked_address(listen: str, *, tls: bool, insecure: bool) -> str:
     Raises:
         UsageError: it is no HOST:PORT or unix:PATH, or would be open to others without TLS.
     """
-    if listen.startswith("unix:"):
+    if listen.startswith("unix:") and len(listen) > len("unix:"):
         return listen
-    host, colon, port = listen.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
+    host, _, port = listen.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise UsageError(
             "is no address", subject=listen, hint="Write HOST:PORT, [::1]:PORT or unix:PATH."
         )

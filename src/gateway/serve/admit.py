@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
+from math import inf, nan
 from typing import Any, NamedTuple
 
 import grpc
@@ -22,7 +22,7 @@ from gateway.journal import UNKNOWN_PRODUCT
 from gateway.model import FieldViolation, Generation
 from gateway.serve.front import MESSAGE_BYTES_MAX, Event, Metadata
 from gateway.serve.response import ResponseEncoder
-from gateway.v1.decision_pb2 import DecideRequest
+from gateway.v1.decision_pb2 import DecideRequest, FeatureValue
 
 INVALID_ARGUMENT: int = grpc.StatusCode.INVALID_ARGUMENT.value[0]
 NOT_FOUND: int = grpc.StatusCode.NOT_FOUND.value[0]
@@ -33,6 +33,9 @@ AHEAD_S_MAX = 86_400.0
 
 TRANSACTION_ID_MAX, CHANNEL_MAX, SUBJECT_MAX = 128, 64, 256
 """Characters."""
+
+DETAILS_BYTES_MAX = 4096
+"""Details travel in the trailers, of which a client takes 8 KiB: more would hide the code."""
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -196,15 +199,15 @@ def refused_for(
 
 def bad_request(code: int, message: str, violations: Sequence[FieldViolation]) -> bytes:
     """Return an encoded google.rpc.Status with every violation as a BadRequest."""
+    bad = BadRequest()
+    for i, (field, description) in enumerate(violations):
+        bad.field_violations.add(field=field, description=description)
+        if bad.ByteSize() > DETAILS_BYTES_MAX and i + 1 < len(violations):
+            more = f"{len(violations) - i - 1} more violations do not fit the answer"
+            bad.field_violations.add(field="...", description=more)
+            break
     detail = AnyMessage()
-    detail.Pack(
-        BadRequest(
-            field_violations=[
-                BadRequest.FieldViolation(field=violation.field, description=violation.description)
-                for violation in violations
-            ]
-        )
-    )
+    detail.Pack(bad)
     encoded: bytes = Status(code=code, message=message, details=[detail]).SerializeToString()
     return encoded
 
@@ -271,12 +274,17 @@ def _lengths(request: DecideRequest) -> list[FieldViolation]:
     return violations
 
 
+def _value(value: FeatureValue) -> float | str:
+    match value.WhichOneof("kind"):
+        case "number":
+            return value.number
+        case "text":
+            return value.text
+    return nan  # neither: missing
+
+
 def _named(request: DecideRequest) -> dict[str, float | str]:
-    return {
-        name: value.text if value.WhichOneof("kind") == "text" else value.number
-        for name, value in request.features.items()
-        if value.WhichOneof("kind")
-    }
+    return {name: _value(value) for name, value in request.features.items()}
 
 
 def _dense(request: DecideRequest, serving: Serving) -> list[FieldViolation]:

@@ -17,7 +17,7 @@ class Answer(NamedTuple):
     """The model's decision, or a stand-in and its reason.
 
     `score` is the model's output as it came, NaN for a stand-in; `batch_size` how many rows
-    went through the model with it.
+    went through the model with it, 0 where it did not.
     """
 
     payment: Payment

@@ -51,7 +51,9 @@ _SHUTTING_DOWN = (grpc.StatusCode.UNAVAILABLE.value[0], "the gateway is shutting
 _Answer = bytes | tuple[int, str, bytes | None]
 
 _STREAMED_MAX = 16
-_BEHIND_TURN_S = 0.002
+_LONG_TURN_NS = 1_000_000
+# Shorter than a round trip: a call that was sent because of the turn's replies comes later.
+_BEHIND_NS = 250_000
 
 # A call comes to its handler in several rounds of the loop. Before a turn the loop goes round
 # this often without a new arrival: under load the rounds bring other calls, to the same
@@ -96,7 +98,7 @@ class GrpcioFront:
         self._waiting: set[asyncio.Future[_Answer] | _Stream] = set()
         # The begin of the turn that what arrives now may have waited for.
         self._behind_ns: int | None = None
-        self._catching_up: asyncio.TimerHandle | None = None
+        self._behind_until_ns = 0
         self._quiet_ticks = 0
         self._looked_at = self._looks = 0
         self._hall: Turn | None = None
@@ -198,13 +200,17 @@ class GrpcioFront:
         self._quiet_ticks = 0
         begun_ns = self._clock_ns()
         self._hall.turn(events, self._arrived_ns)
-        self._behind_ns = begun_ns
-        if self._catching_up is not None:
-            self._catching_up.cancel()
-        self._catching_up = self._loop.call_later(_BEHIND_TURN_S, self._caught_up)
+        ended_ns = self._clock_ns()
+        if ended_ns - begun_ns > _LONG_TURN_NS:
+            self._behind_ns, self._behind_until_ns = begun_ns, ended_ns + _BEHIND_NS
+            self._loop.call_soon(self._catch_up)
 
-    def _caught_up(self) -> None:
-        self._behind_ns = None
+    def _catch_up(self) -> None:
+        """Go round the loop until what waited behind a long turn has come to its handlers."""
+        if self._clock_ns() < self._behind_until_ns:
+            self._loop.call_soon(self._catch_up)
+        else:
+            self._behind_ns = None
 
     async def _unary(self, method: int, payload: bytes, context: Any) -> bytes:
         call: asyncio.Future[_Answer] = self._loop.create_future()

@@ -31,10 +31,18 @@ from gateway.journal import (
 )
 from gateway.model import Classifier
 from gateway.product import StandIn
-from gateway.serve.admit import Payment, Refusal, Serving, admit, refused_for
+from gateway.serve.admit import (
+    RESOURCE_EXHAUSTED,
+    Payment,
+    Refusal,
+    Serving,
+    admit,
+    refused_for,
+)
 from gateway.serve.answer import Answer, Stamps, stood_in
-from gateway.serve.front import CALL, CHECK, DECIDE, WATCH, Event, Front
+from gateway.serve.front import CALL, CHECK, DECIDE, MESSAGE_BYTES_MAX, WATCH, Event, Front
 from gateway.serve.health import Health
+from gateway.serve.logs import OncePerSecond
 from gateway.serve.record import decision_record, refusal_record
 from gateway.serve.response import RECORDED
 from gateway.v1.decision_pb2 import DecideResponse
@@ -42,9 +50,14 @@ from gateway.v1.decision_pb2 import DecideResponse
 BATCH_MAX = 128
 """Calls that walk together at the most: a bound on how long one turn takes."""
 
+SCORE_SLACK = 1e-5
+"""A score this far outside 0..1 is rounding, not an error of the model."""
+
+_LATEST_NS = FOUND_NOBODY - 1
 _INTERNAL: int = grpc.StatusCode.INTERNAL.value[0]
 
 log = logging.getLogger(__name__)
+log.addFilter(OncePerSecond())
 
 
 class Hall:
@@ -73,15 +86,9 @@ class Hall:
 
     def turn(self, events: list[Event], arrived_ns: int) -> None:
         """Answer everything in `events`, whatever happens on the way."""
+        now_ns = self._clock_ns()
         for start in range(0, len(events), BATCH_MAX):
-            batch = events[start : start + BATCH_MAX]
-            try:
-                self._walk(batch, arrived_ns)
-            except Exception:  # a fault of ours must not take the loop down
-                log.exception("a batch of %d calls failed", len(batch))
-                for event in batch:
-                    if event[0] == CALL:
-                        self._front.fail(event[1], _INTERNAL, "the gateway failed on this call")
+            self._walk_surely(events[start : start + BATCH_MAX], arrived_ns, now_ns)
 
     def idle(self) -> None:
         """Write what the last replies left to say; let the journal flush and try again."""
@@ -94,8 +101,41 @@ class Hall:
         """Record that the loop stood still."""
         self._carried.append(Pause(start_ns, duration_ns).encode())
 
-    def _walk(self, events: list[Event], arrived_ns: int) -> None:
-        payments, refusals = self._admit(events, arrived_ns)
+    def _walk_surely(self, events: list[Event], arrived_ns: int, now_ns: int) -> None:
+        """Walk a batch; a fault of ours costs the call it comes from, not the others."""
+        recorded = self._journal.next_sequence
+        try:
+            self._walk(events, arrived_ns, now_ns)
+            return
+        except Exception:
+            log.exception("a batch of %d calls failed", len(events))
+        if self._journal.next_sequence != recorded:
+            # Past the record: whoever is not answered yet must not be recorded twice.
+            self._give_up(events)
+        elif len(events) > 1:
+            for event in events:
+                self._walk_surely([event], arrived_ns, now_ns)
+        else:
+            self._last_resort(events, arrived_ns, now_ns)
+
+    def _last_resort(self, events: list[Event], arrived_ns: int, now_ns: int) -> None:
+        """Stand in for one call that failed on its way."""
+        try:
+            payments, refusals = self._admit(events, arrived_ns, now_ns)
+            stamps = _stamps(arrived_ns, now_ns, now_ns, now_ns, now_ns)
+            answers = [stood_in(one, StandIn.MODEL_ERROR, stamps, 0) for one in payments]
+            self._record_and_reply(answers, refusals, arrived_ns)
+        except Exception:
+            log.exception("no stand-in either")
+            self._give_up(events)
+
+    def _give_up(self, events: list[Event]) -> None:
+        for event in events:
+            if event[0] == CALL:
+                self._front.fail(event[1], _INTERNAL, "the gateway failed on this call")
+
+    def _walk(self, events: list[Event], arrived_ns: int, now_ns: int) -> None:
+        payments, refusals = self._admit(events, arrived_ns, now_ns)
         admit_ns = self._clock_ns()
         answers: list[Answer] = []
         for batch in _by_product(payments):
@@ -105,11 +145,13 @@ class Hall:
         if answers or refusals:
             self._record_and_reply(answers, refusals, arrived_ns)
 
-    def _admit(self, events: list[Event], arrived_ns: int) -> tuple[list[Payment], list[Refusal]]:
+    def _admit(
+        self, events: list[Event], arrived_ns: int, now_ns: int
+    ) -> tuple[list[Payment], list[Refusal]]:
         """Split what arrived into payments and refusals; health is answered at once."""
         payments: list[Payment] = []
         refusals: list[Refusal] = []
-        now_ns, wall_s, served = self._clock_ns(), self._wall_s(), self._served
+        wall_s, served = self._wall_s(), self._served
         for event in events:
             kind, call_id, method, payload = event[:4]
             if kind == CALL and method == DECIDE:
@@ -120,6 +162,8 @@ class Hall:
                     refusals.append(admitted)  # type: ignore[arg-type]
             elif kind != CALL:
                 self._health.cancel(call_id)
+            elif len(payload or b"") > MESSAGE_BYTES_MAX:
+                self._front.fail(call_id, RESOURCE_EXHAUSTED, "the message is too long")
             elif method == CHECK:
                 self._health.check(call_id, payload or b"")
             elif method == WATCH:
@@ -134,7 +178,7 @@ class Hall:
         for payment in batch:
             if payment.deadline_ns <= admit_ns:
                 stamps = _stamps(arrived_ns, admit_ns, admit_ns, admit_ns, admit_ns)
-                answers.append(stood_in(payment, StandIn.DEADLINE, stamps, len(batch)))
+                answers.append(stood_in(payment, StandIn.DEADLINE, stamps, 0))
         if answers:
             batch = [payment for payment in batch if payment.deadline_ns > admit_ns]
             if not batch:
@@ -155,6 +199,7 @@ class Hall:
         size = len(batch)
         if not _are_probabilities(scores):
             stamps = _stamps(arrived_ns, admit_ns, encode_ns, infer_ns, infer_ns)
+            scores = [_snapped(score) for score in scores]
             sound = [0.0 <= score <= 1.0 for score in scores]
             unsound = compress(batch, [not is_sound for is_sound in sound])
             answers += [stood_in(one, StandIn.MODEL_ERROR, stamps, size) for one in unsound]
@@ -202,13 +247,11 @@ class Hall:
         offsets_ns: list[int] = []
         for answer, response in zip(answers, responses, strict=True):
             found = reply(answer.payment.call_id, response)
-            offsets_ns.append(clock_ns() - base_ns if found else FOUND_NOBODY)
+            offsets_ns.append(min(clock_ns() - base_ns, _LATEST_NS) if found else FOUND_NOBODY)
         for refusal in refusals:
             found = fail(refusal.call_id, refusal.code, refusal.message, refusal.details)
-            offsets_ns.append(clock_ns() - base_ns if found else FOUND_NOBODY)
+            offsets_ns.append(min(clock_ns() - base_ns, _LATEST_NS) if found else FOUND_NOBODY)
         self._front.flush()
-        if clock_ns() - base_ns >= FOUND_NOBODY:
-            offsets_ns = [min(offset_ns, FOUND_NOBODY - 1) for offset_ns in offsets_ns]
         self._carried.append(Replied(first, base_ns, tuple(offsets_ns)).encode())
 
     def _append(self, records: list[bytes]) -> bool:
@@ -272,6 +315,13 @@ def _score_one(champion: Classifier, row: bytes) -> list[float]:
 def _are_probabilities(scores: list[float]) -> bool:
     # min and max may step over a NaN; a sum never does.
     return min(scores) >= 0.0 and max(scores) <= 1.0 and sum(scores) >= 0.0
+
+
+def _snapped(score: float) -> float:
+    """Return the edge for a score just outside 0..1: float32 sums of trees end there."""
+    if -SCORE_SLACK <= score < 0.0:
+        return 0.0
+    return 1.0 if 1.0 < score <= 1.0 + SCORE_SLACK else score
 
 
 def _stamps(

@@ -25,7 +25,7 @@ class Health:
     def __init__(self, front: Front, names: Iterable[str]) -> None:
         self._front = front
         self._status = dict.fromkeys(("", *names), _Status.NOT_SERVING)
-        self._watchers: dict[Any, str] = {}
+        self._watchers: dict[Any, str | None] = {}
         # Watchers whose stream could not take the newest status yet.
         self._behind: set[Any] = set()
 
@@ -57,7 +57,8 @@ class Health:
         """Answer Watch with the status now, and with each change."""
         name = self._name(call_id, payload)
         if name is not None:
-            self._watchers[call_id] = name
+            # A name that is not served is forgotten: it may be as long as a message.
+            self._watchers[call_id] = name if name in self._status else None
             self._send(call_id)
 
     def cancel(self, call_id: Any) -> None:
@@ -77,7 +78,8 @@ class Health:
             self._send(call_id)
 
     def _send(self, call_id: Any) -> None:
-        status = self._status.get(self._watchers[call_id], _Status.SERVICE_UNKNOWN)
+        name = self._watchers[call_id]
+        status = _Status.SERVICE_UNKNOWN if name is None else self._status[name]
         message = _Status(status=status).SerializeToString()
         if self._front.stream_send(call_id, message):
             self._behind.discard(call_id)

@@ -78,7 +78,7 @@ class NativeFront:
             raise ListenError(
                 _reason(error),
                 subject=target,
-                hint="Choose another port with --listen, or port 0 to let the system choose.",
+                hint="Choose another address with --listen; port 0 lets the system choose.",
             ) from None
         self._clock_ns = clock_ns
         self._target = target
@@ -127,7 +127,8 @@ class NativeFront:
                     return
             arrived_ns = drained_ns
             events: list[Event] | None = receive(DRAIN_MAX, 0)
-            while not events and clock_ns() < spin_until_ns:
+            while not events and (now_ns := clock_ns()) < spin_until_ns:
+                arrived_ns = now_ns  # nothing was there yet
                 os.sched_yield()
                 events = receive(DRAIN_MAX, 0)
             if not events:
@@ -164,4 +165,5 @@ class NativeFront:
 def _reason(error: Exception) -> str:
     if "in use" in str(error).lower():
         return "the port is in use"
-    return f"cannot be listened on: {str(error).splitlines()[0]}"
+    said = str(error).splitlines()[0].rpartition(": ")[2].partition(" (os error")[0]
+    return f"cannot be listened on: {said}"

@@ -78,4 +78,5 @@ def _without_features(payment: Payment) -> tuple[bytes, int]:
     request = DecideRequest.FromString(payment.payload)
     request.ClearField("features")
     request.ClearField("dense")
+    request.DiscardUnknownFields()
     return request.SerializeToString(), _FEATURES_LEFT_OUT

@@ -87,35 +87,40 @@ def serve_loaded(
 ) -> None:
     """Open the journal, listen, and walk the hall until `stop` is asked."""
     served = {g.name: Serving.of(g, index) for index, g in enumerate(generations)}
-    with (
-        Journal.open(
-            settings.journal,
-            worker=0,
-            boot_id=uuid.uuid4().bytes,
-            products=tuple(_journalled(serving) for serving in served.values()),
-            mode=settings.mode,
-            max_bytes=settings.journal_max_bytes,
-        ) as journal,
-        _front(settings, address) as front,
-    ):
-        names = (*SERVICES, *(f"product/{name}" for name in served))
-        health = Health(front, names)
-        hall = Hall(front=front, journal=journal, served=served, health=health)
-        # What is loaded now lives as long as the worker: keep the collector off it, and off
-        # the hot path, whose values form no cycles. A batch alone passes the default of 700.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 10, 10)
-        health.serving()
-        announce(Ready(front.address, generations))
+    with Journal.open(
+        settings.journal,
+        worker=0,
+        boot_id=uuid.uuid4().bytes,
+        products=tuple(_journalled(serving) for serving in served.values()),
+        mode=settings.mode,
+        max_bytes=settings.journal_max_bytes,
+    ) as journal:
+        with _front(settings, address) as front:
+            names = (*SERVICES, *(f"product/{name}" for name in served))
+            health = Health(front, names)
+            hall = Hall(front=front, journal=journal, served=served, health=health)
+            _spare_the_collector()
+            health.serving()
+            announce(Ready(front.address, generations))
 
-        def stopping() -> bool:
-            if stop.asked and health.is_serving:
-                health.stopping()
-            return stop.asked
+            def stopping() -> bool:
+                if stop.asked and health.is_serving:
+                    health.stopping()
+                return stop.asked
 
-        front.run(hall, stopping)
+            front.run(hall, stopping)
+        # The last replies' times; the front may have answered while it closed.
         hall.idle()
+
+
+def _spare_the_collector() -> None:
+    """Keep the collector off what is loaded, and off the hot path, whose values form no cycles.
+
+    The values of one batch alone pass the default threshold of 700.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
 
 
 def load_all(folders: tuple[Path, ...]) -> tuple[Generation, ...]:
