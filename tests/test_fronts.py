@@ -428,27 +428,6 @@ def test_features_stay_in_the_journal_only_where_the_product_says_so(
     assert (asked.dense in stored) == kept
 
 
-def test_one_call_in_flight_is_never_said_to_take_longer_than_its_caller_waited(
-    serve: Serve, generation: Generation
-) -> None:
-    """A call that a reply caused cannot have waited for that reply's turn."""
-
-    def score_one(row: bytes) -> float:
-        until_ns = time.monotonic_ns() + 5_000_000
-        while time.monotonic_ns() < until_ns:
-            pass
-        return generation.champion.score_one(row)
-
-    champion = replace(generation.champion, score_one=score_one)
-    with serve(replace(generation, champion=champion)) as running:
-        for _ in range(40):
-            sent_ns = time.monotonic_ns()
-            answer = decide(running, catalogue.request())
-            waited_us = (time.monotonic_ns() - sent_ns) / 1000
-            assert answer.elapsed_us <= waited_us
-            assert answer.stand_in == pb.NONE
-
-
 @pytest.mark.parametrize("names", [150, 2_000])
 def test_many_violations_are_still_the_callers_fault_and_cost_no_one_else(
     serve: Serve, names: int

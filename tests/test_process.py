@@ -1,4 +1,4 @@
-"""What a client was told survives the death of the server."""
+"""The server as a process of its own: its clock as a caller sees it, and its death."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,9 +26,9 @@ CALLERS = 4
 
 
 @contextmanager
-def server(folder: Path, journal: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def server(folder: Path, journal: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     command = [sys.executable, "-m", "gateway", "serve", str(folder), "--json"]
-    command += ["--listen", "127.0.0.1:0", "--journal", str(journal)]
+    command += ["--listen", "127.0.0.1:0", "--journal", str(journal), *more]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -47,6 +48,24 @@ def recorded(journal: Path) -> dict[str, int]:
         for item in read(segment)
         if isinstance(item, Record) and isinstance(item.entry, Decision)
     }
+
+
+@pytest.mark.parametrize("front", ["native", "grpcio"])
+def test_no_answer_claims_to_have_taken_longer_than_its_caller_waited(
+    tmp_path: Path, front: str
+) -> None:
+    """A call that a reply caused cannot have waited for that reply's turn."""
+    folder = catalogue.write_folder(tmp_path / "product")
+    fingerprint = load_generation(folder).schema.fingerprint
+    with (
+        server(folder, tmp_path / "journal", "--front", front) as (_, address),
+        grpc.insecure_channel(address) as channel,
+    ):
+        decide = DecisionServiceStub(channel).Decide
+        for _ in range(300):
+            sent_ns = time.monotonic_ns()
+            answer = decide(catalogue.request(fingerprint), timeout=10)
+            assert answer.elapsed_us <= (time.monotonic_ns() - sent_ns) / 1000
 
 
 @pytest.mark.slow
