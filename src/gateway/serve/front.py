@@ -81,6 +81,9 @@ class Front(Protocol):
     def fail(self, call_id: Any, code: int, message: str, details: bytes | None = None) -> bool:
         """End a call with a status; `details` is an encoded google.rpc.Status."""
 
+    def look(self) -> None:
+        """Take in what has come so far: what comes from here on may be owed to a reply."""
+
     def flush(self) -> None:
         """Let what was answered leave before anything else is done."""
 

@@ -262,6 +262,9 @@ class GrpcioFront:
             call_id.set_result(status)
         return True
 
+    def look(self) -> None:
+        """Nothing to do: what waits inside grpcio cannot be seen."""
+
     def flush(self) -> None:
         """Nothing to do: replies leave when the turn is over."""
 

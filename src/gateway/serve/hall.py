@@ -243,6 +243,7 @@ class Hall:
             ]
 
         clock_ns, reply, fail = self._clock_ns, self._front.reply, self._front.fail
+        self._front.look()
         base_ns = clock_ns()
         offsets_ns: list[int] = []
         for answer, response in zip(answers, responses, strict=True):

@@ -1,9 +1,10 @@
 """The default front: `pygrpc_native`, whose HTTP/2 runs in Rust off the GIL.
 
-It shows no arrival stamps, so each turn drains it completely. What is there at once came
-while the loop was busy, and is dated to the previous drain. What ends a wait is dated to
-the waking, unless the wait was longer than a pause: then to the wait's begin. No call is
-dated later than it came by more than one tick.
+It shows no arrival stamps, so each turn drains it completely, and looks once more before
+its replies. What is there by then came while the loop was busy, and is dated to the
+previous drain; what is there behind the replies is dated to that look. What ends a wait is
+dated to the waking, unless the wait was longer than a pause: then to the wait's begin. No
+call is dated later than it came by more than one tick.
 
 Behind a turn the loop looks again for SPIN_NS before it sleeps, and lets the front's own
 thread run in between: a processor that has gone to sleep answers the next call a good
@@ -83,6 +84,8 @@ class NativeFront:
         self._clock_ns = clock_ns
         self._target = target
         self._stack = ExitStack()
+        self._held: list[Event] = []
+        self._looked_ns = 0
         self.reply = self._front.respond
 
     @property
@@ -125,8 +128,10 @@ class NativeFront:
                 stopped_ns = stopped_ns or drained_ns
                 if quiet_ticks >= QUIET_TICKS or drained_ns - stopped_ns > DRAIN_NS_MAX:
                     return
-            arrived_ns = drained_ns
-            events: list[Event] | None = receive(DRAIN_MAX, 0)
+            # What the turn found at its own look came while it ran, what comes later did not.
+            held, self._held = self._held, []
+            arrived_ns = drained_ns if held else max(drained_ns, self._looked_ns)
+            events: list[Event] | None = held + (receive(DRAIN_MAX, 0) or [])
             while not events and (now_ns := clock_ns()) < spin_until_ns:
                 arrived_ns = now_ns  # nothing was there yet
                 os.sched_yield()
@@ -152,6 +157,11 @@ class NativeFront:
         """End a call with a status."""
         trailing = None if details is None else (("grpc-status-details-bin", details),)
         return self._front.fail(call_id, code, message, trailing)
+
+    def look(self) -> None:
+        """Take in what has come so far: what comes from here on may be owed to a reply."""
+        self._looked_ns = self._clock_ns()
+        self._held += self._front.recv_batch_details(DRAIN_MAX, 0) or ()
 
     def flush(self) -> None:
         """Give the processor to the front's own thread, where both share one."""
