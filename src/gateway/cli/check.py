@@ -30,7 +30,12 @@ def check(
     ] = None,
     reference: Annotated[
         bool,
-        Parameter(name="--reference", negative="", help="Print every key of product.yaml."),
+        Parameter(
+            name="--reference",
+            negative="",
+            show_default=False,
+            help="Print every key of product.yaml.",
+        ),
     ] = False,
     json: Json = False,
 ) -> int:
@@ -70,7 +75,7 @@ def check(
         what = "\n".join(str(error) for error in failed)
         raise type(others[0])(what, hint=hint)
     names = " ".join(str(folder) for folder in folders)
-    notes.print(f"Next: gateway serve {names}")
+    notes.print(f"Next: gateway serve {names}", markup=False)
     return ExitCode.OK
 
 
@@ -118,7 +123,6 @@ def _print(generation: Generation) -> None:
     product, champion = generation.product, generation.champion
     out.print(
         f"[bold]{escape(product.name)}[/bold] generation {product.generation}, "
-        f"model {escape(champion.name)} {escape(champion.version)} ({champion.digest[:12]}…), "
         f"budget {product.latency.budget_ms:g} ms"
     )
     golden = generation.golden
@@ -127,10 +131,10 @@ def _print(generation: Generation) -> None:
         if golden is not None
         else "no golden vectors"
     )
-    out.print(
-        f"  {len(product.features)} features, schema fingerprint "
-        f"{generation.schema.fingerprint}; {vectors}"
-    )
+    name = escape(f"{champion.name} {champion.version}")
+    out.print(f"  model {name} ({champion.digest[:12]}…), {vectors}", soft_wrap=True)
+    fingerprint = generation.schema.fingerprint
+    out.print(f"  {len(product.features)} features, schema fingerprint {fingerprint}")
     _print_thresholds(generation)
     for action in _dominated(generation):
         out.print(
@@ -158,7 +162,7 @@ def _print_thresholds(generation: Generation) -> None:
         title_justify="left",
         box=None,
         pad_edge=False,
-        padding=(0, 3, 0, 0),
+        padding=(0, 1, 0, 0),
     )
     rows: dict[str, list[str]] = {}
     for cost_class, amount in _shown(generation.policy.classes, unit):
@@ -204,10 +208,15 @@ def _shown(classes: Sequence[CostClass], unit: int) -> list[tuple[CostClass, int
 def _said(intervals: Sequence[Interval]) -> str:
     """Say an envelope: `step up 0.8%, decline 31%`; what begins at 0 comes first, bare."""
     return "\n".join(
-        name if interval.low == 0.0 else f"{name} {interval.low:.2%}"
+        name if interval.low == 0.0 else f"{name} {_percent(interval.low)}"
         for interval in intervals
         for name in [interval.action.name.lower().replace("_", " ")]
     )
+
+
+def _percent(share: float) -> str:
+    """Return a share in at most five characters: five amounts have to fit 80 columns."""
+    return f"{share:.2%}" if share < 0.1 else f"{share:.1%}"
 
 
 def _dominated(generation: Generation) -> tuple[Any, ...]:
@@ -227,5 +236,9 @@ def _draw(loaded: Sequence[Generation], path: Path) -> None:
     try:
         path.write_text(cost_picture(loaded), encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"cannot be written: {error.strerror}", subject=str(path)) from None
-    notes.print(f"Drew {path}")
+        raise UsageError(
+            f"cannot be written: {error.strerror}",
+            subject=str(path),
+            hint="Name a file in a folder that is there.",
+        ) from None
+    notes.print(f"Drew {path}", markup=False)

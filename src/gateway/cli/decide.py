@@ -10,9 +10,11 @@ from typing import Annotated, Any
 
 import grpc
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from google.rpc.error_details_pb2 import BadRequest
 from grpc_status import rpc_status
+from rich.markup import escape
 
 from gateway.cli.terms import Json, microseconds, money, notes, out
 from gateway.errors import ExitCode, GatewayError, RefusedError, UnreachableError, UsageError
@@ -20,12 +22,29 @@ from gateway.product import minor_per_major
 from gateway.v1.decision_pb2 import Action, DecideRequest, DecideResponse, StandIn
 from gateway.v1.decision_pb2_grpc import DecisionServiceStub
 
+TIMEOUT_MS_MAX = 600_000
+_UNREACHED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNIMPLEMENTED)
+
 
 def decide(
-    request: Annotated[str, Parameter(help="JSON file of one DecideRequest, or - for stdin.")],
+    request: Annotated[
+        str,
+        Parameter(
+            name="REQUEST",
+            allow_leading_hyphen=True,
+            help="JSON file of one DecideRequest, such as examples/request-card-present.json; "
+            "- for stdin.",
+        ),
+    ],
+    /,
     *,
-    to: Annotated[str, Parameter(help="Where the gateway listens.")] = "127.0.0.1:50051",
-    timeout_ms: Annotated[float, Parameter(help="The caller's own deadline.")] = 1000.0,
+    to: Annotated[str, Parameter(help="HOST:PORT or unix:PATH of the gateway.")] = (
+        "127.0.0.1:50051"
+    ),
+    timeout_ms: Annotated[
+        float,
+        Parameter(validator=Number(gt=0, lte=TIMEOUT_MS_MAX), help="The caller's own deadline."),
+    ] = 1000.0,
     json: Json = False,
 ) -> int:
     """Ask a running gateway for one decision, and say it in words.
@@ -34,13 +53,14 @@ def decide(
     `{"product": "card-present", "transaction_id": "t-1", "amount": 1999, "currency": "USD",
     "category": "5411", "features": {"entry_mode": "chip"}}`. Without an event_time, now.
     """
+    target = _target(to)
     asked = _request(request)
-    with grpc.insecure_channel(to) as channel:
+    with grpc.insecure_channel(target) as channel:
         try:
             stub = DecisionServiceStub(channel)  # type: ignore[no-untyped-call]
             response = stub.Decide(asked, timeout=timeout_ms / 1000)
         except grpc.RpcError as error:
-            raise _refused(error, to) from None
+            raise _failed(error, to, timeout_ms) from None
     if json:
         print(json_codec.dumps(as_json(response), indent=2))
         return ExitCode.OK
@@ -60,7 +80,8 @@ def in_words(asked: DecideRequest, response: DecideResponse) -> None:
     unit = minor_per_major(asked.currency)
     amount = money(asked.amount, asked.currency, unit)
     action = _spoken(Action.Name(response.action))
-    out.print(f"[bold]{action}[/bold] {amount} ({asked.product}, {asked.transaction_id})")
+    payment = escape(f"{asked.product}, {asked.transaction_id}")
+    out.print(f"[bold]{action}[/bold] {amount} ({payment})", soft_wrap=True)
     out.print(f"  {why(response)}")
     if response.expected_costs:
         for item in response.expected_costs:
@@ -90,26 +111,25 @@ def _spoken(name: str) -> str:
     return name.lower().replace("_", " ")
 
 
+def _target(to: str) -> str:
+    """Check an address before gRPC does: it would try to look up anything as a host."""
+    host, _, port = to.rpartition(":")
+    is_socket = to.startswith("unix:") and to != "unix:"
+    if is_socket or (host and not set(host) & set(" /") and port.isdecimal() and int(port) < 65536):
+        return to
+    raise UsageError("is no address", subject=repr(to), hint="Write HOST:PORT or unix:PATH.")
+
+
 def _request(source: str) -> DecideRequest:
+    values = _json(source)
+    features = values.get("features")
+    if isinstance(features, dict):
+        named = {name: _feature(name, value, source) for name, value in features.items()}
+        values = {**values, "features": named}
     try:
-        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "is not UTF-8 text"
-        raise UsageError(
-            f"cannot be read: {reason}", subject=source, hint="Name a JSON file, or - for stdin."
-        ) from None
-    try:
-        values = json_codec.loads(text)
-        if not isinstance(values, dict):
-            raise UsageError("must be a JSON object", subject=source)
-        features = values.get("features")
-        if isinstance(features, dict):
-            values["features"] = {name: _feature(value) for name, value in features.items()}
         asked = ParseDict(values, DecideRequest())
-    except json_codec.JSONDecodeError as error:
-        raise UsageError(f"is no JSON: {error}", subject=source) from None
     except ParseError as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0][:200]
         raise UsageError(
             f"is no DecideRequest: {reason}",
             subject=source,
@@ -121,17 +141,56 @@ def _request(source: str) -> DecideRequest:
     return asked
 
 
-def _feature(value: Any) -> Any:
-    if isinstance(value, bool | int | float):
-        return {"number": float(value)}
-    return {"text": value} if isinstance(value, str) else value
+def _json(source: str) -> dict[str, Any]:
+    try:
+        content = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        values = json_codec.loads(content.decode("utf-8-sig"))
+    except OSError as error:
+        raise UsageError(
+            f"cannot be read: {error.strerror}",
+            subject=source,
+            hint="Name a JSON file, or - for stdin.",
+        ) from None
+    except (ValueError, RecursionError) as error:
+        reason = "it nests too deep" if isinstance(error, RecursionError) else str(error)
+        raise UsageError(
+            f"is no JSON: {reason}", subject=source, hint="See examples/request-card-present.json."
+        ) from None
+    if not isinstance(values, dict):
+        raise UsageError(
+            "must be a JSON object", subject=source, hint="See examples/request-card-present.json."
+        )
+    return values
 
 
-def _refused(error: Any, to: str) -> GatewayError:
+def _feature(name: str, value: Any, source: str) -> dict[str, float | str]:
+    """Return a FeatureValue as its JSON; one that is written out already stays as it is."""
+    match value:
+        case str():
+            return {"text": value}
+        case bool() | int() | float() if abs(value) <= sys.float_info.max:
+            return {"number": float(value)}
+        case {"number": int() | float() as given} | {"text": str() as given} if len(value) == 1:
+            return _feature(name, given, source)
+    raise UsageError(
+        f"features[{name}] must be a finite number or a text",
+        subject=source,
+        hint="A feature that is not known is left out.",
+    )
+
+
+def _failed(error: Any, to: str, timeout_ms: float) -> GatewayError:
+    """Turn a gRPC error into ours: nobody answered, or somebody refused."""
     code = error.code()
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNIMPLEMENTED):
+    if code in _UNREACHED:
         return UnreachableError(
             "no gateway answers", subject=to, hint="Start one: gateway serve models/card-present"
+        )
+    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return UnreachableError(
+            f"no answer came within {timeout_ms:g} ms",
+            subject=to,
+            hint="Give it longer with --timeout-ms, or look whether the gateway is overloaded.",
         )
     status = rpc_status.from_call(error)
     violations = []
@@ -139,9 +198,10 @@ def _refused(error: Any, to: str) -> GatewayError:
         bad = BadRequest()
         if detail.Unpack(bad):
             violations += [f"  {v.field} {v.description}" for v in bad.field_violations]
-    what = (
-        "\n".join((f"{code.name}:", *violations))
-        if violations
-        else f"{code.name}: {error.details()}"
+    if not violations:
+        return RefusedError(f"{code.name}: {error.details()}", subject=to)
+    return RefusedError(
+        "\n".join((f"{code.name}:", *violations)),
+        subject=to,
+        hint="Mend the request; the product's product.yaml says what it takes.",
     )
-    return RefusedError(what, subject=to, hint="gateway check DIR lists the features.")

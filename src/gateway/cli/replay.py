@@ -19,6 +19,7 @@ import uvloop
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway.demo import Payment
+from gateway.errors import UnreachableError
 from gateway.v1.decision_pb2 import DecideRequest, DecideResponse
 
 CHANNELS = 2
@@ -78,7 +79,11 @@ def replay(
     shift_s: float,
     progress: Callable[[Seen], None],
 ) -> Replayed:
-    """Send every payment, IN_FLIGHT at a time, and wait for the answers."""
+    """Send every payment, IN_FLIGHT at a time, and wait for the answers.
+
+    Raises:
+        UnreachableError: there is no connection within TIMEOUT_S.
+    """
     with _collector_off():
         return uvloop.run(_replay(address, payments, fingerprints, shift_s, progress))
 
@@ -127,9 +132,12 @@ async def _replay(
     started = time.monotonic()
     try:
         # The first call on a connection pays for it: it is no payment's latency.
-        await asyncio.gather(*(channel.channel_ready() for channel in channels))
+        async with asyncio.timeout(TIMEOUT_S):
+            await asyncio.gather(*(channel.channel_ready() for channel in channels))
         started = time.monotonic()
         await asyncio.gather(*(ask_on(calls[i % CHANNELS]) for i in range(IN_FLIGHT)))
+    except TimeoutError:
+        raise UnreachableError("the gateway does not answer any more", subject=address) from None
     finally:
         witness.cancel()
         for channel in channels:

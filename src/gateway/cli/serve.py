@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_codec
 import logging
+import ssl
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -44,7 +45,10 @@ def serve(
         Path | None, Parameter(help="PEM file. Callers must show a certificate it signed.")
     ] = None,
     insecure: Annotated[
-        bool, Parameter(negative="", help="Listen on other hosts' networks without TLS.")
+        bool,
+        Parameter(
+            negative="", show_default=False, help="Listen on other hosts' networks without TLS."
+        ),
     ] = False,
     json: Json = False,
 ) -> int:
@@ -81,24 +85,47 @@ def serve(
             )
             out.print(f"Serving {names} on {ready.address}", soft_wrap=True)
             notes.print(
-                f"Records go to {journal}. Next: gateway decide REQUEST.json --to {ready.address}"
+                f"Records go to {journal}. Next: gateway decide REQUEST.json --to {ready.address}",
+                markup=False,
             )
         out.file.flush()
 
     stop = Stop()
     with stop_on_signals(stop):
         run_worker(settings, stop=stop, announce=announce)
-    notes.print(f"Stopped. Next: gateway journal verify {journal}")
+    notes.print(f"Stopped. Next: gateway journal verify {journal}", markup=False)
     return ExitCode.OK
 
 
 def _tls(certificate: Path | None, key: Path | None, client_authority: Path | None) -> Tls | None:
-    if certificate is None and key is None:
+    if certificate is None and key is None and client_authority is None:
         return None
     if certificate is None or key is None:
-        raise UsageError("TLS needs both --tls-certificate and --tls-key")
+        raise UsageError(
+            "TLS needs both --tls-certificate and --tls-key", hint="Give both, or neither."
+        )
     authority = None if client_authority is None else _pem(client_authority)
-    return Tls(certificate=_pem(certificate), key=_pem(key), client_authority=authority)
+    tls = Tls(certificate=_pem(certificate), key=_pem(key), client_authority=authority)
+    # gRPC would say of a wrong file only that the port cannot be listened on.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as error:
+        raise _no_pem(error, f"{certificate} with {key}") from None
+    if client_authority is not None:
+        try:
+            context.load_verify_locations(client_authority)
+        except ssl.SSLError as error:
+            raise _no_pem(error, str(client_authority)) from None
+    return tls
+
+
+def _no_pem(error: ssl.SSLError, subject: str) -> UsageError:
+    return UsageError(
+        f"cannot be used for TLS: {error.reason or 'no PEM'}",
+        subject=subject,
+        hint="Give PEM files: a certificate chain, and its private key without a passphrase.",
+    )
 
 
 def _pem(path: Path) -> bytes:

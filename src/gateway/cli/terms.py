@@ -7,18 +7,39 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 
 from gateway.errors import UsageError
 
-Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON, for programs.")]
+Json = Annotated[
+    bool,
+    Parameter(name="--json", negative="", show_default=False, help="Print JSON, for programs."),
+]
 Folder = Annotated[Path, Parameter(name="DIR", help="Folders with a product.yaml each.")]
+AtLeastOne = Number(gte=1)
 
-out = Console(highlight=False)
+
+class Output(Console):
+    """Stdout. `main` ends quietly when its reader has seen enough; rich would end with 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Let the BrokenPipeError that is being dealt with go on."""
+        raise
+
+
+class _Notes(Console):
+    """Stderr. A server does not stop because nobody reads its log; rich would end it."""
+
+    def on_broken_pipe(self) -> None:
+        """Say it to nobody."""
+
+
+out = Output(highlight=False, emoji=False)
 if not out.is_terminal:
     # A pipe or a file has no width: let no row be folded.
-    out = Console(highlight=False, width=200)
-notes = Console(stderr=True, soft_wrap=True, highlight=False)
+    out = Output(highlight=False, emoji=False, width=200)
+notes = _Notes(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _UNIT = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -32,8 +53,15 @@ def size_bytes(text: str) -> int:
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise UsageError("is no size", subject=text, hint="Write it as 512MiB or 4G.")
+        raise UsageError("is no size", subject=repr(text), hint="Write it as 512MiB or 4G.")
     return int(float(match[1]) * _UNIT[match[2].upper()])
+
+
+def to_width(line: str) -> str:
+    """Cut a line at a terminal's edge; in a pipe or a file it stays whole."""
+    if not out.is_terminal or len(line) <= out.width:
+        return line
+    return f"{line[: out.width - 1]}…"
 
 
 def money(minor: float, currency: str, minor_per_major: int) -> str:
