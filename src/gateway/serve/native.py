@@ -1,7 +1,7 @@
 """The default front: `pygrpc_native`, whose HTTP/2 runs in Rust off the GIL.
 
-It shows no arrival stamps, so each turn drains it completely, and looks once more before
-its replies. What is there by then came while the loop was busy, and is dated to the
+It shows no arrival stamps, so each turn drains it completely, and a turn that was not
+short looks once more before its replies. What is there by then came while the loop was busy, and is dated to the
 previous drain; what is there behind the replies is dated to that look. What ends a wait is
 dated to the waking, unless the wait was longer than a pause: then to the wait's begin. No
 call is dated later than it came by more than one tick.
@@ -48,6 +48,7 @@ logging.getLogger("pygrpc_native").setLevel(logging.ERROR)
 
 DRAIN_MAX = 4096
 SPIN_NS = 100_000
+SHORT_TURN_NS = 500_000
 
 
 class NativeFront:
@@ -85,7 +86,7 @@ class NativeFront:
         self._target = target
         self._stack = ExitStack()
         self._held: list[Event] = []
-        self._looked_ns = 0
+        self._looked_ns = self._drained_ns = 0
         self.reply = self._front.respond
 
     @property
@@ -144,7 +145,7 @@ class NativeFront:
             now_ns = clock_ns()
             if now_ns - drained_ns > (PAUSE_NS if events else LONG_PAUSE_NS):
                 hall.paused(drained_ns, now_ns - drained_ns)
-            drained_ns = now_ns
+            self._drained_ns = drained_ns = now_ns
             if events:
                 quiet_ticks = 0
                 hall.turn(events, arrived_ns)
@@ -160,8 +161,10 @@ class NativeFront:
 
     def look(self) -> None:
         """Take in what has come so far: what comes from here on may be owed to a reply."""
-        self._looked_ns = self._clock_ns()
-        self._held += self._front.recv_batch_details(DRAIN_MAX, 0) or ()
+        now_ns = self._clock_ns()
+        if now_ns - self._drained_ns > SHORT_TURN_NS:
+            self._looked_ns = now_ns
+            self._held += self._front.recv_batch_details(DRAIN_MAX, 0) or ()
 
     def flush(self) -> None:
         """Give the processor to the front's own thread, where both share one."""
