@@ -1,0 +1,50 @@
+"""What the documents say, runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_cli import PRODUCTS, serving
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    command = ".venv/bin/python -m pytest"
+    assert f"{command}\n```" in README
+    assert f"\n{command}\n" in ci
+
+
+def test_the_readmes_client_gets_a_decision(tmp_path: Path) -> None:
+    """The Python example, word for word, against a server on another port."""
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    with serving(PRODUCTS, tmp_path / "journal") as (address, _):
+        ran = subprocess.run(
+            [sys.executable, "-c", code.replace("127.0.0.1:50051", address)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert ran.stdout.split()[0] in ("APPROVE", "REVIEW", "DECLINE")
+
+
+@pytest.mark.parametrize("document", ["README.md", "src/gateway/README.md", "benchmarks/README.md"])
+def test_no_document_names_a_file_that_is_not_there(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = re.findall(r"`((?:tests|benchmarks|models|examples|train|docs)/[\w./-]+)`", text)
+    linked = list(re.findall(r"\]\(([\w./-]+)\)", text))
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    assert [link for link in linked if not ((ROOT / document).parent / link).exists()] == []
+
+
+def test_every_dependency_has_its_line() -> None:
+    declared = re.findall(r'"([A-Za-z0-9_.-]+)>=', (ROOT / "pyproject.toml").read_text())
+    missing = {name for name in declared if f"`{name}`" not in README} - {"hatchling"}
+    assert missing == set()
