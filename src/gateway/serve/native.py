@@ -1,10 +1,10 @@
 """The default front: `pygrpc_native`, whose HTTP/2 runs in Rust off the GIL.
 
-It shows no arrival stamps, so each turn drains it completely, and a turn that was not
-short looks once more before its replies. What is there by then came while the loop was busy, and is dated to the
-previous drain; what is there behind the replies is dated to that look. What ends a wait is
-dated to the waking, unless the wait was longer than a pause: then to the wait's begin. No
-call is dated later than it came by more than one tick.
+It shows no arrival stamps, so each turn drains it completely, and a turn that was not short
+looks once more before its replies. What is there by then came while the loop was busy, and
+is dated to the previous drain; what is there behind the replies is dated to that look. What
+ends a wait is dated to the waking, unless the wait was longer than a pause: then to the
+wait's begin. No call is dated later than it came by more than one tick.
 
 Behind a turn the loop looks again for SPIN_NS before it sleeps, and lets the front's own
 thread run in between: a processor that has gone to sleep answers the next call a good
