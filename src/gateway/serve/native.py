@@ -2,9 +2,9 @@
 
 It shows no arrival stamps, so each turn drains it completely, and a turn that was not short
 looks once more before its replies. What is there by then came while the loop was busy, and
-is dated to the previous drain; what is there behind the replies is dated to that look. What
-ends a wait is dated to the waking, unless the wait was longer than a pause: then to the
-wait's begin. No call is dated later than it came by more than one tick.
+is dated to the previous drain; what is there behind the replies is dated to their begin.
+What ends a wait is dated to the waking, unless the wait was longer than a pause: then to the
+wait's begin. No call is dated later than it came by more than a short turn, or a tick.
 
 Behind a turn the loop looks again for SPIN_NS before it sleeps, and lets the front's own
 thread run in between: a processor that has gone to sleep answers the next call a good
@@ -161,9 +161,8 @@ class NativeFront:
 
     def look(self) -> None:
         """Take in what has come so far: what comes from here on may be owed to a reply."""
-        now_ns = self._clock_ns()
-        if now_ns - self._drained_ns > SHORT_TURN_NS:
-            self._looked_ns = now_ns
+        self._looked_ns = self._clock_ns()
+        if self._looked_ns - self._drained_ns > SHORT_TURN_NS:
             self._held += self._front.recv_batch_details(DRAIN_MAX, 0) or ()
 
     def flush(self) -> None:
