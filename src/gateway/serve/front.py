@@ -45,7 +45,7 @@ LONG_PAUSE_NS = 100_000_000
 """A pause this long is recorded even if no call had to wait for its end."""
 
 
-QUIET_TICKS = 3
+QUIET_TICKS = 10
 """A stopping front is drained when nothing has arrived for this many ticks..."""
 
 DRAIN_NS_MAX = 2_000_000_000

@@ -179,7 +179,8 @@ class GrpcioFront:
                 hall.idle()
             if stopping():
                 stopped_ns = stopped_ns or now_ns
-                if self._quiet_ticks > QUIET_TICKS or now_ns - stopped_ns > DRAIN_NS_MAX:
+                quiet = self._quiet_ticks > QUIET_TICKS and not self._arrived
+                if quiet or now_ns - stopped_ns > DRAIN_NS_MAX:
                     return
 
     def _arrive(self, event: Event) -> None:
