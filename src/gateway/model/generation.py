@@ -56,6 +56,12 @@ def read_product(folder: Path) -> Product:
         UsageError: there is no such folder or file, or it cannot be read.
         ProductError: with every violation.
     """
+    path, text = _read_yaml(folder)
+    return product_yaml.parse(text, str(path))
+
+
+def _read_yaml(folder: Path) -> tuple[Path, str]:
+    """Return where a folder's product.yaml is, and its text. Raises as `read_product`."""
     path = folder
     try:
         path = folder / "product.yaml" if folder.is_dir() else folder
@@ -71,7 +77,7 @@ def read_product(folder: Path) -> Product:
         raise ProductError((violation,)) from None
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror}", subject=str(path)) from None
-    return product_yaml.parse(text, str(path))
+    return path, text
 
 
 def load_generation(folder: Path) -> Generation:
@@ -83,8 +89,9 @@ def load_generation(folder: Path) -> Generation:
         UsageError, ProductError: as `read_product`.
         ModelError: a file that is missing, altered, no classifier, or off its golden vectors.
     """
-    product = read_product(folder)
-    base = folder if folder.is_dir() else folder.parent
+    yaml_path, text = _read_yaml(folder)
+    product = product_yaml.parse(text, str(yaml_path))
+    base = yaml_path.parent
     arm = product.models.champion
     path = base / arm.path
     model = _read(path, what="models.champion.path")
@@ -108,8 +115,7 @@ def load_generation(folder: Path) -> Generation:
     golden = None
     if arm.golden is not None:
         golden = _try_golden(champion, base / arm.golden)
-    yaml_bytes = (base / "product.yaml" if folder.is_dir() else folder).read_bytes()
-    together = hashlib.sha256(yaml_bytes + digest.encode() + calibration_bytes).hexdigest()
+    together = hashlib.sha256(text.encode() + digest.encode() + calibration_bytes).hexdigest()
     return Generation(
         product=product,
         schema=schema,

@@ -91,6 +91,13 @@ class Front(Protocol):
         """Send one message of a stream, without waiting. False if it cannot take one."""
 
 
+def bound_address(target: str, port: int) -> str:
+    """Return where a front listens: `target`, with the port that the system gave."""
+    if target.startswith("unix:"):
+        return target
+    return f"{target.rpartition(':')[0]}:{port}"
+
+
 @dataclass(frozen=True, slots=True)
 class Tls:
     """PEM bytes. With `client_authority`, callers must show a certificate it signed."""

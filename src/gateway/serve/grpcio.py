@@ -41,6 +41,7 @@ from gateway.serve.front import (
     Event,
     Tls,
     Turn,
+    bound_address,
 )
 from gateway.serve.reflection import enable_reflection
 
@@ -107,9 +108,7 @@ class GrpcioFront:
     @property
     def address(self) -> str:
         """Where it listens."""
-        if self._target.startswith("unix:"):
-            return self._target
-        return f"{self._target.rpartition(':')[0]}:{self._port}"
+        return bound_address(self._target, self._port)
 
     def __enter__(self) -> GrpcioFront:
         try:

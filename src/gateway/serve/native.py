@@ -40,6 +40,7 @@ from gateway.serve.front import (
     TICK_MS,
     Event,
     Turn,
+    bound_address,
 )
 from gateway.serve.reflection import enable_reflection
 
@@ -92,9 +93,7 @@ class NativeFront:
     @property
     def address(self) -> str:
         """Where it listens."""
-        if self._target.startswith("unix:"):
-            return self._target
-        return f"{self._target.rpartition(':')[0]}:{self._front.bound_port}"
+        return bound_address(self._target, self._front.bound_port)
 
     def __enter__(self) -> NativeFront:
         with ExitStack() as stack:
