@@ -80,7 +80,7 @@ def test_any_request_is_refused_or_admitted(serving: Serving, asked: DecideReque
     if isinstance(outcome, Payment):
         assert outcome.amount_minor >= 0
         assert outcome.transaction_id
-        assert len(outcome.row) == serving.generation.schema.row_bytes
+        assert len(outcome.row) == serving.generation.schema.dense_bytes
 
 
 @pytest.mark.parametrize(
@@ -124,3 +124,39 @@ def test_no_violation_is_left_for_a_second_answer(serving: Serving) -> None:
     outcome = admitted(serving, asked.SerializeToString())
     assert isinstance(outcome, Refusal)
     assert outcome.fields == ("currency", "features[entry_mode]")
+
+
+SECRET = b"smuggled-value"
+
+
+@pytest.mark.parametrize(
+    "smuggled",
+    [
+        b"\x9a\x06\x0e" + SECRET,  # an unknown field of the request
+        b"\x42\x0e" + SECRET + b"\x42\x01s",  # subject, twice: the last one counts
+        b"\x1a\x10\x9a\x06\x0d" + SECRET[:13],  # an unknown field in event_time
+        b"\x4a\x1d\x0a\x06amount\x12\x13\x9a\x06\x10" + SECRET + b"!!",  # and in a feature's value
+    ],
+)
+def test_what_is_no_field_of_a_request_is_not_kept(serving: Serving, smuggled: bytes) -> None:
+    good = catalogue.request()
+    outcome = admitted(serving, smuggled + good.SerializeToString())
+    assert isinstance(outcome, Payment)
+    assert SECRET[:13] not in outcome.payload
+    assert DecideRequest.FromString(outcome.payload) == good
+
+
+@given(data=st.data())
+@settings(max_examples=300)
+def test_what_is_kept_is_the_request_and_nothing_else(
+    serving: Serving, data: st.DataObject
+) -> None:
+    payload = bytearray(catalogue.request().SerializeToString())
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(payload)))
+        payload[at:at] = data.draw(st.binary(max_size=12))
+    outcome = admitted(serving, bytes(payload))
+    if isinstance(outcome, Payment):
+        kept = DecideRequest.FromString(outcome.payload)
+        kept.DiscardUnknownFields()
+        assert len(kept.SerializeToString()) == len(outcome.payload)

@@ -14,12 +14,13 @@ SOURCE = Path(__file__).parents[1] / "src" / "gateway"
 
 ROOMS = {
     "errors": set(),
+    "pan": set(),
     "v1": set(),
     "product": {"errors"},
     "decide": {"product", "errors"},
     "journal": {"errors"},
-    "model": {"decide", "product", "errors"},
-    "serve": {"model", "decide", "product", "journal", "errors", "v1"},
+    "model": {"decide", "product", "errors", "pan"},
+    "serve": {"model", "decide", "product", "journal", "errors", "pan", "v1"},
     "demo": {"product", "errors"},
     "cli": {"serve", "model", "decide", "product", "journal", "demo", "errors", "v1"},
     "__main__": {"cli"},
@@ -29,6 +30,7 @@ ROOMS = {
 
 ONLY_IN = {
     "onnxruntime": {"model/runtime.py"},
+    "onnx": {"model/"},
     "pygrpc_native": {"serve/native.py"},
     "grpc": {"serve/", "cli/", "v1/"},
     "grpc_health": {"serve/"},
@@ -43,7 +45,7 @@ ONLY_IN = {
 }
 """Where the outside may be known."""
 
-PURE = ("product", "decide")
+PURE = ("product", "decide", "pan")
 IMPURE = {
     *("os", "io", "time", "random", "secrets", "socket", "threading", "asyncio", "logging"),
     *("subprocess", "tempfile", "shutil", "pathlib"),

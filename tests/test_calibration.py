@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.isotonic import IsotonicRegression
 
-from gateway.decide.calibration import EDGE, base_rate_odds_ratio, from_mapping, shift, shift_many
+from gateway.decide.calibration import (
+    EDGE,
+    Scaled,
+    base_rate_odds_ratio,
+    from_mapping,
+    shift,
+    shift_many,
+)
 
 
 def test_isotonic_equals_scikit_learn() -> None:
@@ -95,3 +102,36 @@ def test_undersampled_negatives_are_undone() -> None:
         expected = kept * p_s / (kept * p_s - p_s + 1)
         ratio = base_rate_odds_ratio(sampled_prior, prior)
         assert shift(p_s, ratio) == pytest.approx(expected, rel=1e-9)
+
+
+@given(a=st.floats(-3, 3).filter(bool), b=st.floats(-5, 5), score=st.floats(-1e6, 1e6))
+def test_logistic_takes_any_score(a: float, b: float, score: float) -> None:
+    curve = from_mapping("logistic", {"a": a, "b": b})
+    assert curve.domain == (-math.inf, math.inf)
+    mapped = curve.one(score)
+    assert EDGE <= mapped <= 1 - EDGE
+    if abs(a * score + b) < 13:
+        assert math.log(mapped / (1 - mapped)) == pytest.approx(a * score + b, abs=1e-6)
+
+
+@given(
+    ends=st.tuples(st.floats(-100, 100), st.floats(-100, 100)).filter(
+        lambda ends: abs(ends[0] - ends[1]) > 1e-3
+    ),
+    share=st.floats(0, 1),
+    kind=st.sampled_from(["identity", "platt", "logistic"]),
+)
+def test_a_scale_brings_its_ends_to_0_and_1(
+    ends: tuple[float, float], share: float, kind: str
+) -> None:
+    parameters = {} if kind == "identity" else {"a": 1.5, "b": -0.5}
+    inner = from_mapping(kind, parameters)
+    scaled = Scaled(inner, *ends)
+    genuine, fraud = ends
+    score = genuine + share * (fraud - genuine)
+    assert scaled.one(score) == pytest.approx(inner.one(share), abs=1e-9)
+    if kind != "logistic":
+        assert scaled.domain == (min(ends), max(ends))
+        assert scaled.one(min(max(score, min(ends)), max(ends))) <= 1.0
+    many = np.array([genuine, fraud, score])
+    assert scaled.many(many).tolist() == [scaled.one(one) for one in many.tolist()]

@@ -12,7 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.errors import ModelError
 from gateway.model.features import FeatureSchema, feature_schema
+from gateway.model.inputs import Port, plan_feeds
+from gateway.product import UNSEEN_TEXT, columns_of
 
 FEATURES: list[dict[str, Any]] = [
     {"name": "amount", "type": "float", "min": 0, "max": 1000},
@@ -46,7 +49,7 @@ def row_of(
     schema: FeatureSchema, named: dict[str, float | str]
 ) -> tuple[list[float], set[str], bool]:
     """Return the row, the fields that broke a rule, and whether a default was used."""
-    encoded, violations, defaulted = schema.encode(named)
+    encoded, violations, defaulted, _ = schema.encode(named)
     matrix, checked = schema.matrix([encoded])
     fields = {violation.field for violation in violations}
     if checked:
@@ -73,8 +76,14 @@ def test_a_good_row_is_taken_as_it_is(schema: FeatureSchema) -> None:
         ("amount", "10", "refused"),
         ("clipped", 5.0, 1.0),
         ("clipped", -5.0, -1.0),
-        ("clipped", math.inf, "refused"),
-        ("clipped", 1e300, "refused"),
+        ("clipped", math.inf, 1.0),
+        ("clipped", -math.inf, -1.0),
+        ("clipped", 1e300, 1.0),
+        ("amount", 1e300, "refused"),
+        ("defaulted", 1e300, "refused"),
+        ("defaulted", 4111111111111111.0, "refused"),
+        ("mode", "x" * 257, "refused"),
+        ("mode", "x" * 256, 2.0),
         ("count", 2.5, "refused"),
         ("count", -1.0, "refused"),
         ("flag", 2.0, "refused"),
@@ -108,12 +117,12 @@ def test_each_rule(
 
 
 def test_a_name_that_does_not_exist_is_suggested_for(schema: FeatureSchema) -> None:
-    _, violations, _ = schema.encode({**GOOD, "ammount": 1.0})
+    violations = schema.encode({**GOOD, "ammount": 1.0}).violations
     assert violations[0].description == "is no feature of this product; did you mean amount?"
 
 
 def test_a_callers_name_is_not_echoed_unless_it_looks_like_one(schema: FeatureSchema) -> None:
-    _, violations, _ = schema.encode({**GOOD, "4111 1111 1111 1111": 1.0})
+    violations = schema.encode({**GOOD, "4111 1111 1111 1111": 1.0}).violations
     assert violations[0].field == "features[?]"
 
 
@@ -157,3 +166,64 @@ def test_a_batch_is_checked_as_its_rows_one_by_one(
         assert strict in (0.0, 1.0)
         assert math.isfinite(defaulted)
         assert not math.isinf(sparse)
+
+
+def wide_schema(features: list[dict[str, Any]], *ports: Port) -> FeatureSchema:
+    declared = catalogue.product(features=features).features
+    columns = [tuple(f.values) if f.type == "category" else None for f in columns_of(declared)]
+    return feature_schema(declared, plan_feeds(ports, columns, "model"))
+
+
+def test_a_double_keeps_what_float32_would_round() -> None:
+    schema = wide_schema(
+        [{"name": "a", "type": "float"}, {"name": "n", "type": "int"}],
+        Port("a", "tensor(double)", (None, 1)),
+        Port("n", "tensor(int64)", (None, 1)),
+    )
+    row = schema.encode({"a": 1e9 + 0.25, "n": 2.0**53 - 1}).row
+    matrix, checked = schema.matrix([row])
+    assert not checked
+    assert matrix.tolist() == [[1e9 + 0.25, 2.0**53 - 1]]
+    dense = np.array([0.1, 3.0], dtype="<f4").tobytes()
+    assert schema.matrix([schema.from_dense(dense)])[0].tolist() == [[float(np.float32(0.1)), 3.0]]
+
+
+@pytest.mark.parametrize(("kind", "least", "largest"), [("int8", -128, 127), ("uint16", 0, 65535)])
+def test_a_number_that_an_input_cannot_hold_is_out_of_range(
+    kind: str, least: int, largest: int
+) -> None:
+    schema = wide_schema([{"name": "n", "type": "int"}], Port("n", f"tensor({kind})", (None, 1)))
+    for value, fine in ((least, True), (largest, True), (least - 1, False), (largest + 1, False)):
+        row, violations, _ = row_of(schema, {"n": float(value)})
+        assert (not violations) is fine, value
+        assert row == [value]
+
+
+def test_a_text_that_the_model_has_not_seen_is_fed_as_such() -> None:
+    texts = [{"name": "mode", "type": "category", "values": ["chip", "swipe"], "unknown": "unseen"}]
+    port = Port("mode", "tensor(string)", (None, 1))
+    schema = wide_schema(texts, port)
+    feeds = plan_feeds([port], [("chip", "swipe")], "model")
+    matrix, checked = schema.matrix([schema.encode({"mode": m}).row for m in ("swipe", "phone")])
+    assert not checked
+    assert feeds.of(matrix)["mode"].tolist() == [["swipe"], [UNSEEN_TEXT]]
+    with pytest.raises(ModelError, match=r"unknown is unseen, but its input takes float32"):
+        wide_schema(texts, Port("mode", "tensor(float)", (None, 1)))
+
+
+def test_repeated_features_stand_in_a_row() -> None:
+    declared = [{"name": "v", "type": "float", "max": 1, "repeat": 3}, {"name": "w", "type": "int"}]
+    product = catalogue.product(features=declared)
+    schema = feature_schema(product.features)
+    written_out = [{"name": f"v.{i}", "type": "float", "max": 1} for i in range(3)]
+    spelt = catalogue.product(features=[*written_out, declared[1]])
+    assert schema.fingerprint == feature_schema(spelt.features).fingerprint
+    row, violations, _ = row_of(schema, {"v.0": 0.0, "v.1": 0.5, "v.2": 2.0, "w": 1.0})
+    assert violations == {"features[v.2]"}
+    assert row == [0.0, 0.5, 2.0, 1.0]
+
+
+def test_a_card_number_in_a_text_is_named_and_never_shown(schema: FeatureSchema) -> None:
+    encoded = schema.encode({**GOOD, "mode": "4111 1111 1111 1111"})
+    assert encoded.pans == ("mode",)
+    assert "4111" not in str(encoded.violations)

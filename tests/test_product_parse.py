@@ -300,7 +300,7 @@ BROKEN = {
     "an unknown value for unknown": (
         ("unknown: keyed", "unknown: key"),
         "- {name: entry_mode",
-        "features[1].unknown is 'key', must be refuse or one of values. Did you mean keyed?",
+        "features[1].unknown is 'key', must be refuse, unseen or one of values. Did you mean keyed?",
     ),
     "a range for a category": (
         ("unknown: keyed", "unknown: keyed, min: 0"),
@@ -328,6 +328,52 @@ BROKEN = {
         (", share: 5%", ""),
         "challengers:",
         "models.challengers[1].share is missing. A canary decides a share, such as 5%.",
+    ),
+    "a scale of one number": (
+        ("path: v7.onnx,", "path: v7.onnx, scale: [100, 100],"),
+        "champion:",
+        "models.champion.scale is a list, must be two different numbers [genuine, fraud].",
+    ),
+    "a logistic map without a slope": (
+        ("{kind: isotonic, path: v7.calibration.json}", "{kind: logistic, a: 0, b: 1}"),
+        "champion:",
+        "models.champion.calibration.a is 0: every score would mean the same. "
+        "Below 0 where low is fraud.",
+    ),
+    "a pattern that takes forever": (
+        ("generation: 7", "generation: 7\ntransaction_id: {pattern: '(a+)+b'}"),
+        "transaction_id:",
+        "transaction_id.pattern is '(a+)+b', must be a regular expression of up to 200 "
+        "characters. No repeated groups, back references or look-arounds.",
+    ),
+    "a pattern with many repetitions": (
+        ("generation: 7", "generation: 7\ntransaction_id: {pattern: '.*-.*-.*'}"),
+        "transaction_id:",
+        "transaction_id.pattern is '.*-.*-.*', must be a regular expression of up to 200 "
+        "characters. At most 2 unbounded repetitions: write {1,32}.",
+    ),
+    "a pattern that is none": (
+        ("generation: 7", "generation: 7\ntransaction_id: {pattern: '[a-'}"),
+        "transaction_id:",
+        "transaction_id.pattern is '[a-', must be a regular expression of up to 200 "
+        "characters. Unterminated character set at position 0.",
+    ),
+    "more columns than a request carries": (
+        ("unknown: keyed}", "unknown: keyed}\n  - {name: v, type: float, repeat: 10000}"),
+        "features:",
+        "features are 10002, must be 10000 or fewer.",
+    ),
+    "a name of a repeated feature": (
+        ("unknown: keyed}", "unknown: keyed}\n  - {name: v.1, type: float}\n"
+         "  - {name: v, type: float, repeat: 3}"),
+        "- {name: v.1",
+        "features[2].name is 'v.1', as one of a repeated feature.",
+    ),
+    "a category called unseen": (
+        ("values: [chip, swipe, keyed]", "values: [chip, swipe, keyed, unseen]"),
+        "- {name: entry_mode",
+        "features[1].values[3] is 'unseen', which means something else in missing and unknown. "
+        "Use another word.",
     ),
     "a key twice": (
         ("generation: 7", "generation: 7\ngeneration: 8"),

@@ -15,6 +15,7 @@ from gateway.product import (
     Action,
     Feature,
     FrozenMapping,
+    Output,
     StandIn,
     lint,
     minor_per_major,
@@ -156,3 +157,32 @@ def test_what_is_hardly_meant_is_a_warning(old: str, new: str, key: str) -> None
     assert warning.key == key
     line = text.splitlines()[warning.line - 1]
     assert key.rpartition(".")[2] in line or key.partition(".")[0] in line
+
+
+def test_what_init_could_not_know_is_asked_until_it_is_answered() -> None:
+    asked = DESIGN.replace(
+        "  currency: USD", "  currency: USD  # ASK product: which currency are the costs in?"
+    )
+    assert asked != DESIGN
+    before = set(lint(parse(DESIGN, "p.yaml")))
+    (warning,) = set(lint(parse(asked, "p.yaml"))) - before
+    line = 1 + asked[: asked.index("# ASK")].count("\n")
+    assert str(warning) == (
+        f"p.yaml:{line}: still asks product: which currency are the costs in? "
+        "Answer it, and remove the comment."
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ('"p[1]"', Output("p", 1)),
+        ('"label[-1]"', Output("label", -1)),
+        ('"proba[fraud]"', Output("proba", "fraud")),
+        ('"dense_2/Sigmoid:0"', Output("dense_2/Sigmoid:0")),
+        ('"P of fraud[1]"', Output("P of fraud", 1)),
+    ],
+)
+def test_an_output_and_its_column(written: str, read: Output) -> None:
+    text = DESIGN.replace('"probabilities[1]"', written)
+    assert parse(text, "p.yaml").models.champion.output == read

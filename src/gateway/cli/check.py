@@ -91,8 +91,15 @@ def summarised(generation: Generation) -> dict[str, Any]:
             "name": generation.champion.name,
             "version": generation.champion.version,
             "sha256": generation.champion.digest,
+            "opset": generation.trial.opset,
+            "producer": generation.trial.producer,
+            "inputs": [port._asdict() for port in generation.trial.inputs],
+            "outputs": [port._asdict() for port in generation.trial.outputs],
+            "output": _output(generation),
+            "sample_scores": _score_range(generation),
         },
-        "features": len(product.features),
+        "features": len(product.columns),
+        "feature_names": [column.name for column in product.columns],
         "schema_fingerprint": generation.schema.fingerprint,
         "golden": None
         if generation.golden is None
@@ -133,8 +140,15 @@ def _print(generation: Generation) -> None:
     )
     name = escape(f"{champion.name} {champion.version}")
     out.print(f"  model {name} ({champion.digest[:12]}…), {vectors}", soft_wrap=True)
+    low, high = _score_range(generation)
+    trial = generation.trial
+    out.print(
+        f"  score: {escape(_output(generation))}, {low:.4g} to {high:.4g} for "
+        f"{len(trial.scores)} sample rows; {_mapped(generation)}",
+        soft_wrap=True,
+    )
     fingerprint = generation.schema.fingerprint
-    out.print(f"  {len(product.features)} features, schema fingerprint {fingerprint}")
+    out.print(f"  {len(product.columns)} features, schema fingerprint {fingerprint}")
     _print_thresholds(generation)
     for action in _dominated(generation):
         out.print(
@@ -150,6 +164,30 @@ def _print(generation: Generation) -> None:
         for one in declared:
             out.print(f"    line {one.line}: {escape(one.key)} ({one.why})", style="dim")
     out.print()
+
+
+def _output(generation: Generation) -> str:
+    name, column = generation.product.models.champion.output
+    return name if column is None else f"{name}[{column}]"
+
+
+def _score_range(generation: Generation) -> tuple[float, float]:
+    scores = [score for score in generation.trial.scores if score == score]
+    return min(scores), max(scores)
+
+
+def _mapped(generation: Generation) -> str:
+    """Say how a score becomes P(fraud)."""
+    arm = generation.product.models.champion
+    steps = []
+    if arm.scale is not None:
+        steps.append("scaled from {:g}..{:g}".format(*arm.scale))
+    if arm.calibration.kind != "identity":
+        steps.append(f"calibrated ({arm.calibration.kind})")
+    if arm.base_rate is not None:
+        rates = arm.base_rate
+        steps.append(f"moved from {rates.calibrated_at:.3g} to {rates.serving:.3g} fraud")
+    return ", ".join(steps) or "taken as P(fraud)"
 
 
 def _print_thresholds(generation: Generation) -> None:

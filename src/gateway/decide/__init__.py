@@ -7,15 +7,17 @@
     exploration   letting a few declines through to learn their labels
     draw          chance without a random number: a keyed hash of an id
     policy        all of it compiled for one product generation: `Policy.decide`
+    explanation   a decision taken apart, and what would have changed it
 
 This room does no I/O, reads no clock and draws no random number; it knows no gRPC, no
 ONNX Runtime and no SQL. A decision depends on the request and the generation alone.
 """
 
-from gateway.decide.calibration import Calibration, from_mapping
+from gateway.decide.calibration import Calibration, Scaled, from_mapping
 from gateway.decide.costs import CostLine, cost_line
 from gateway.decide.draw import draw, draw_key
 from gateway.decide.envelope import Interval, dominated, lower_envelope
+from gateway.decide.explanation import Explanation, explain, log_odds, served_probability
 from gateway.decide.policy import CostClass, Decision, Flag, Policy, compile_policy
 
 __all__ = [
@@ -23,14 +25,19 @@ __all__ = [
     "CostClass",
     "CostLine",
     "Decision",
+    "Explanation",
     "Flag",
     "Interval",
     "Policy",
+    "Scaled",
     "compile_policy",
     "cost_line",
     "dominated",
     "draw",
     "draw_key",
+    "explain",
     "from_mapping",
+    "log_odds",
     "lower_envelope",
+    "served_probability",
 ]

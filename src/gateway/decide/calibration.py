@@ -27,8 +27,15 @@ EDGE = 1e-6
 _TOP = 1.0 - EDGE
 
 
+_UNIT = (0.0, 1.0)
+_ANY = (-math.inf, math.inf)
+
+
 class Calibration(Protocol):
-    """A monotone map from score to probability."""
+    """A monotone map from score to probability. `domain`: the scores (low, high) it is for."""
+
+    @property
+    def domain(self) -> tuple[float, float]: ...  # noqa: D102 - named above
 
     def one(self, score: float) -> float:
         """Map one score."""
@@ -41,6 +48,8 @@ class Calibration(Protocol):
 class Identity:
     """The model's output is already calibrated. It is not clipped."""
 
+    domain = _UNIT
+
     def one(self, score: float) -> float:
         """Return the score itself."""
         return score
@@ -52,6 +61,7 @@ class Identity:
 
 class _Elementwise:
     __slots__ = ()
+    domain = _UNIT
 
     def one(self, score: float) -> float:
         raise NotImplementedError
@@ -89,11 +99,62 @@ class Beta(_Elementwise):
 
 
 @dataclass(frozen=True, slots=True)
+class Logistic(_Elementwise):
+    """sigmoid(a·score + b), of a score that need not lie in 0..1. Platt (1999), as he wrote it.
+
+    a < 0 where a low score means fraud.
+    """
+
+    a: float
+    b: float
+    domain = _ANY
+
+    def one(self, score: float) -> float:
+        """Map one score."""
+        return _clip(_sigmoid(self.a * score + self.b))
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """A map behind (score − genuine) / (fraud − genuine): what a 0-100 score, or P(genuine), needs.
+
+    A score in 0..1 that rounding took past its ends is put back.
+    """
+
+    inner: Calibration
+    genuine: float
+    fraud: float
+    domain: tuple[float, float] = field(init=False, repr=False, compare=False)
+    _bounded: bool = field(init=False, repr=False, compare=False)
+    _width: float = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        low, high = sorted((self.genuine, self.fraud))
+        bounded = self.inner.domain == _UNIT
+        object.__setattr__(self, "domain", (low, high) if bounded else _ANY)
+        object.__setattr__(self, "_bounded", bounded)
+        object.__setattr__(self, "_width", self.fraud - self.genuine)
+
+    def one(self, score: float) -> float:
+        """Map one score."""
+        s = (score - self.genuine) / self._width
+        if self._bounded:
+            s = 0.0 if s < 0.0 else 1.0 if s > 1.0 else s
+        return self.inner.one(s)
+
+    def many(self, scores: Floats) -> Floats:
+        """Map scores of shape (n,)."""
+        s = (scores - self.genuine) / self._width
+        return self.inner.many(np.minimum(np.maximum(s, 0.0), 1.0) if self._bounded else s)
+
+
+@dataclass(frozen=True, slots=True)
 class Isotonic:
     """Linear between the points (x, y), level outside them. x rises strictly, y never falls."""
 
     x: tuple[float, ...]
     y: tuple[float, ...]
+    domain: tuple[float, float] = field(init=False, repr=False, compare=False)
     _x: Floats = field(init=False, repr=False, compare=False)
     _y: Floats = field(init=False, repr=False, compare=False)
     _slope: Floats = field(init=False, repr=False, compare=False)
@@ -113,6 +174,8 @@ class Isotonic:
             slope = np.append(np.diff(y) / np.diff(x), 0.0)
         if not np.isfinite(slope).all():
             raise ValueError("an isotonic map's x lie too close together")
+        unit = self.x[0] >= 0.0 and self.x[-1] <= 1.0
+        object.__setattr__(self, "domain", _UNIT if unit else _ANY)
         object.__setattr__(self, "_x", x)
         object.__setattr__(self, "_y", y)
         object.__setattr__(self, "_slope", slope)
@@ -148,11 +211,16 @@ def from_mapping(kind: str, parameters: Mapping[str, Any]) -> Calibration:
             case "beta":
                 a, b = _slope(parameters, "a", floor=0.0), _slope(parameters, "b", floor=0.0)
                 return Beta(a=a, b=b, c=_number(parameters, "c"))
+            case "logistic":
+                a = _number(parameters, "a")
+                if a == 0.0:
+                    raise ValueError("a is 0: every score would mean the same")
+                return Logistic(a=a, b=_number(parameters, "b"))
             case "isotonic":
                 return Isotonic(x=_numbers(parameters, "x"), y=_numbers(parameters, "y"))
     except KeyError as missing:
         raise ValueError(f"a {kind} map needs {missing}") from None
-    raise ValueError(f"{kind!r} is no calibration map: identity, platt, isotonic or beta")
+    raise ValueError(f"{kind!r} is no calibration map: identity, platt, isotonic, beta or logistic")
 
 
 def shift(probability: float, odds_ratio: float) -> float:

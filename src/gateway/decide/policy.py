@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import IntFlag
 from math import exp, inf, nan
+from sys import float_info
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -39,6 +40,8 @@ SCALAR_UP_TO = 24
 KERNEL_NOISE = 1e-6
 """ONNX Runtime's probabilities differ by up to this between batch sizes."""
 
+SCORE_SLACK = 1e-5
+"""A score this share of its range outside it is rounding, not an error of the model."""
 
 _SHIFT_MAX = 20.0
 """Overlapping events shift the log-odds by this at the most: beyond, p is clipped anyway."""
@@ -121,11 +124,14 @@ class CostClass:
 class Policy:
     """One product generation's decision, compiled from its product.yaml.
 
-    `classes[0]` is the payments of no category.
+    `classes[0]` is the payments of no category. `score_low` and `score_high` are the least and
+    the greatest finite score that the calibration map takes.
     """
 
     actions: tuple[int, ...]
     calibration: Calibration
+    score_low: float
+    score_high: float
     base_odds_ratio: float
     classes: tuple[CostClass, ...]
     class_of_mcc: dict[str, int]
@@ -137,6 +143,22 @@ class Policy:
     _event_odds_ratios: tuple[float, ...]
     _rows: tuple[tuple[tuple[float, float, float, float], ...], ...]
     _coefficients: NDArray[np.float64]
+
+    def takes(self, scores: Sequence[float]) -> bool:
+        """Return whether each of n ≥ 1 scores lies where the map can read it. NaN does not."""
+        # min and max may step over a NaN; a sum never does.
+        total = sum(scores)
+        return min(scores) >= self.score_low and max(scores) <= self.score_high and total == total
+
+    def snapped(self, score: float) -> float:
+        """Return the edge for a score just outside: float32 sums of trees end there."""
+        low, high = self.score_low, self.score_high
+        slack = SCORE_SLACK * (high - low)
+        if slack == inf:
+            return score
+        if low - slack <= score < low:
+            return low
+        return high if high < score <= high + slack else score
 
     def cost_class(self, amount_minor: int, category: str) -> int:
         """Return the index of a payment's class."""
@@ -378,6 +400,8 @@ def compile_policy(product: Product, calibration: Calibration) -> Policy:
     return Policy(
         actions=tuple(action.value for action in actions),
         calibration=calibration,
+        score_low=max(calibration.domain[0], -float_info.max),
+        score_high=min(calibration.domain[1], float_info.max),
         base_odds_ratio=base_ratio,
         classes=tuple(classes),
         class_of_mcc=class_of_mcc,

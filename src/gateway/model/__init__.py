@@ -1,16 +1,22 @@
 """The models: the only room that knows ONNX Runtime.
 
 runtime      ONNX Runtime with its telemetry off, one thread, no spinning
-session      an ONNX file as a classifier: float32 (n, features) -> n scores
-features     what a caller sent -> a row of float32, by the declared rules (pure)
-generation   a product's folder, loaded whole: parsed, pinned, opened, verified
+graph        what an ONNX file says of itself, read without running it
+inputs       rows of columns -> what each input is fed (pure)
+outputs      what an output gave -> a score a row (pure)
+session      an ONNX file as a classifier: rows (n, columns) -> n scores
+trial        a file is opened and scored in a child process first, with limits
+features     what a caller sent -> a row, by the declared rules (pure)
+sample       rows to try a model on (pure)
+generation   a product's folder, loaded whole: parsed, pinned, tried, opened, verified
 """
 
-from gateway.model.features import FeatureSchema, FieldViolation
+from gateway.model.features import LOOKS_LIKE_A_PAN, FeatureSchema, FieldViolation
 from gateway.model.generation import Generation, load_generation, read_product
 from gateway.model.session import Classifier
 
 __all__ = [
+    "LOOKS_LIKE_A_PAN",
     "Classifier",
     "FeatureSchema",
     "FieldViolation",

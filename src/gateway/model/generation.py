@@ -9,16 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gateway import product as product_yaml
-from gateway.decide import Calibration, Policy, compile_policy, from_mapping
+from gateway.decide import Calibration, Policy, Scaled, compile_policy, from_mapping
 from gateway.errors import ModelError, ProductError, UsageError, Violation
 from gateway.model.features import FeatureSchema, feature_schema
-from gateway.model.session import Classifier, digest_of, open_classifier
+from gateway.model.inputs import Column
+from gateway.model.outputs import is_label
+from gateway.model.sample import sample_rows
+from gateway.model.session import Classifier, classifier_on, digest_of, open_session
+from gateway.model.trial import Trial, try_model
 from gateway.product import Champion, Product
 
-MODEL_BYTES_MAX = 512 * 1024 * 1024
 SCORE_TOLERANCE = 1e-5
+"""Of a score, or of its share where it is more than 1."""
+
+_FILE_BYTES_MAX = 64 * 2**20
+"""Of a calibration or of golden vectors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +41,8 @@ class Golden:
 class Generation:
     """A product as it is served: its promises, its features, its model, its decisions.
 
-    `digest` is the sha256 of product.yaml, the model and the calibration together.
+    `digest` is the sha256 of product.yaml, the model and the calibration together. `trial` is
+    what the child process saw that opened the model first.
     """
 
     product: Product
@@ -42,6 +51,7 @@ class Generation:
     policy: Policy
     digest: str
     golden: Golden | None
+    trial: Trial
 
     @property
     def name(self) -> str:
@@ -81,7 +91,10 @@ def _read_yaml(folder: Path) -> tuple[Path, str]:
 
 
 def load_generation(folder: Path) -> Generation:
-    """Load a product's folder: parse, verify the pinned model, open it, try its golden vectors.
+    """Load a product's folder: parse, verify the pinned model, try it in a child process, open it.
+
+    Its golden vectors must give what they gave, and its scores must be what the calibration
+    takes.
 
     The champion is not warmed up yet: `champion.warm_up()` before it serves.
 
@@ -94,7 +107,8 @@ def load_generation(folder: Path) -> Generation:
     base = yaml_path.parent
     arm = product.models.champion
     path = base / arm.path
-    model = _read(path, what="models.champion.path")
+    limits = product.models.limits
+    model = _read(path, limits.file_mib << 20, what="models.champion.path")
     digest = digest_of(model)
     if digest != arm.sha256:
         raise ModelError(
@@ -102,27 +116,36 @@ def load_generation(folder: Path) -> Generation:
             subject=str(path),
             hint="If the file is the one you mean, put its sha256 into models.champion.sha256.",
         )
-    schema = feature_schema(product.features)
-    champion = open_classifier(
-        model,
-        name=arm.name,
-        version=arm.version,
+    calibration, calibration_bytes = _calibration(arm, base)
+    vectors = None if arm.golden is None else _golden(base / arm.golden, len(product.columns))
+    columns = _columns(product)
+    rows = sample_rows(product.columns, () if vectors is None else vectors.features)
+    trial = try_model(
+        model, subject=str(path), limits=limits, output=arm.output, columns=columns, rows=rows
+    )
+    champion = classifier_on(
+        open_session(model, str(path)),
         subject=str(path),
         output=arm.output,
-        features=len(product.features),
+        columns=columns,
+        example=rows[0],
+        name=arm.name,
+        version=arm.version,
+        digest=digest,
     )
-    calibration, calibration_bytes = _calibration(arm, base)
-    golden = None
-    if arm.golden is not None:
-        golden = _try_golden(champion, base / arm.golden)
+    schema = feature_schema(product.features, champion.feeds)
+    policy = compile_policy(product, calibration)
+    golden = None if vectors is None else _try_golden(champion, vectors)
+    _expect_probabilities(trial, arm, policy, str(path))
     together = hashlib.sha256(text.encode() + digest.encode() + calibration_bytes).hexdigest()
     return Generation(
         product=product,
         schema=schema,
         champion=champion,
-        policy=compile_policy(product, calibration),
+        policy=policy,
         digest=together,
         golden=golden,
+        trial=trial,
     )
 
 
@@ -132,7 +155,8 @@ def _calibration(champion: Champion, base: Path) -> tuple[Calibration, bytes]:
     subject, content = "models.champion.calibration", b""
     if parameters is None:
         path = base / str(declared.path)
-        subject, content = str(path), _read(path, what="models.champion.calibration.path")
+        subject = str(path)
+        content = _read(path, _FILE_BYTES_MAX, what="models.champion.calibration.path")
         parameters = _json(content, path)
         if parameters.get("kind", declared.kind) != declared.kind:
             raise ModelError(
@@ -140,47 +164,105 @@ def _calibration(champion: Champion, base: Path) -> tuple[Calibration, bytes]:
                 subject=subject,
             )
     try:
-        return from_mapping(declared.kind, parameters), content
+        calibration = from_mapping(declared.kind, parameters)
     except ValueError as error:
         raise ModelError(str(error), subject=subject) from None
+    if champion.scale is not None:
+        calibration = Scaled(calibration, *champion.scale)
+    return calibration, content
 
 
-def _try_golden(champion: Classifier, path: Path) -> Golden:
-    """Score the golden vectors. Raises ModelError where a score is off by more than 1e-5."""
-    vectors = _json(_read(path, what="models.champion.golden"), path)
+@dataclass(frozen=True, slots=True)
+class _Vectors:
+    """Golden vectors: rows of columns, and what a bare `session.run` gave for them."""
+
+    path: Path
+    features: NDArray[np.float64]
+    scores: NDArray[np.float64]
+
+
+def _golden(path: Path, columns: int) -> _Vectors:
+    vectors = _json(_read(path, _FILE_BYTES_MAX, what="models.champion.golden"), path)
     try:
-        features = np.array(vectors["features"], dtype=np.float32)
+        features = np.array(vectors["features"], dtype=np.float64)  # null is NaN
         expected = np.array(vectors["scores"], dtype=np.float64)
         if expected.ndim != 1 or not len(expected):
             raise ValueError(f"scores have shape {list(expected.shape)}")
-        if features.shape != (len(expected), champion.features):
+        if features.shape != (len(expected), columns):
             raise ValueError(f"features have shape {list(features.shape)}")
     except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise ModelError(
-            f"golden vectors need features [n, {champion.features}] and n scores ({error})",
+            f"golden vectors need features [n, {columns}] and n scores ({error})",
             subject=str(path),
         ) from None
+    return _Vectors(path, features, expected)
+
+
+def _try_golden(champion: Classifier, vectors: _Vectors) -> Golden:
+    """Score the golden vectors. Raises ModelError where a score is off."""
+    expected = vectors.scores
     try:
-        off = np.abs(np.array(champion.score(features)) - expected)
+        off = np.abs(np.array(champion.score(vectors.features.astype(champion.dtype))) - expected)
     except Exception as error:  # ONNX Runtime raises its own, unrelated classes
         raise ModelError(
-            f"the model fails on them: {type(error).__name__}", subject=str(path)
+            f"the model fails on them: {type(error).__name__}", subject=str(vectors.path)
         ) from None
+    off /= np.maximum(1.0, np.abs(expected))
     worst = float(off.max())
     if not worst <= SCORE_TOLERANCE:
         row = int(np.argmax(np.nan_to_num(off, nan=np.inf)))
         raise ModelError(
             f"golden vector {row}: the score is off by {worst:.3g}, allowed is {SCORE_TOLERANCE:g}",
-            subject=str(path),
+            subject=str(vectors.path),
             hint="The model or its output is not the one that the vectors were made from.",
         )
     return Golden(rows=len(expected), worst=worst)
 
 
-def _read(path: Path, *, what: str) -> bytes:
+def _columns(product: Product) -> tuple[Column, ...]:
+    return tuple(f.values if f.type == "category" else None for f in product.columns)
+
+
+def _expect_probabilities(trial: Trial, arm: Champion, policy: Policy, subject: str) -> None:
+    """Refuse a model whose scores the calibration map cannot read as probabilities."""
+    port = next(port for port in trial.outputs if port.name == arm.output.name)
+    if is_label(port) and arm.calibration.kind == "identity":
+        raise ModelError(
+            f"output {port.name!r} is a label, which is no probability",
+            subject=subject,
+            hint="Name an output of probabilities, or say how likely fraud is under each label: "
+            "models.champion.calibration: {kind: isotonic, x: [0, 1], y: [SHARE, SHARE]}.",
+        )
+    scores = [score for score in trial.scores if score == score]
+    if not scores:
+        raise ModelError(
+            f"output {port.name!r} is no number for any of {len(trial.scores)} sample rows",
+            subject=subject,
+            hint="Check the order and the ranges of features, and which of them may be missing.",
+        )
+    if not policy.takes([policy.snapped(score) for score in scores]):
+        low, high = min(scores), max(scores)
+        raise ModelError(
+            f"output {port.name!r} is no probability: it gave {low:.4g} to {high:.4g} for "
+            f"{len(scores)} sample rows, outside {policy.score_low:g}..{policy.score_high:g}",
+            subject=subject,
+            hint="Say what turns it into one: models.champion.scale: [0, 100] for such a range, "
+            "or models.champion.calibration: {kind: logistic, a: SLOPE, b: INTERCEPT} for any "
+            "score; `gateway init --data` fits it. Where features cannot go so far, declare "
+            "their min and max.",
+        )
+
+
+def _read(path: Path, bytes_max: int, *, what: str) -> bytes:
     try:
-        if path.stat().st_size > MODEL_BYTES_MAX:
-            raise ModelError(f"is larger than {MODEL_BYTES_MAX // 2**20} MiB", subject=str(path))
+        if not path.is_file() and path.exists():
+            raise ModelError("is no regular file", subject=str(path))
+        if path.stat().st_size > bytes_max:
+            raise ModelError(
+                f"is larger than {bytes_max // 2**20} MiB",
+                subject=str(path),
+                hint="models.limits.file_mib is what a model's file may have.",
+            )
         return path.read_bytes()
     except FileNotFoundError:
         raise ModelError(

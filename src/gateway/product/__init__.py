@@ -27,10 +27,17 @@ from gateway.product.costs import (
     Review,
     StepUp,
 )
-from gateway.product.features import Feature, schema_fingerprint
+from gateway.product.features import UNSEEN, UNSEEN_TEXT, Feature, columns_of, schema_fingerprint
 from gateway.product.frozen import FrozenMapping
 from gateway.product.lint import lint
-from gateway.product.models import BaseRate, CalibrationSource, Challenger, Champion, Models
+from gateway.product.models import (
+    BaseRate,
+    CalibrationSource,
+    Challenger,
+    Champion,
+    Limits,
+    Models,
+)
 from gateway.product.money import EXPONENTS, minor_per_major, minor_units
 from gateway.product.parse import parse
 from gateway.product.product import (
@@ -50,6 +57,8 @@ from gateway.product.unenforced import Unenforced, unenforced
 
 __all__ = [
     "EXPONENTS",
+    "UNSEEN",
+    "UNSEEN_TEXT",
     "Action",
     "BaseRate",
     "CalendarEvent",
@@ -69,6 +78,7 @@ __all__ = [
     "Hypothesis",
     "Labels",
     "Latency",
+    "Limits",
     "Models",
     "Output",
     "Override",
@@ -82,6 +92,7 @@ __all__ = [
     "StandIns",
     "StepUp",
     "Unenforced",
+    "columns_of",
     "lint",
     "minor_per_major",
     "minor_units",

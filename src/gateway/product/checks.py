@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.product.action import Action
 from gateway.product.costs import Costs
-from gateway.product.features import Feature
+from gateway.product.features import COLUMNS_MAX, Feature, columns_of
 from gateway.product.product import CalendarEvent, Latency, Override
 from gateway.product.promises import Fairness, Hypothesis, Promise
 from gateway.product.section import Key, Problem
@@ -148,8 +148,18 @@ def segments_exist(watch: tuple[str, ...], features: tuple[Feature, ...]) -> Ite
 
 
 def features_are_unique(features: tuple[Feature, ...]) -> Iterator[Problem]:
-    """Names of features are unique."""
+    """Names of features are unique, also of those that repeat, and there are not too many."""
+    count = sum(feature.repeat or 1 for feature in features)
+    if count > COLUMNS_MAX:
+        yield Problem(("features",), f"are {count}, must be {COLUMNS_MAX} or fewer.")
+        return
     yield from _unique("features", [feature.name for feature in features], ("name",))
+    repeated = {column.name for column in columns_of(f for f in features if f.repeat)}
+    for i, feature in enumerate(features):
+        if feature.repeat is None and feature.name in repeated:
+            yield Problem(
+                ("features", i, "name"), f"is {feature.name!r}, as one of a repeated feature."
+            )
 
 
 def promises_are_unique(promises: tuple[Promise, ...]) -> Iterator[Problem]:

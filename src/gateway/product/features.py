@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gateway.product.rule import Default, Name, Number, Value, text
+from gateway.product.rule import Default, Name, Number, Value, text, whole
 from gateway.product.section import Problem, Section
 from gateway.product.suggest import shown, suggest
 
 Label = Annotated[str, text("text of 1 to 100 characters", r"(?s).+")]
+
+COLUMNS_MAX = 10_000
+"""Columns of a model: as many float32 as fit a message, with room for the rest of it."""
+
+UNSEEN = "unseen"
+"""`unknown: unseen` feeds the model UNSEEN_TEXT, which it cannot have been trained on."""
+
+UNSEEN_TEXT = "\ufffd"
+
+_WORDS = ("refuse", "nan", UNSEEN)
 
 
 class Feature(Section):
@@ -35,13 +45,17 @@ class Feature(Section):
     )
     unknown: Label = Field(
         "refuse",
-        description="category: where the request has another value: refuse, or the value to take.",
+        description="category: where the request has another value: refuse, the value to take, "
+        "or unseen: a model that reads texts is fed one that it does not know.",
     )
     out_of_range: Literal["refuse", "clip"] = Field(
         "refuse", description="float, int: where the value is below min or above max."
     )
     reference: Value | None = Field(
         None, description="The usual value, which contributions are told against."
+    )
+    repeat: Annotated[int, whole(2, COLUMNS_MAX)] | None = Field(
+        None, description="So many features of this kind in a row: NAME.0, NAME.1, ..."
     )
 
     def problems(self) -> Iterator[Problem]:
@@ -60,16 +74,16 @@ class Feature(Section):
         for i, value in enumerate(self.values):
             if value in self.values[:i]:
                 yield Problem(("values", i), f"is {shown(value)} a second time.")
-            if value in ("refuse", "nan"):
+            if value in _WORDS or value == UNSEEN_TEXT:
                 yield Problem(
                     ("values", i),
                     f"is {shown(value)}, which means something else in missing and unknown.",
                     "Use another word.",
                 )
-        if self.unknown != "refuse" and self.unknown not in self.values:
+        if self.unknown not in ("refuse", UNSEEN, *self.values):
             yield Problem(
                 ("unknown",),
-                f"is {shown(self.unknown)}, must be refuse or one of values.",
+                f"is {shown(self.unknown)}, must be refuse, unseen or one of values.",
                 suggest(self.unknown, self.values),
             )
 
@@ -110,12 +124,26 @@ class Feature(Section):
         return (self.min is None or self.min <= value) and (self.max is None or value <= self.max)
 
 
+def columns_of(features: Iterable[Feature]) -> tuple[Feature, ...]:
+    """Return a feature for each column of the model, in order: what repeats stands repeated."""
+    columns: list[Feature] = []
+    for feature in features:
+        if feature.repeat is None:
+            columns.append(feature)
+        else:
+            columns += (
+                feature.model_copy(update={"name": f"{feature.name}.{i}", "repeat": None})
+                for i in range(feature.repeat)
+            )
+    return tuple(columns)
+
+
 def schema_fingerprint(features: Sequence[Feature]) -> str:
-    """Return 16 hex digits of sha256 over name, type and values of each feature, in order.
+    """Return 16 hex digits of sha256 over name, type and values of each column, in order.
 
     Two products with one fingerprint read the same dense features. Ranges and defaults are
     left out: they change what is refused, not what a number means.
     """
-    schema = [[feature.name, feature.type, list(feature.values)] for feature in features]
+    schema = [[column.name, column.type, list(column.values)] for column in columns_of(features)]
     canonical = json.dumps(schema, ensure_ascii=True, separators=(",", ":"))
     return sha256(canonical.encode()).hexdigest()[:16]

@@ -9,10 +9,27 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from gateway.product.rule import FilePath, Name, Number, OutputName, Sha256, Share, Text, number
+from gateway.product.rule import (
+    FilePath,
+    Name,
+    Number,
+    OutputName,
+    Scale,
+    Sha256,
+    Share,
+    Text,
+    number,
+    whole,
+)
 from gateway.product.section import Problem, Section
 
-_PARAMETERS = {"identity": (), "platt": ("a", "b"), "isotonic": ("x", "y"), "beta": ("a", "b", "c")}
+_PARAMETERS = {
+    "identity": (),
+    "platt": ("a", "b"),
+    "isotonic": ("x", "y"),
+    "beta": ("a", "b", "c"),
+    "logistic": ("a", "b"),
+}
 _SUM_SLACK = 1e-9
 
 BaseRateShare = Annotated[float, number(1e-9, 1 - 1e-9)]
@@ -29,14 +46,17 @@ def _file(challenger: dict[str, Any]) -> str:
 class CalibrationSource(Section):
     """Where the map from score to probability is: inline parameters, or a JSON file."""
 
-    kind: Literal["identity", "platt", "isotonic", "beta"] = Field(
-        description="The form of the map: identity, Platt scaling, isotonic or beta calibration."
+    kind: Literal["identity", "platt", "isotonic", "beta", "logistic"] = Field(
+        description="The form of the map. platt and beta take the log-odds of a score in 0..1; "
+        "logistic is sigmoid(a·score + b) of any score; isotonic goes by points."
     )
     path: FilePath | None = Field(
         None, description="JSON file with the parameters, instead of writing them here."
     )
-    a: Number | None = Field(None, description="platt: slope of the log-odds. beta: a of a·ln s.")
-    b: Number | None = Field(None, description="platt: intercept. beta: b of b·ln(1−s).")
+    a: Number | None = Field(
+        None, description="platt, logistic: slope of the log-odds. beta: a of a·ln s."
+    )
+    b: Number | None = Field(None, description="platt, logistic: intercept. beta: b of b·ln(1−s).")
     c: Number | None = Field(None, description="beta: intercept.")
     x: tuple[Number, ...] | None = Field(
         None, description="isotonic: scores, rising strictly, at least two."
@@ -74,6 +94,10 @@ class CalibrationSource(Section):
     def _shape_problems(self) -> Iterator[Problem]:
         if self.kind == "platt" and self.a is not None and self.a <= 0:
             yield Problem(("a",), f"is {self.a:g}, must be more than 0.", "Else the map falls.")
+        if self.kind == "logistic" and self.a == 0:
+            yield Problem(
+                ("a",), "is 0: every score would mean the same.", "Below 0 where low is fraud."
+            )
         if self.kind == "beta":
             for name in ("a", "b"):
                 slope = getattr(self, name)
@@ -105,6 +129,24 @@ class BaseRate(Section):
     )
 
 
+_SCALE = (
+    "The output's values that mean surely genuine and surely fraud, where these are not 0 and 1: "
+    "[0, 100], or [1, 0] for P(genuine)."
+)
+
+
+class Limits(Section):
+    """What a model's file may take of a child process that opens it before it serves."""
+
+    load_s: Annotated[float, number(0.1, 3600)] = Field(
+        30.0, description="Seconds to read it, open it and score a few rows."
+    )
+    memory_mib: Annotated[int, whole(16, 1 << 20)] = Field(
+        2048, description="MiB of memory while it is opened and scored."
+    )
+    file_mib: Annotated[int, whole(1, 1 << 11)] = Field(512, description="MiB of its file.")
+
+
 class Champion(Section):
     """The deciding model."""
 
@@ -120,6 +162,7 @@ class Champion(Section):
     output: OutputName = Field(
         description="The output that holds the score, with its column where it has several."
     )
+    scale: Scale | None = Field(None, description=_SCALE)
     calibration: CalibrationSource = Field(
         CalibrationSource(kind="identity"), description="Map from score to probability."
     )
@@ -146,6 +189,7 @@ class Challenger(Section):
     output: OutputName | None = Field(
         None, description="The output that holds the score; where left out, as the champion's."
     )
+    scale: Scale | None = Field(None, description=_SCALE)
     calibration: CalibrationSource = Field(
         CalibrationSource(kind="identity"), description="Map from score to probability."
     )
@@ -176,6 +220,7 @@ class Models(Section):
     challengers: tuple[Challenger, ...] = Field(
         (), description="Models that run beside the champion, to be compared with it."
     )
+    limits: Limits = Field(Limits(), description="What a file may take while it is opened.")
 
     def problems(self) -> Iterator[Problem]:
         """Names are unique; canaries leave the champion some traffic."""

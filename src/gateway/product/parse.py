@@ -10,7 +10,7 @@ from gateway.product.keys import dotted
 from gateway.product.product import Product
 from gateway.product.schema import validate
 from gateway.product.section import Problem
-from gateway.product.source import Source, read
+from gateway.product.source import Source, questions, read
 
 
 def parse(text: str, path: str) -> Product:
@@ -21,7 +21,7 @@ def parse(text: str, path: str) -> Product:
             more than the limits of `source` allow, gives one.
     """
     reading = read(text)
-    source = Source(path, reading.lines)
+    source = Source(path, reading.lines, questions(text))
     found = [_violation(path, line, problem) for line, problem in reading.problems]
     if reading.lines:
         sections, problems = validate(reading.content)

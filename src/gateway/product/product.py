@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PrivateAttr
 
 from gateway.product.costs import Costs
-from gateway.product.features import Feature
+from gateway.product.features import Feature, columns_of
 from gateway.product.models import Models
 from gateway.product.promises import Fairness, Goal, Hypothesis, Labels, Promise
 from gateway.product.rule import (
@@ -16,6 +16,7 @@ from gateway.product.rule import (
     Amount,
     Date,
     Name,
+    Pattern,
     Probability,
     Share,
     Text,
@@ -122,6 +123,16 @@ class Records(Section):
             )
 
 
+class TransactionId(Section):
+    """What a transaction id looks like. It is no card number, though one in ten passes Luhn."""
+
+    pattern: Pattern | None = Field(
+        None,
+        description="It must match all of this, such as 'txn-[0-9]{16}'. Where left out, anything "
+        "of 1 to 128 characters is taken: a card number sent here would be recorded.",
+    )
+
+
 class Product(Section):
     """One product.yaml. Money is in major units of `costs.currency`."""
 
@@ -141,6 +152,14 @@ class Product(Section):
         "(and say so in the answer), or stand in.",
     )
     records: Records = Field(Records(), description="What of the features is recorded.")
+    pan_guard: Literal["refuse", "mask"] = Field(
+        "refuse",
+        description="Where subject, channel or a feature holds a payment card number: refuse the "
+        "call, or go on with all but its first six and last four digits masked.",
+    )
+    transaction_id: TransactionId = Field(
+        TransactionId(), description="What a transaction_id looks like."
+    )
     models: Models = Field(description="Which ONNX files score.")
     features: tuple[Feature, ...] = Field(
         min_length=1, description="The model's inputs, in their order."
@@ -167,6 +186,11 @@ class Product(Section):
     hypotheses: tuple[Hypothesis, ...] = Field((), description="Claims to be tested.")
 
     _source: Source = PrivateAttr(default=NOWHERE)
+
+    @property
+    def columns(self) -> tuple[Feature, ...]:
+        """A feature for each column of the model: what repeats stands repeated."""
+        return columns_of(self.features)
 
     @property
     def source(self) -> Source:

@@ -50,10 +50,14 @@ class Rule:
 
 
 class Output(NamedTuple):
-    """Where a model's score stands: an output's name, and its column if it has several."""
+    """Where a model's score stands: an output's name, and its column, class or key.
+
+    In a matrix `column` is the column's index. In labels it is the class that counts as 1, in
+    the maps of a ZipMap the key. None: the output is one number a row.
+    """
 
     name: str
-    column: int | None = None
+    column: int | str | None = None
 
 
 class Percentage(float):
@@ -208,12 +212,14 @@ def _read_path(value: object) -> str:
 def _read_output(value: object) -> Output:
     if isinstance(value, Output):
         return value
-    shape = r"([^\[\]\s]{1,100})(?:\[(\d{1,6})\])?"
+    shape = r"([^\[\]]{0,199}[^\[\]\s])(?:\[([^\[\]]{1,100})\])?"
     found = re.fullmatch(shape, value) if isinstance(value, str) else None
     if not found:
         raise RefusedError('Such as "probabilities[1]".')
     name, column = found.groups()
-    return Output(name, None if column is None else int(column))
+    if column is None:
+        return Output(name)
+    return Output(name, int(column) if re.fullmatch(r"-?\d{1,9}", column) else column)
 
 
 def _read_limit(value: object) -> tuple[float, float]:
@@ -224,6 +230,35 @@ def _read_limit(value: object) -> tuple[float, float]:
     if not 0 < low < 1 < high < math.inf:
         raise RefusedError(f"Did you mean [{high:g}, {low:g}]?" if 0 < high < 1 < low else "")
     return low, high
+
+
+def _read_scale(value: object) -> tuple[float, float]:
+    pair = value if isinstance(value, list | tuple) else ()
+    if len(pair) != 2 or any(isinstance(x, bool) or not isinstance(x, int | float) for x in pair):
+        raise RefusedError("Such as [0, 100], or [1, 0] where the output is P(genuine).")
+    genuine, fraud = float(pair[0]), float(pair[1])
+    if not math.isfinite(genuine) or not math.isfinite(fraud) or genuine == fraud:
+        raise RefusedError("")
+    return genuine, fraud
+
+
+_UNBOUNDED = 2
+"""Each `*`, `+` or `{n,}` of a pattern multiplies its worst time by the text's length."""
+
+
+def _read_pattern(value: object) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= 200:
+        raise RefusedError("")
+    if re.search(r"\)[*+?{]|\\[1-9]|\(\?(?!:)", value):
+        raise RefusedError("No repeated groups, back references or look-arounds.")
+    bare = re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", "x", value)
+    if len(re.findall(r"[*+]|\{\d*,\}", bare)) > _UNBOUNDED:
+        raise RefusedError(f"At most {_UNBOUNDED} unbounded repetitions: write {{1,32}}.")
+    try:
+        re.compile(value)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise RefusedError(f"{str(error).capitalize()}.") from None
+    return value
 
 
 def _read_default(value: object) -> str | float:
@@ -273,6 +308,13 @@ OutputName = Annotated[Output, Rule("output", 'an output such as "probabilities[
 Limit = Annotated[
     tuple[float, float],
     Rule("two numbers", "two numbers [low, high] with 0 < low < 1 < high", _read_limit),
+]
+Scale = Annotated[
+    tuple[float, float],
+    Rule("two numbers", "two different numbers [genuine, fraud]", _read_scale),
+]
+Pattern = Annotated[
+    str, Rule("pattern", "a regular expression of up to 200 characters", _read_pattern)
 ]
 Value = Annotated[str | float, Rule("value", "a value of the feature's type", _read_default)]
 Default = Annotated[

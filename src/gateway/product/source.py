@@ -38,10 +38,15 @@ NODES_MAX = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a product was written: the file, and the line (from 1) of every key in it."""
+    """Where a product was written: the file, and the line (from 1) of every key in it.
+
+    `questions`: line and text of each comment that begins with ASK, as `gateway init` writes
+    what it could not know.
+    """
 
     path: str = field(default="", compare=False)
     lines: Mapping[Key, int] = field(default_factory=dict, compare=False)
+    questions: tuple[tuple[int, str], ...] = field(default=(), compare=False)
 
     def line(self, key: Key) -> int:
         """Return the line of `key`, or of the nearest key above it that the file has."""
@@ -64,6 +69,15 @@ class Reading:
     content: object
     lines: Mapping[Key, int]
     problems: tuple[tuple[int, Problem], ...]
+
+
+def questions(text: str) -> tuple[tuple[int, str], ...]:
+    """Return line (from 1) and text of each comment that begins with ASK."""
+    found = enumerate(map(_QUESTION.search, text.split("\n")), 1)
+    return tuple((line, match[1].strip()) for line, match in found if match)
+
+
+_QUESTION = re.compile(r"(?:^|\s)#\s*ASK\b:?\s*(.+)")
 
 
 def read(text: str) -> Reading:

@@ -19,7 +19,8 @@ from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
 
 from gateway.journal import UNKNOWN_PRODUCT
-from gateway.model import FieldViolation, Generation
+from gateway.model import LOOKS_LIKE_A_PAN, FieldViolation, Generation
+from gateway.pan import holds_pan, masked
 from gateway.serve.front import MESSAGE_BYTES_MAX, Event, Metadata
 from gateway.serve.response import ResponseEncoder
 from gateway.v1.decision_pb2 import DecideRequest, FeatureValue
@@ -54,11 +55,14 @@ class Serving:
     currency: str
     number: int
     keeps_features: bool
+    masks_pans: bool
+    transaction_id: re.Pattern[str] | None
 
     @staticmethod
     def of(generation: Generation, index: int) -> Serving:
         """Compile what the hot path needs of a generation."""
         product = generation.product
+        pattern = product.transaction_id.pattern
         return Serving(
             generation=generation,
             index=index,
@@ -67,11 +71,17 @@ class Serving:
             currency=product.costs.currency,
             number=product.generation,
             keeps_features=product.records.features == "full",
+            masks_pans=product.pan_guard == "mask",
+            transaction_id=None if pattern is None else re.compile(pattern),
         )
 
 
 class Payment(NamedTuple):
-    """An admitted call. `row` is its features as float32 bytes; times are monotonic."""
+    """An admitted call. `row` is its features as the model's bytes; times are monotonic.
+
+    `payload` is the request laid out anew: what the caller's bytes held besides the fields of
+    a DecideRequest, and fields that stood there twice, are not in it.
+    """
 
     call_id: Any
     serving: Serving
@@ -125,6 +135,7 @@ def admit(
     schema = serving.generation.schema
     transaction_id, amount_minor = request.transaction_id, request.amount
     category, dense, when = request.category, request.dense, request.event_time
+    subject, channel = request.subject, request.channel
     seconds, nanos = when.seconds, when.nanos
     event_s = seconds + nanos * 1e-9
     violations: list[FieldViolation] = []
@@ -138,22 +149,33 @@ def admit(
         violations.append(FieldViolation("category", "must be a four-digit MCC, or empty"))
     if (
         not 0 < len(transaction_id) <= TRANSACTION_ID_MAX
-        or len(request.channel) > CHANNEL_MAX
-        or len(request.subject) > SUBJECT_MAX
+        or len(channel) > CHANNEL_MAX
+        or len(subject) > SUBJECT_MAX
     ):
         violations += _lengths(request)
+    elif serving.transaction_id and not serving.transaction_id.fullmatch(transaction_id):
+        pattern = "must match the product's transaction_id.pattern"
+        violations.append(FieldViolation("transaction_id", pattern))
+    if holds_pan(subject) or holds_pan(channel):
+        violations += _guarded(request, serving)
 
     defaulted = False
     if dense:
-        row = dense
-        if request.schema_fingerprint != schema.fingerprint or len(dense) != schema.row_bytes:
+        row = b""
+        if request.schema_fingerprint != schema.fingerprint or len(dense) != schema.dense_bytes:
             violations += _dense(request, serving)
-        elif violations:
-            violations += _row_violations(serving, row)
+        else:
+            row = schema.from_dense(dense)
+            if violations:
+                violations += _row_violations(serving, row)
         if request.features:
             violations.append(FieldViolation("features", "and dense are both given: send one"))
     else:
-        row, wrong, defaulted = schema.encode(_named(request))
+        row, wrong, defaulted, pans = schema.encode(_named(request))
+        if request.schema_fingerprint not in ("", schema.fingerprint):
+            wrong.append(_fingerprint(serving))
+        if pans:
+            wrong += _guarded_features(request, pans, serving)
         if wrong or violations:
             fields = {violation.field for violation in wrong}
             violations += wrong
@@ -161,6 +183,7 @@ def admit(
     if violations:
         return refused_for(call_id, violations, serving, traceparent)
 
+    request.DiscardUnknownFields()
     deadline_ns: float = arrived_ns + serving.budget_ns
     if seconds_left is not None:
         # A deadline that is over already is dated to the beginning of time.
@@ -169,7 +192,7 @@ def admit(
     return Payment(
         call_id,
         serving,
-        payload,
+        request.SerializeToString(),
         traceparent,
         deadline_ns,
         transaction_id,
@@ -291,23 +314,45 @@ def _dense(request: DecideRequest, serving: Serving) -> list[FieldViolation]:
     schema = serving.generation.schema
     violations: list[FieldViolation] = []
     if request.schema_fingerprint != schema.fingerprint:
-        stated = "is missing" if not request.schema_fingerprint else "is of another schema"
-        violations.append(
-            FieldViolation(
-                "schema_fingerprint",
-                f"{stated}; generation {serving.generation.product.generation} "
-                f"has {schema.fingerprint}",
-            )
-        )
-    if len(request.dense) != schema.row_bytes:
+        violations.append(_fingerprint(serving, missing=not request.schema_fingerprint))
+    if len(request.dense) != schema.dense_bytes:
         violations.append(
             FieldViolation(
                 "dense",
-                f"has {len(request.dense)} bytes, must be {schema.row_bytes}: "
+                f"has {len(request.dense)} bytes, must be {schema.dense_bytes}: "
                 f"{len(schema.features)} float32",
             )
         )
     return violations
+
+
+def _fingerprint(serving: Serving, *, missing: bool = False) -> FieldViolation:
+    generation = serving.generation
+    return FieldViolation(
+        "schema_fingerprint",
+        f"{'is missing' if missing else 'is of another schema'}; generation "
+        f"{generation.product.generation} has {generation.schema.fingerprint}",
+    )
+
+
+def _guarded(request: DecideRequest, serving: Serving) -> list[FieldViolation]:
+    """Mask the card numbers in a request's own texts, or say where they are."""
+    found = [name for name in ("subject", "channel") if holds_pan(getattr(request, name))]
+    if not serving.masks_pans:
+        return [FieldViolation(name, LOOKS_LIKE_A_PAN) for name in found]
+    for name in found:
+        setattr(request, name, masked(getattr(request, name)))
+    return []
+
+
+def _guarded_features(
+    request: DecideRequest, names: Sequence[str], serving: Serving
+) -> list[FieldViolation]:
+    if not serving.masks_pans:
+        return [FieldViolation(f"features[{name}]", LOOKS_LIKE_A_PAN) for name in names]
+    for name in names:
+        request.features[name].text = masked(request.features[name].text)
+    return []
 
 
 def _row_violations(serving: Serving, row: bytes) -> tuple[FieldViolation, ...]:

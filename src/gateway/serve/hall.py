@@ -50,9 +50,6 @@ from gateway.v1.decision_pb2 import DecideResponse
 BATCH_MAX = 128
 """Calls that walk together at the most: a bound on how long one turn takes."""
 
-SCORE_SLACK = 1e-5
-"""A score this far outside 0..1 is rounding, not an error of the model."""
-
 _LATEST_NS = FOUND_NOBODY - 1
 _INTERNAL: int = grpc.StatusCode.INTERNAL.value[0]
 
@@ -197,14 +194,15 @@ class Hall:
             scores = _score(generation.champion, matrix)
         infer_ns = self._clock_ns()
         size = len(batch)
-        if not _are_probabilities(scores):
+        policy = generation.policy
+        if not policy.takes(scores):
             stamps = _stamps(arrived_ns, admit_ns, encode_ns, infer_ns, infer_ns)
-            scores = [_snapped(score) for score in scores]
-            sound = [0.0 <= score <= 1.0 for score in scores]
+            scores = [policy.snapped(score) for score in scores]
+            sound = [policy.takes([score]) for score in scores]
             unsound = compress(batch, [not is_sound for is_sound in sound])
             answers += [stood_in(one, StandIn.MODEL_ERROR, stamps, size) for one in unsound]
             batch, scores = list(compress(batch, sound)), list(compress(scores, sound))
-        decisions = generation.policy.decide(scores, batch)
+        decisions = policy.decide(scores, batch)
         stamps = _stamps(arrived_ns, admit_ns, encode_ns, infer_ns, self._clock_ns())
         for payment, decision, score in zip(batch, decisions, scores, strict=True):
             was_defaulted = payment.defaulted or payment.call_id in defaulted
@@ -311,18 +309,6 @@ def _score_one(champion: Classifier, row: bytes) -> list[float]:
     except Exception as error:
         log.warning("the model failed on a row: %s", type(error).__name__)
         return [nan]
-
-
-def _are_probabilities(scores: list[float]) -> bool:
-    # min and max may step over a NaN; a sum never does.
-    return min(scores) >= 0.0 and max(scores) <= 1.0 and sum(scores) >= 0.0
-
-
-def _snapped(score: float) -> float:
-    """Return the edge for a score just outside 0..1: float32 sums of trees end there."""
-    if -SCORE_SLACK <= score < 0.0:
-        return 0.0
-    return 1.0 if 1.0 < score <= 1.0 + SCORE_SLACK else score
 
 
 def _stamps(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import logging
 import signal
+import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,8 @@ from gateway.serve.hall import Hall
 from gateway.serve.health import Health
 from gateway.serve.native import NativeFront
 from gateway.serve.reflection import SERVICES
+
+LOADED_AT_ONCE = 2
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +77,7 @@ def serve(settings: Settings, *, stop: Stop, announce: Callable[[Ready], None]) 
     )
     generations = load_all(settings.folders)
     for generation in generations:
-        generation.champion.warm_up()
+        generation.champion.warm_up(time.monotonic_ns)
     serve_loaded(settings, address, generations, stop=stop, announce=announce)
 
 
@@ -132,7 +136,9 @@ def load_all(folders: tuple[Path, ...]) -> tuple[Generation, ...]:
     """
     if not folders:
         raise UsageError("no product folder is named", hint="For example: models/card-not-present")
-    generations = tuple(load_generation(folder) for folder in folders)
+    # Each waits for a child process, which opens its model first.
+    with ThreadPoolExecutor(LOADED_AT_ONCE) as threads:
+        generations = tuple(threads.map(load_generation, folders))
     by_name: dict[str, Path] = {}
     for folder, generation in zip(folders, generations, strict=True):
         if generation.name in by_name:
