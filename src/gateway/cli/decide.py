@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_codec
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,6 +46,23 @@ def decide(
         float,
         Parameter(validator=Number(gt=0, lte=TIMEOUT_MS_MAX), help="The caller's own deadline."),
     ] = 1000.0,
+    explain: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            show_default=False,
+            help="Say why, and what would have changed it, from the product's folder.",
+        ),
+    ] = False,
+    product: Annotated[
+        tuple[Path, ...],
+        Parameter(
+            negative="",
+            show_default=False,
+            help="With --explain: the product's folder. Where left out, the one of its name in "
+            "., ./* or ./models/*.",
+        ),
+    ] = (),
     json: Json = False,
 ) -> int:
     """Ask a running gateway for one decision, and say it in words.
@@ -55,16 +73,21 @@ def decide(
     """
     target = _target(to)
     asked = _request(request)
+    if product and not explain:
+        raise UsageError("--product tells nothing by itself", hint="Add --explain.")
+    show = _explainer(asked, product, json=json) if explain else None
     with grpc.insecure_channel(target) as channel:
         try:
             stub = DecisionServiceStub(channel)  # type: ignore[no-untyped-call]
             response = stub.Decide(asked, timeout=timeout_ms / 1000)
         except grpc.RpcError as error:
             raise _failed(error, to, timeout_ms) from None
-    if json:
+    if show is not None:
+        show(response)
+    elif json:
         print(json_codec.dumps(as_json(response), indent=2))
-        return ExitCode.OK
-    in_words(asked, response)
+    else:
+        in_words(asked, response)
     return ExitCode.OK
 
 
@@ -105,6 +128,18 @@ def why(response: DecideResponse) -> str:
         return f"{percent}; no probability would change the action for this payment."
     side = "below" if response.probability < response.threshold else "above"
     return f"{percent}, {side} the threshold of {response.threshold:.3%} for this payment."
+
+
+def _explainer(
+    asked: DecideRequest, folders: Sequence[Path], *, json: bool
+) -> Callable[[DecideResponse], None]:
+    """Load the product's folder, and return what shows an answer with its explanation."""
+    # Loaded when asked for: an answer alone does without ONNX Runtime.
+    from gateway.cli.explain import show
+    from gateway.cli.told import Case, source_of
+
+    source = source_of(asked.product, folders)
+    return lambda response: show(Case(asked, response), source, json=json)
 
 
 def _spoken(name: str) -> str:

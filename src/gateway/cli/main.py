@@ -34,12 +34,19 @@ app = App(
 # Loaded when called: a verb does not pay for the others' imports.
 _VERBS = {
     "demo": "Serve two products, send them simulated payments, show what happened.",
+    "init": "Write a product's folder for any ONNX classifier, from its file and its data.",
     "check": "Check products: violations, pinned models, golden vectors, derived thresholds.",
     "serve": "Serve products over gRPC until SIGTERM or Ctrl-C.",
     "decide": "Ask a running gateway for one decision, and say it in words.",
+    "explain": "Say why a recorded decision was made, and what would have changed it.",
 }
 _EXAMPLES = {
     "demo": ("gateway demo --once", "gateway demo --once --json", "gateway demo --payments 100000"),
+    "init": (
+        "gateway init model.onnx models/cards --data labelled.csv",
+        "gateway init model.onnx models/cards --data labelled.parquet --label is_fraud",
+        "gateway init model.onnx models/cards --features amount,hour,country --data labelled.csv",
+    ),
     "check": (
         "gateway check models/card-not-present models/card-present",
         "gateway check models/card-present --plot costs.svg",
@@ -53,7 +60,12 @@ _EXAMPLES = {
     ),
     "decide": (
         "gateway decide examples/request-card-present.json",
+        "gateway decide examples/request-card-present.json --explain",
         "gateway decide - --json --to 127.0.0.1:50051 < request.json",
+    ),
+    "explain": (
+        "gateway explain 25403fb4f04844ba-00-000000000001 --journal journal",
+        "gateway explain 25403fb4f04844ba-00-000000000001 --product models/card-present --json",
     ),
     "verify": ("gateway journal verify journal", "gateway journal verify journal --json"),
     "cat": ("gateway journal cat journal --last 20", "gateway journal cat journal --json"),

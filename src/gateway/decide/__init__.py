@@ -13,21 +13,31 @@ This room does no I/O, reads no clock and draws no random number; it knows no gR
 ONNX Runtime and no SQL. A decision depends on the request and the generation alone.
 """
 
-from gateway.decide.calibration import Calibration, Scaled, from_mapping
+from gateway.decide.calibration import EDGE, Calibration, Scaled, from_mapping
 from gateway.decide.costs import CostLine, cost_line
 from gateway.decide.draw import draw, draw_key
 from gateway.decide.envelope import Interval, dominated, lower_envelope
-from gateway.decide.explanation import Explanation, explain, log_odds, served_probability
+from gateway.decide.explanation import (
+    Edge,
+    Explanation,
+    OtherAmount,
+    explain,
+    log_odds,
+    served_probability,
+)
 from gateway.decide.policy import CostClass, Decision, Flag, Policy, compile_policy
 
 __all__ = [
+    "EDGE",
     "Calibration",
     "CostClass",
     "CostLine",
     "Decision",
+    "Edge",
     "Explanation",
     "Flag",
     "Interval",
+    "OtherAmount",
     "Policy",
     "Scaled",
     "compile_policy",

@@ -9,18 +9,35 @@ trial        a file is opened and scored in a child process first, with limits
 features     what a caller sent -> a row, by the declared rules (pure)
 sample       rows to try a model on (pure)
 generation   a product's folder, loaded whole: parsed, pinned, tried, opened, verified
+attribution  what each feature did to one probability
 """
 
+from gateway.model.attribution import (
+    Attribution,
+    Effect,
+    FeatureValue,
+    attribute,
+    golden_features,
+    references,
+)
 from gateway.model.features import LOOKS_LIKE_A_PAN, FeatureSchema, FieldViolation
 from gateway.model.generation import Generation, load_generation, read_product
+from gateway.model.inputs import Rows
 from gateway.model.session import Classifier
 
 __all__ = [
     "LOOKS_LIKE_A_PAN",
+    "Attribution",
     "Classifier",
+    "Effect",
     "FeatureSchema",
+    "FeatureValue",
     "FieldViolation",
     "Generation",
+    "Rows",
+    "attribute",
+    "golden_features",
     "load_generation",
     "read_product",
+    "references",
 ]
