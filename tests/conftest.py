@@ -11,10 +11,16 @@ from pathlib import Path
 import catalogue
 import grpc
 import pytest
+from hypothesis import settings
 
 from gateway.journal import Mode
 from gateway.model import Generation, load_generation
 from gateway.serve.worker import Ready, Settings, Stop, serve_loaded
+
+
+# A machine that is busy elsewhere is no counterexample.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @dataclass(frozen=True)

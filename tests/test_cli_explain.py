@@ -465,7 +465,7 @@ def test_a_logistic_models_effects_are_its_weights_times_the_differences() -> No
 
 
 def test_a_reference_is_declared_or_usual_or_none() -> None:
-    """The declared reference, the default where missing, the golden vectors, in this order."""
+    """The declared reference, the golden vectors, the default where missing, in this order."""
     kinds = {"type": "category", "values": ["a", "b", "c"]}
     golden = np.array([[5.0, 7.0, np.nan, 1.0, 2.0, 1.0], [1.0, 6.0, np.nan, 1.0, 2.0, 0.0]] * 2)
     usual = columns(
@@ -476,7 +476,7 @@ def test_a_reference_is_declared_or_usual_or_none() -> None:
         kinds,
         {**kinds, "reference": "c"},
     )
-    assert references(usual, golden) == (2.0, 3.0, None, 1.0, 2.0, 2.0)
+    assert references(usual, golden) == (2.0, 6.0, None, 1.0, 2.0, 2.0)
     assert references(usual, None) == (2.0, 3.0, None, None, None, 2.0)
     (nothing,) = references(columns({"missing": math.nan}), None)
     assert nothing is not None

@@ -122,14 +122,14 @@ def assert_parses_or_is_refused(text: str) -> None:
         assert violation.problem
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(mutants())
 def test_a_mutant_parses_or_every_violation_can_be_found(text: str) -> None:
     assert_parses_or_is_refused(text)
 
 
 @pytest.mark.slow
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(mutants())
 def test_a_thousand_mutants_parse_or_every_violation_can_be_found(text: str) -> None:
     assert_parses_or_is_refused(text)

@@ -115,8 +115,9 @@ def references(
 ) -> tuple[float | None, ...]:
     """Return the usual value of each column, as the model is fed it; None where none is known.
 
-    What is declared: `reference`, else the default of `missing`. Else what is usual in the
-    golden vectors (n, columns): the lower median of numbers, the mode of anything else.
+    What is declared as `reference`; else what is usual in the golden vectors (n, columns), the
+    lower median of numbers, the mode of anything else; else the default of `missing`, which may
+    stand for the worst.
     """
     return tuple(
         _reference(column, () if golden is None else golden[:, i].tolist())
@@ -152,13 +153,12 @@ def value_of(column: Feature, number: Any) -> FeatureValue:
 
 
 def _reference(column: Feature, golden: Sequence[float]) -> float | None:
-    for declared in (column.reference, column.missing):
-        if declared is not None and declared != "refuse":
-            return _fed(column, declared)
+    if column.reference is not None:
+        return _fed(column, column.reference)
     known = [value for value in golden if not isnan(value)]
-    if not known:
-        return None
-    return median_low(known) if column.type in ("float", "int") else mode(known)
+    if known:
+        return median_low(known) if column.type in ("float", "int") else mode(known)
+    return None if column.missing == "refuse" else _fed(column, column.missing)
 
 
 def _fed(column: Feature, declared: str | float) -> float:

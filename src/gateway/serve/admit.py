@@ -153,11 +153,12 @@ def admit(
         or len(subject) > SUBJECT_MAX
     ):
         violations += _lengths(request)
-    elif serving.transaction_id and not serving.transaction_id.fullmatch(transaction_id):
-        pattern = "must match the product's transaction_id.pattern"
-        violations.append(FieldViolation("transaction_id", pattern))
-    if holds_pan(subject) or holds_pan(channel):
-        violations += _guarded(request, serving)
+    else:
+        if serving.transaction_id and not serving.transaction_id.fullmatch(transaction_id):
+            pattern = "must match the product's transaction_id.pattern"
+            violations.append(FieldViolation("transaction_id", pattern))
+        if holds_pan(subject) or holds_pan(channel):
+            violations += _guarded(request, serving)
 
     defaulted = False
     if dense:
