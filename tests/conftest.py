@@ -17,7 +17,6 @@ from gateway.journal import Mode
 from gateway.model import Generation, load_generation
 from gateway.serve.worker import Ready, Settings, Stop, serve_loaded
 
-
 # A machine that is busy elsewhere is no counterexample.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
@@ -67,10 +66,12 @@ def front(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def serve(front: str, generation: Generation, tmp_path: Path) -> Serve:
-    """Return a context manager that serves a generation on `front`."""
+    """Return a context manager that serves a generation on `front`, and `also` others."""
 
     @contextmanager
-    def running(loaded: Generation = generation, **changes: object) -> Iterator[Running]:
+    def running(
+        loaded: Generation = generation, *also: Generation, **changes: object
+    ) -> Iterator[Running]:
         settings = Settings(
             **{
                 "folders": (),
@@ -94,7 +95,9 @@ def serve(front: str, generation: Generation, tmp_path: Path) -> Serve:
 
         def work() -> None:
             try:
-                serve_loaded(settings, settings.listen, (loaded,), stop=stop, announce=announce)
+                serve_loaded(
+                    settings, settings.listen, (loaded, *also), stop=stop, announce=announce
+                )
             except BaseException as error:
                 failed.append(error)
                 is_ready.set()

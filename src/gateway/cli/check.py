@@ -120,6 +120,9 @@ def summarised(generation: Generation) -> dict[str, Any]:
         "exploration_propensity": None if policy.explorer is None else policy.explorer.propensity,
         "overrides": [override.model_dump(mode="json") for override in product.overrides],
         "warnings": [str(warning) for warning in lint(product)],
+        "questions": [
+            {"line": line, "question": question} for line, question in product.source.questions
+        ],
         "not_enforced_yet": [
             {"key": one.key, "line": one.line, "why": one.why} for one in unenforced(product)
         ],
@@ -158,6 +161,10 @@ def _print(generation: Generation) -> None:
     _print_hand_set(generation)
     for warning in lint(product):
         out.print(f"  [yellow]Warning[/yellow]: {escape(str(warning))}", soft_wrap=True)
+    if product.source.questions:
+        out.print("  Still asked: answer each, and remove its comment")
+        for line, question in product.source.questions:
+            out.print(f"    line {line}: {escape(question)}", style="yellow", soft_wrap=True)
     declared = unenforced(product)
     if declared:
         out.print("  Declared, not enforced yet:")

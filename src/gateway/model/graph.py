@@ -85,25 +85,65 @@ def inspected(proto: ModelProto, *, memory_bytes: int, subject: str) -> Facts:
         claimed = _bytes_of(tensor)
         if claimed > memory_bytes:
             raise ModelError(
-                f"tensor {tensor.name[:100]!r} of {list(tensor.dims)} would take "
+                f"initializer {tensor.name[:100]!r} of {list(tensor.dims)} would take "
                 f"{claimed / 2**20:,.0f} MiB of memory, {memory_bytes // 2**20:,} are allowed",
                 subject=subject,
                 hint="models.limits.memory_mib can be raised.",
             )
         if tensor.raw_data and len(tensor.raw_data) != claimed:
             raise ModelError(
-                f"tensor {tensor.name[:100]!r} of {list(tensor.dims)} needs {claimed} bytes, "
+                f"initializer {tensor.name[:100]!r} of {list(tensor.dims)} needs {claimed} bytes, "
                 f"but has {len(tensor.raw_data)}",
                 subject=subject,
                 hint="The file is damaged: export it again.",
             )
         weights += claimed
+    for name in _divisions(proto):
+        raise ModelError(
+            f"node {name[:100]!r} divides whole numbers by what may be 0 or -1",
+            subject=subject,
+            hint="Such a division ends the whole process on some rows: divide floats, or by a "
+            "constant.",
+        )
     opset = max(
         (one.version for one in proto.opset_import if one.domain in ("", "ai.onnx")), default=0
     )
     return Facts(
         opset, proto.ir_version, proto.producer_name[:100], tuple(sorted(operators)), weights
     )
+
+
+_WHOLE = {
+    TensorProto.DataType.Value(f"{sign}INT{bits}") for sign in ("", "U") for bits in (8, 16, 32, 64)
+}
+
+
+def _divisions(proto: ModelProto) -> Iterator[str]:
+    """Yield each Div and Mod of whole numbers whose divisor is not known to be above 0.
+
+    The processor traps on x / 0, and on the least number divided by -1.
+    """
+    if not any(node.op_type in ("Div", "Mod") for node in nodes(proto)):
+        return
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    for node in nodes(proto):
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
+            constants[node.output[0]] = node.attribute[0].t
+    inferred = onnx.shape_inference.infer_shapes(proto).graph
+    types = {
+        value.name: value.type.tensor_type.elem_type
+        for value in (*inferred.value_info, *inferred.input, *inferred.output)
+    }
+    types |= {name: tensor.data_type for name, tensor in constants.items()}
+    for node in nodes(proto):
+        if node.op_type not in ("Div", "Mod") or len(node.input) < 2:
+            continue
+        dividend, divisor = node.input[:2]
+        if _WHOLE.isdisjoint((types.get(dividend), types.get(divisor))):
+            continue
+        known = constants.get(divisor)
+        if known is None or (onnx.numpy_helper.to_array(known) <= 0).any():
+            yield node.name or node.output[0]
 
 
 def nodes(proto: ModelProto) -> Iterator[NodeProto]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -186,6 +187,13 @@ def _bound_row(
     return score_one
 
 
+_NOISE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |/onnxruntime_src/\S+ .*?\) (?=[A-Z])")
+
+
 def first_line(error: Exception) -> str:
-    """Return the first line of what an error says, of at most 300 characters."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    """Return the first line of what an error of ONNX Runtime says, of at most 300 characters.
+
+    Without the places in its source.
+    """
+    said = _NOISE.sub("", str(error).strip())
+    return (said.splitlines() or [type(error).__name__])[0][:300]

@@ -83,6 +83,10 @@ def try_model(
     return _passed[key]
 
 
+def _signal(number: int) -> str:
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+
+
 def _trial(answer: dict[str, Any]) -> Trial:
     ports = {
         side: tuple(Port(name, kind, tuple(shape)) for name, kind, shape in answer[side])
@@ -109,7 +113,7 @@ def _ask(question: bytes, model: bytes, subject: str, limits: Limits) -> dict[st
             said, complained = child.communicate(question + b"\n" + model, limits.load_s)
         except subprocess.TimeoutExpired:
             raise ModelError(
-                f"it was not opened and scored within {limits.load_s:g} s",
+                f"it took more time than the {limits.load_s:g} s that it has to open and score",
                 subject=subject,
                 hint="models.limits.load_s can be raised, if the model is only large.",
             ) from None
@@ -124,7 +128,7 @@ def _ask(question: bytes, model: bytes, subject: str, limits: Limits) -> dict[st
     elif child.returncode == -signal.SIGKILL:
         what = "the child process that opened it was killed: the machine has too little memory"
     else:
-        what = "it crashed the child process that opened it"
+        what = f"it crashed the child process that opened it ({_signal(-child.returncode)})"
     raise ModelError(
         what, subject=subject, hint="Nothing else was harmed. Export the model again, or smaller."
     )

@@ -10,20 +10,12 @@ from gateway.product.costs import Review, StepUp
 from gateway.product.parse import locate
 from gateway.product.product import Product
 from gateway.product.section import Problem
-from gateway.product.source import Source
 
 
 def lint(product: Product) -> tuple[Violation, ...]:
     """Return the warnings for a product, in the order of its lines."""
     problems = (*_owners(product), *_actions(product), *_costs(product), *_models(product))
-    return tuple(sorted((*locate(product.source, problems), *_questions(product.source))))
-
-
-def _questions(source: Source) -> Iterator[Violation]:
-    for line, question in source.questions:
-        yield Violation(
-            source.path, line, "", f"still asks {question}", "Answer it, and remove the comment."
-        )
+    return tuple(sorted(locate(product.source, problems)))
 
 
 def _owners(product: Product) -> Iterator[Problem]:

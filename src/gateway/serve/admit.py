@@ -21,7 +21,7 @@ from google.rpc.status_pb2 import Status
 from gateway.journal import UNKNOWN_PRODUCT
 from gateway.model import LOOKS_LIKE_A_PAN, FieldViolation, Generation
 from gateway.pan import holds_pan, masked
-from gateway.serve.front import MESSAGE_BYTES_MAX, Event, Metadata
+from gateway.serve.front import MESSAGE_BYTES_MAX, METADATA_BYTES_MAX, Event, Metadata
 from gateway.serve.response import ResponseEncoder
 from gateway.v1.decision_pb2 import DecideRequest, FeatureValue
 
@@ -120,7 +120,10 @@ def admit(
     traceparent, seconds_left = b"", None
     if details is not None:
         metadata, _, seconds_left = details
-        traceparent = _traceparent(metadata)
+        traceparent, metadata_bytes = _read(metadata)
+        if metadata_bytes > METADATA_BYTES_MAX:
+            message = f"the metadata are too long: at most {METADATA_BYTES_MAX} bytes are taken"
+            return _refusal(call_id, RESOURCE_EXHAUSTED, message, traceparent)
     if payload is None or len(payload) > MESSAGE_BYTES_MAX:
         message = f"the message is too long: at most {MESSAGE_BYTES_MAX} bytes are taken"
         return _refusal(call_id, RESOURCE_EXHAUSTED, message, traceparent)
@@ -262,12 +265,17 @@ def _unknown_product(
     )
 
 
-def _traceparent(metadata: Metadata) -> bytes:
-    """Return the caller's W3C trace context, or nothing where it is absent or malformed."""
+def _read(metadata: Metadata) -> tuple[bytes, int]:
+    """Return the caller's W3C trace context, and what its metadata take (RFC 9113, 6.5.2).
+
+    Nothing for a context that is absent or malformed.
+    """
+    traceparent, size = b"", 32 * len(metadata)
     for key, value in metadata:
-        if key == "traceparent" and isinstance(value, str):
-            return value.encode() if _TRACEPARENT.fullmatch(value) else b""
-    return b""
+        size += len(key) + len(value)
+        if key == "traceparent" and isinstance(value, str) and _TRACEPARENT.fullmatch(value):
+            traceparent = value.encode()
+    return traceparent, size
 
 
 def _event_time(request: DecideRequest, event_s: float) -> FieldViolation:

@@ -32,7 +32,6 @@ from gateway.errors import ListenError
 from gateway.serve.front import (
     DRAIN_NS_MAX,
     LONG_PAUSE_NS,
-    METADATA_BYTES_MAX,
     METHODS,
     PAUSE_NS,
     QUIET_TICKS,
@@ -46,6 +45,12 @@ from gateway.serve.reflection import enable_reflection
 
 # What it logs of a port that is in use is said once already: in the ListenError.
 logging.getLogger("pygrpc_native").setLevel(logging.ERROR)
+
+TRANSPORT_METADATA_BYTES_MAX = 256 * 1024
+"""Beyond it this front resets the call without a gRPC status; `admit` has the limit that counts."""
+
+REFLECTIONS_MAX = 8
+"""Reflection streams that are answered at once; an idle one takes a thread."""
 
 DRAIN_MAX = 4096
 SPIN_NS = 100_000
@@ -74,7 +79,7 @@ class NativeFront:
                 io_threads=io_threads,
                 call_details=True,
                 max_concurrent_streams=STREAMS_MAX,
-                max_metadata_size=METADATA_BYTES_MAX,
+                max_metadata_size=TRANSPORT_METADATA_BYTES_MAX,
                 reuse_port=reuse_port,
             )
         except (OSError, ValueError) as error:
@@ -99,7 +104,7 @@ class NativeFront:
         with ExitStack() as stack:
             stack.callback(self._front.close)
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-"))
-            workers = stack.enter_context(ThreadPoolExecutor(2, "reflection"))
+            workers = stack.enter_context(ThreadPoolExecutor(REFLECTIONS_MAX, "reflection"))
             fallback = grpc.server(workers)
             enable_reflection(fallback)
             fallback.add_insecure_port(f"unix:{folder}/fallback.sock")
