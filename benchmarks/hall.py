@@ -52,7 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = write_product(Path(scratch) / "benchmark")
         generation = load_generation(folder)
-        generation.champion.warm_up()
+        generation.champion.warm_up(time.monotonic_ns)
         payload = request_bytes(folder)[5:]
         served = {generation.name: Serving.of(generation, 0)}
         metadata = (("user-agent", "h2load nghttp2/1.52.0"),)

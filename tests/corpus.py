@@ -1829,7 +1829,7 @@ def refused_division() -> Foreign:
         node("Div", ["least", "minus"], ["q"]),
         node("Cast", ["q"], ["f"], to=TensorProto.FLOAT),
     ]
-    return _refused(_plus(nodes, weights, added="f"), "SIGFPE", "dies")
+    return _refused(_plus(nodes, weights, added="f"), "divides", "dies")
 
 
 @_kind

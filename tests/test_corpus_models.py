@@ -17,9 +17,6 @@ import pytest
 from corpus import PRODUCTS, REFUSED, N, foreign, run
 from sklearn.metrics import roc_auc_score
 
-ENDLESS_S = 4.0
-"""A session that is not through by then is taken for endless; the others take a second or two."""
-
 BARE = """
 import os, resource, sys
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -110,31 +107,25 @@ def test_float32_is_too_coarse_for_some(name: str, output: str) -> None:
     assert np.abs(rounded[:, -1] - one.score()).max() > 0.1
 
 
-def _bare(model: bytes, folder: Path, what: str, seconds: float) -> tuple[str, int | None]:
-    """Open a model in a child process with limits; None: it was still at it."""
+def _bare(model: bytes, folder: Path, what: str) -> tuple[str, int]:
+    """Open a model in a child process with limits."""
     path = folder / "model.onnx"
     path.write_bytes(model)
     command = [sys.executable, "-c", BARE, str(path), what]
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=seconds)
-    except subprocess.TimeoutExpired as late:
-        return (late.stdout or b"").decode(), None
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
     return done.stdout, done.returncode
 
 
-def _marked(name: str) -> Any:
-    slow = any(word in name for word in ("endless", "laughs", "memory-at-load", "deep"))
-    return pytest.param(name, marks=pytest.mark.slow) if slow else name
+_LONG = ("endless", "laughs", "memory-at-load", "deep")
+"""What only costs time here: test_model_trial.py has such files opened by the gateway."""
 
 
-@pytest.mark.parametrize("name", [_marked(name) for name in REFUSED])
+@pytest.mark.parametrize("name", [n for n in REFUSED if not any(word in n for word in _LONG)])
 def test_a_bare_session_fares_as_told(name: str, tmp_path: Path) -> None:
     one = foreign(name)
     for file, content in one.beside.items():
         (tmp_path / file).write_bytes(content)
-    endless = one.bare.startswith("never")
-    what = "load" if one.bare in ("loads", "never loads") else "run"
-    printed, ended = _bare(one.model, tmp_path, what, ENDLESS_S if endless else 60.0)
+    printed, ended = _bare(one.model, tmp_path, "load" if one.bare == "loads" else "run")
     loaded, code = printed.startswith("loaded"), ended
     match one.bare:
         case "loads":
@@ -144,12 +135,8 @@ def test_a_bare_session_fares_as_told(name: str, tmp_path: Path) -> None:
         case "fails to run":
             assert (loaded, code) == (True, 1)
             assert "ran" not in printed
-        case "never loads":
-            assert (loaded, code) == (False, None)
-        case "never runs":
-            assert (loaded, code) == (True, None)
         case "dies":
-            assert code == -signal.Signals[one.why]
+            assert code in (-signal.SIGFPE, -signal.SIGSEGV)
 
 
 def test_a_score_may_be_no_function_of_its_row() -> None:

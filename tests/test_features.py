@@ -227,3 +227,10 @@ def test_a_card_number_in_a_text_is_named_and_never_shown(schema: FeatureSchema)
     encoded = schema.encode({**GOOD, "mode": "4111 1111 1111 1111"})
     assert encoded.pans == ("mode",)
     assert "4111" not in str(encoded.violations)
+
+
+def test_a_signalling_nan_is_missing_like_any_other(schema: FeatureSchema) -> None:
+    """Warnings are errors here: NumPy's rint would give one."""
+    row = bytes.fromhex("0100a07f") * len(GOOD)
+    _, checked = schema.matrix([row])
+    assert {violation.description for violation in checked[0].violations} == {"is missing"}

@@ -300,7 +300,8 @@ BROKEN = {
     "an unknown value for unknown": (
         ("unknown: keyed", "unknown: key"),
         "- {name: entry_mode",
-        "features[1].unknown is 'key', must be refuse, unseen or one of values. Did you mean keyed?",
+        "features[1].unknown is 'key', must be refuse, unseen or one of values. "
+        "Did you mean keyed?",
     ),
     "a range for a category": (
         ("unknown: keyed", "unknown: keyed, min: 0"),

@@ -165,7 +165,8 @@ class FeatureSchema:
         clean &= batch <= self._high
         if self._whole.size:
             whole = batch[:, self._whole]
-            clean[:, self._whole] &= whole == np.rint(whole)
+            with np.errstate(invalid="ignore"):  # a signalling NaN, from a caller's bytes
+                clean[:, self._whole] &= whole == np.rint(whole)
         if self._takes_nan.size:
             clean[:, self._takes_nan] |= np.isnan(batch[:, self._takes_nan])
         # A search of the bytes: `clean.all()` costs ten times as much on one row.

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -227,7 +227,7 @@ class GrpcioFront:
             return answer
         return await _abort(context, *answer)
 
-    async def _stream(self, method: int, payload: bytes, context: Any) -> AsyncIterator[bytes]:
+    async def _stream(self, method: int, payload: bytes, context: Any) -> None:
         call = _Stream()
         self._waiting.add(call)
         self._arrive((CALL, call, method, payload, None, _details(context)))
@@ -236,7 +236,8 @@ class GrpcioFront:
                 await call.changed.wait()
                 call.changed.clear()
                 while call.messages:
-                    yield call.messages.popleft()
+                    if not await _written(context, call.messages.popleft()):
+                        return
             await _abort(context, *call.status)
         finally:
             self._waiting.discard(call)
@@ -283,7 +284,7 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]
     def __init__(
         self,
         unary: Callable[[int, bytes, Any], Awaitable[bytes]],
-        stream: Callable[[int, bytes, Any], AsyncIterator[bytes]],
+        stream: Callable[[int, bytes, Any], Awaitable[None]],
     ) -> None:
         self._handlers = {
             path: grpc.unary_stream_rpc_method_handler(partial(stream, number))
@@ -294,6 +295,15 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def service(self, details: Any) -> Any:
         return self._handlers.get(details.method)
+
+
+async def _written(context: Any, message: bytes) -> bool:
+    """Send one message of a stream. False if its caller is gone."""
+    try:
+        await context.write(message)
+    except Exception:  # grpcio's own, unrelated class; it would log where nothing is wrong
+        return False
+    return True
 
 
 def _details(context: Any) -> Any:
