@@ -178,7 +178,10 @@ def test_check_shows_the_thresholds_and_what_is_not_enforced(
         assert thresholds["pharmacy", 100][1]["from"] > first[1]["from"]
 
 
-VERBS = (["demo"], ["check"], ["serve"], ["decide"], ["journal", "verify"], ["journal", "cat"])
+VERBS = (
+    *(["demo"], ["init"], ["check"], ["serve"], ["decide"], ["explain"]),
+    *(["journal", "verify"], ["journal", "cat"]),
+)
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)

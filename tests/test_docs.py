@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_cli import PRODUCTS, serving
+from test_cli import COMMAND, PRODUCTS, serving
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -48,3 +48,35 @@ def test_every_dependency_has_its_line() -> None:
     declared = re.findall(r'"([A-Za-z0-9_.-]+)>=', (ROOT / "pyproject.toml").read_text())
     missing = {name for name in declared if f"`{name}`" not in README} - {"hatchling"}
     assert missing == set()
+
+
+def test_the_readmes_path_from_a_foreign_model_to_an_explained_decision(tmp_path: Path) -> None:
+    """Its commands, word for word, but for the address."""
+    section = README[README.index("## Bring your own model") : README.index("## A product is one")]
+    lines = [
+        line
+        for block in re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+        for line in block.splitlines()
+    ]
+    init, check, serve, decide = (line.split()[1:] for line in lines)
+    assert (init[0], check[0], serve[0], decide[0]) == ("init", "check", "serve", "decide")
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+
+    def ran(command: list[str]) -> str:
+        done = subprocess.run(
+            [*COMMAND, *command], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "output_probability[1]" in ran(init)
+    assert "Still asked" in ran(check)
+    assert serve[1:] == ["bank", "--journal", "journal"]
+    with serving([tmp_path / "bank"], tmp_path / "journal") as (address, _):
+        told = ran([*decide, "--to", address])
+    decision = re.search(r"decision (\S+)", told)
+    assert decision is not None
+    for part in ("Where P(fraud) comes from", "What would have changed", "What moved it"):
+        assert part in told
+    explained = ran(["explain", decision[1], "--journal", "journal"])
+    assert explained.splitlines()[4:] == told.splitlines()[4:]

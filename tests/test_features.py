@@ -170,7 +170,9 @@ def test_a_batch_is_checked_as_its_rows_one_by_one(
 
 def wide_schema(features: list[dict[str, Any]], *ports: Port) -> FeatureSchema:
     declared = catalogue.product(features=features).features
-    columns = [tuple(f.values) if f.type == "category" else None for f in columns_of(declared)]
+    columns = [
+        (*f.values, UNSEEN_TEXT) if f.type == "category" else None for f in columns_of(declared)
+    ]
     return feature_schema(declared, plan_feeds(ports, columns, "model"))
 
 
@@ -203,7 +205,7 @@ def test_a_text_that_the_model_has_not_seen_is_fed_as_such() -> None:
     texts = [{"name": "mode", "type": "category", "values": ["chip", "swipe"], "unknown": "unseen"}]
     port = Port("mode", "tensor(string)", (None, 1))
     schema = wide_schema(texts, port)
-    feeds = plan_feeds([port], [("chip", "swipe")], "model")
+    feeds = plan_feeds([port], [("chip", "swipe", UNSEEN_TEXT)], "model")
     matrix, checked = schema.matrix([schema.encode({"mode": m}).row for m in ("swipe", "phone")])
     assert not checked
     assert feeds.of(matrix)["mode"].tolist() == [["swipe"], [UNSEEN_TEXT]]

@@ -71,6 +71,7 @@ def test_an_input_of_one_row_without_a_batch() -> None:
     [
         ([], 1, "no inputs"),
         (ports((None, 3)), 4, "take 3 columns, but 4 features"),
+        (ports((6, "n", 3)), 18, "as if the batch were not first"),
         (ports((None, 3), (8, 2)), 5, "do not share their first dimension"),
         (ports((4, 3), (8, 2)), 5, "do not share their first dimension"),
         (ports((None, "t", "f")), 6, "one other dimension is free"),

@@ -10,20 +10,44 @@ features     what a caller sent -> a row, by the declared rules (pure)
 sample       rows to try a model on (pure)
 generation   a product's folder, loaded whole: parsed, pinned, tried, opened, verified
 attribution  what each feature did to one probability
+
+What is exported is loaded when it is asked for: the child process of a trial, which is started
+for each file, needs a third of it.
 """
 
-from gateway.model.attribution import (
-    Attribution,
-    Effect,
-    FeatureValue,
-    attribute,
-    golden_features,
-    references,
-)
-from gateway.model.features import LOOKS_LIKE_A_PAN, FeatureSchema, FieldViolation
-from gateway.model.generation import Generation, load_generation, read_product
-from gateway.model.inputs import Rows
-from gateway.model.session import Classifier
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gateway.model.attribution import (
+        Attribution,
+        Effect,
+        FeatureValue,
+        attribute,
+        golden_features,
+        references,
+    )
+    from gateway.model.features import LOOKS_LIKE_A_PAN, FeatureSchema, FieldViolation
+    from gateway.model.generation import Generation, load_generation, read_product
+    from gateway.model.inputs import Rows
+    from gateway.model.session import Classifier
+
+_PLACES = {
+    "Attribution": "attribution",
+    "Effect": "attribution",
+    "FeatureValue": "attribution",
+    "attribute": "attribution",
+    "golden_features": "attribution",
+    "references": "attribution",
+    "FeatureSchema": "features",
+    "FieldViolation": "features",
+    "LOOKS_LIKE_A_PAN": "features",
+    "Generation": "generation",
+    "load_generation": "generation",
+    "read_product": "generation",
+    "Rows": "inputs",
+    "Classifier": "session",
+}
 
 __all__ = [
     "LOOKS_LIKE_A_PAN",
@@ -41,3 +65,9 @@ __all__ = [
     "read_product",
     "references",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)

@@ -27,7 +27,6 @@ from gateway.model.session import (
     ports_in,
     ports_out,
 )
-from gateway.product import Output
 
 _COUNTS = (3, 5)
 """Rows are scored so many at a time, too: what holds for one need not hold for several."""
@@ -92,7 +91,7 @@ def _scores(asked: dict[str, Any], session: InferenceSession) -> list[float]:
     classifier = classifier_on(
         session,
         subject=asked["subject"],
-        output=Output(*asked["output"]),
+        output=tuple(asked["output"]),
         columns=columns,
         example=given[0] if given else (),
     )

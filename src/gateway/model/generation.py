@@ -20,7 +20,7 @@ from gateway.model.outputs import is_label
 from gateway.model.sample import sample_rows
 from gateway.model.session import Classifier, classifier_on, digest_of, open_session
 from gateway.model.trial import Trial, try_model
-from gateway.product import Champion, Product
+from gateway.product import UNSEEN_TEXT, Champion, Product
 
 SCORE_TOLERANCE = 1e-5
 """Of a score, or of its share where it is more than 1."""
@@ -220,7 +220,9 @@ def _try_golden(champion: Classifier, vectors: _Vectors) -> Golden:
 
 
 def _columns(product: Product) -> tuple[Column, ...]:
-    return tuple(f.values if f.type == "category" else None for f in product.columns)
+    return tuple(
+        (*f.values, UNSEEN_TEXT) if f.type == "category" else None for f in product.columns
+    )
 
 
 def _expect_probabilities(trial: Trial, arm: Champion, policy: Policy, subject: str) -> None:

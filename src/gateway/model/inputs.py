@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.errors import ModelError
-from gateway.product import UNSEEN_TEXT
 
 Column = tuple[str, ...] | None
-"""The texts of a category, in the order of their indices; None for a column of numbers."""
+"""The texts of a category, by index; None for a column of numbers."""
 
 Rows = NDArray[np.floating[Any]]
 """(n, columns), of `Feeds.dtype`."""
@@ -116,6 +115,8 @@ def plan_feeds(ports: Sequence[Port], columns: Sequence[Column], subject: str) -
                 subject=subject,
                 hint=f"Inputs that can be fed: {', '.join(_DTYPES)}.",
             )
+    for port in ports:
+        expect_batch_first(port, subject)
     batch, batched = _batch(ports, len(columns), subject)
     tails = [_tail(port, batched) for port in ports]
     widths = _widths(ports, tails, len(columns), subject)
@@ -138,9 +139,19 @@ def plan_feeds(ports: Sequence[Port], columns: Sequence[Column], subject: str) -
     return Feeds(tuple(feeds), len(columns), batch, batched, dtype)
 
 
-def free_width(port: Port) -> bool:
-    """Return whether a dimension other than the batch is free, so that any width would do."""
-    return any(not _fixed(dim) for dim in port.shape[1:]) or not port.shape
+def expect_batch_first(port: Port, subject: str) -> None:
+    """Refuse an input whose first dimension is fixed and whose second is free: [steps, batch, ...].
+
+    Raises:
+        ModelError: it is such an input.
+    """
+    if len(port.shape) > 1 and _fixed(port.shape[0]) and not _fixed(port.shape[1]):
+        raise ModelError(
+            f"input {port.name!r} has shape {_shape(port)}: its first dimension is fixed, and the "
+            "second is free, as if the batch were not first",
+            subject=subject,
+            hint="Export the model with [batch, ...] first in every input (batch_first=True).",
+        )
 
 
 def _fixed(dim: int | str | None) -> bool:
@@ -221,7 +232,7 @@ def _texts(
                 subject=subject,
                 hint="Give the feature `type: category`, and its texts as `values`.",
             )
-        texts.append(np.array([*column, UNSEEN_TEXT], dtype=np.object_))
+        texts.append(np.array(column, dtype=np.object_))
     return tuple(texts)
 
 

@@ -14,7 +14,9 @@ import numpy as np
 
 from gateway.errors import ModelError
 from gateway.model.inputs import TEXT, Port
-from gateway.product import Output
+
+Output = tuple[str, int | str | None]
+"""An output's name, and the column, class or key: as product.yaml's `Output`."""
 
 Reader = Callable[[Any, int], list[float]]
 """(what the model gave for the output, n) -> n scores."""
@@ -42,37 +44,38 @@ def reader(ports: Sequence[Port], output: Output, subject: str) -> Reader:
     Raises:
         ModelError: there is no such output, or it holds no scores.
     """
-    port = next((port for port in ports if port.name == output.name), None)
+    name, column = output
+    port = next((port for port in ports if port.name == name), None)
     if port is None:
         raise ModelError(
-            f"it has no output {output.name!r}",
+            f"it has no output {name!r}",
             subject=subject,
             hint=f"Its outputs: {', '.join(sorted(port.name for port in ports))}.",
         )
     if is_map(port):
         return _of_maps(output, subject)
-    if is_label(port) and output.column is not None:
+    if is_label(port) and column is not None:
         return _of_labels(output, subject)
     if port.type in _FLOATS or (is_label(port) and port.type != TEXT):
         return _of_matrix(output, subject)
     if port.type == TEXT:
         raise ModelError(
-            f"output {output.name!r} is a class's name, and no class is named",
+            f"output {name!r} is a class's name, and no class is named",
             subject=subject,
-            hint=f'Name the class that is fraud: "{output.name}[fraud]".',
+            hint=f'Name the class that is fraud: "{name}[fraud]".',
         )
     raise ModelError(
-        f"output {output.name!r} is {port.type}, which holds no score a row",
+        f"output {name!r} is {port.type}, which holds no score a row",
         subject=subject,
         hint="Name an output of numbers, or of maps from class to probability.",
     )
 
 
 def _of_matrix(output: Output, subject: str) -> Reader:
-    column = output.column
+    name, column = output
     if isinstance(column, str) or (column is not None and column < 0):
         raise ModelError(
-            f"output {output.name!r} is a matrix: {column!r} is no column of it",
+            f"output {name!r} is a matrix: {column!r} is no column of it",
             subject=subject,
             hint=_COLUMN,
         )
@@ -82,13 +85,13 @@ def _of_matrix(output: Output, subject: str) -> Reader:
         classes = matrix.shape[1]
         if column is None and classes != 1:
             raise ModelError(
-                f"output {output.name!r} has {classes} columns, and none of them is named",
+                f"output {name!r} has {classes} columns, and none of them is named",
                 subject=subject,
                 hint=_COLUMN,
             )
         if column is not None and column >= classes:
             raise ModelError(
-                f"output {output.name!r} has {classes} column{'s' * (classes != 1)}, "
+                f"output {name!r} has {classes} column{'s' * (classes != 1)}, "
                 f"there is no column {column}",
                 subject=subject,
                 hint=_COLUMN,
@@ -100,13 +103,13 @@ def _of_matrix(output: Output, subject: str) -> Reader:
 
 
 def _of_labels(output: Output, subject: str) -> Reader:
-    wanted = str(output.column)
+    name, wanted = output[0], str(output[1])
 
     def read(given: Any, n: int) -> list[float]:
         labels = _rows(given, n, subject)
         if labels.shape[1] != 1:
             raise ModelError(
-                f"output {output.name!r} has {labels.shape[1]} classes a row, must have one",
+                f"output {name!r} has {labels.shape[1]} classes a row, must have one",
                 subject=subject,
             )
         return [1.0 if str(_number(label)) == wanted else 0.0 for label in labels[:, 0].tolist()]
@@ -121,7 +124,7 @@ def _number(label: Any) -> Any:
 
 
 def _of_maps(output: Output, subject: str) -> Reader:
-    key = output.column
+    name, key = output
     keys = (key, str(key))
 
     def read(given: Any, n: int) -> list[float]:
@@ -137,12 +140,12 @@ def _of_maps(output: Output, subject: str) -> Reader:
         if key is None:
             last = list(row)[-1] if row else 1
             raise ModelError(
-                f"output {output.name!r} has a score for each of {there}, and none is named",
+                f"output {name!r} has a score for each of {there}, and none is named",
                 subject=subject,
-                hint=f'Name the class that is fraud: "{output.name}[{last}]".',
+                hint=f'Name the class that is fraud: "{name}[{last}]".',
             )
         raise ModelError(
-            f"output {output.name!r} has no class {key!r}",
+            f"output {name!r} has no class {key!r}",
             subject=subject,
             hint=f"Its classes: {there}.",
         )

@@ -14,7 +14,7 @@ import onnxruntime
 from onnxruntime import InferenceSession as InferenceSession
 
 onnxruntime.disable_telemetry_events()
-onnxruntime.set_default_logger_severity(3)
+onnxruntime.set_default_logger_severity(4)  # its errors show values; all are raised, too
 
 
 def session_options() -> onnxruntime.SessionOptions:

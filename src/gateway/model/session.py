@@ -12,9 +12,8 @@ import numpy as np
 
 from gateway.errors import ModelError
 from gateway.model.inputs import Column, Feeds, Port, Rows, plan_feeds
-from gateway.model.outputs import Reader, reader
+from gateway.model.outputs import Output, Reader, reader
 from gateway.model.runtime import InferenceSession, inference_session
-from gateway.product import Output
 
 WARM_UP_BATCHES = (1, 2, 3, 4, 8, 16, 32, 64, 128)
 WARM_UP_ROUNDS = 5
@@ -115,7 +114,7 @@ def classifier_on(
     read = reader(ports_out(session), output, subject)
     row = np.array([example or [0.0] * feeds.columns], dtype=feeds.dtype)
     try:
-        given = session.run([output.name], feeds.of(np.repeat(row, feeds.batch or 1, axis=0)))[0]
+        given = session.run([output[0]], feeds.of(np.repeat(row, feeds.batch or 1, axis=0)))[0]
     except Exception as error:  # ONNX Runtime raises its own, unrelated classes
         raise ModelError(
             f"it fails on a row: {first_line(error)}",
@@ -123,7 +122,7 @@ def classifier_on(
             hint="Check that features are in the order, and of the types, of its inputs.",
         ) from None
     read(given, feeds.batch or 1)
-    score = _scorer(session, feeds, output.name, read)
+    score = _scorer(session, feeds, output[0], read)
     score_one = _row_scorer(session, feeds, output, score, given)
     return Classifier(name, version, digest, feeds, score, score_one, row.tobytes())
 
@@ -156,9 +155,9 @@ def _row_scorer(
     (only, *others) = feeds.inputs
     plain = not others and only.dtype is np.float32 and feeds.batch in (None, 1)
     if plain and isinstance(given, np.ndarray) and given.dtype.kind == "f":
-        column = output.column or 0
+        column = output[1] or 0
         assert isinstance(column, int)
-        return _bound_row(session, feeds, given, output.name, column)
+        return _bound_row(session, feeds, given, output[0], column)
     columns, dtype = feeds.columns, feeds.dtype
     return lambda row: score(np.frombuffer(row, dtype=dtype).reshape(1, columns))[0]
 

@@ -19,8 +19,9 @@ from typing import Any
 
 from gateway.errors import ModelError
 from gateway.model.inputs import Column, Port
+from gateway.model.outputs import Output
 from gateway.model.session import digest_of
-from gateway.product import Limits, Output
+from gateway.product import Limits
 
 _REMEMBERED = 64
 
