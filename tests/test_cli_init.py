@@ -13,6 +13,7 @@ from test_scaffold import payments, tried_here, written_as
 
 from gateway.cli.main import run
 from gateway.errors import ExitCode, ModelError
+from gateway.model import load_generation
 from gateway.scaffold import folder as folders
 
 
@@ -139,3 +140,15 @@ def test_a_folder_that_check_refuses_is_left_for_repair(
     assert "is off its golden vectors" in err
     assert "mend new/product.yaml, then gateway check new" in " ".join(err.split())
     assert (place / "new" / "product.yaml").exists()
+
+
+def test_limits_are_kept_and_written_down(tmp_path: Path) -> None:
+    """A model that is only large is let in, and serve lets it in again."""
+    model = tmp_path / "m.onnx"
+    model.write_bytes(catalogue.logistic_model())
+    folder = tmp_path / "product"
+    given = ["--load-s", "60", "--memory-mib", "512"]
+    assert run(["init", str(model), str(folder), *given]) == ExitCode.OK
+    limits = load_generation(folder).product.models.limits
+    assert (limits.load_s, limits.memory_mib, limits.file_mib) == (60.0, 512, 512)
+    assert run(["init", str(model), str(tmp_path / "b"), "--load-s", "0"]) == ExitCode.USAGE

@@ -114,6 +114,7 @@ def digits_of(written: bytes) -> bytes:
     return written.translate(None, b" -")
 
 
+@pytest.mark.parametrize("front", ["native"], indirect=True)
 def test_random_transaction_ids_are_never_refused(serve: Serve) -> None:
     """Of 16 random digits one in ten passes Luhn; a millisecond's count is no card either."""
     draw = random.Random(3)

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.markup import escape
 from rich.table import Table
 
 from gateway.cli.terms import Json, notes, out
 from gateway.errors import ExitCode, GatewayError, UsageError
 from gateway.model import Generation
-from gateway.product import Output
+from gateway.product import Limits, Output
 from gateway.scaffold import Asked, Sketch, Written, checked, write_product
 
 _RIVALS_MAX = 6
@@ -52,6 +53,17 @@ def init(
         bool,
         Parameter(negative="", help="Write into a folder that is not empty, over its own files."),
     ] = False,
+    load_s: Annotated[
+        float | None,
+        Parameter(validator=Number(gte=0.1, lte=3600), help="Seconds that opening it may take."),
+    ] = None,
+    memory_mib: Annotated[
+        int | None,
+        Parameter(validator=Number(gte=16, lte=1 << 20), help="Memory that opening it may take."),
+    ] = None,
+    file_mib: Annotated[
+        int | None, Parameter(validator=Number(gte=1, lte=1 << 11), help="What the file may have.")
+    ] = None,
     json: Json = False,
 ) -> int:
     """Write a product's folder for any ONNX classifier, of what its file and its data tell.
@@ -72,6 +84,7 @@ def init(
         output=_output(output),
         name=name,
         force=force,
+        limits=_limits(load_s=load_s, memory_mib=memory_mib, file_mib=file_mib),
     )
     with notes.status("") as status:
         written = write_product(asked, say=lambda doing: status.update(escape(doing)))
@@ -87,6 +100,10 @@ def init(
     _print(written, generation)
     notes.print(f"Next: gateway check {folder}", markup=False)
     return ExitCode.OK
+
+
+def _limits(**given: float | None) -> Limits:
+    return Limits(**{name: value for name, value in given.items() if value is not None})
 
 
 def _listed(features: str | None) -> tuple[str, ...]:

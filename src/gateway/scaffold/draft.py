@@ -69,6 +69,7 @@ class Asked(NamedTuple):
     output: Output | None = None
     name: str | None = None
     force: bool = False
+    limits: Limits = Limits()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,6 +90,7 @@ class Sketch:
     rows: Floats
     scores: Floats
     amounts: Floats | None
+    limits: Limits
 
 
 def sketch(asked: Asked, say: Say) -> Sketch:
@@ -99,7 +101,7 @@ def sketch(asked: Asked, say: Say) -> Sketch:
         ModelError: a model that can be no product.
     """
     _expect_options(asked)
-    subject, limits = str(asked.model), Limits()
+    subject, limits = str(asked.model), asked.limits
     model = _bytes(asked.model, limits.file_mib)
     say(f"opening {subject} in a child process")
     trial = try_model(model, subject=subject, limits=limits)
@@ -139,7 +141,9 @@ def sketch(asked: Asked, say: Say) -> Sketch:
     chosen = choose(found, fraud=fraud, wanted=asked.output, subject=subject)
     rows, scores = _golden(drafts, whole, bare, chosen.candidate, label, subject)
     amounts = _amounts(drafts, rows)
-    return Sketch(model, table, label, plan, drafts, tuple(found), chosen, rows, scores, amounts)
+    return Sketch(
+        *(model, table, label, plan, drafts, tuple(found), chosen, rows, scores, amounts, limits)
+    )
 
 
 def _expect_options(asked: Asked) -> None:
@@ -170,7 +174,7 @@ def _bytes(path: Path, mib_max: int) -> bytes:
             raise ModelError(
                 f"is larger than {mib_max} MiB",
                 subject=str(path),
-                hint="models.limits.file_mib of a product.yaml is what a file may have.",
+                hint="--file-mib lets a larger one in.",
             )
         return path.read_bytes()
     except FileNotFoundError:

@@ -139,7 +139,9 @@ def _models(sketch: Sketch, champion: str, path: str, digest: str) -> list[str]:
         lines.append(f"calibration: {_flow(dict(chosen.calibration))}")
     lines += _base_rate(sketch)
     lines.append(f"golden: golden.json   # {len(sketch.scores)} rows, by a bare session.run")
-    return ["models:", "  champion:", *(f"    {line}" for line in lines)]
+    models = ["models:", "  champion:", *(f"    {line}" for line in lines)]
+    raised = sketch.limits.model_dump(exclude_unset=True)
+    return [*models, f"  limits: {_flow(raised)}"] if raised else models
 
 
 def _base_rate(sketch: Sketch) -> list[str]:
