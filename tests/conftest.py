@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -16,6 +17,10 @@ from hypothesis import settings
 from gateway.journal import Mode
 from gateway.model import Generation, load_generation
 from gateway.serve.worker import Ready, Settings, Stop, serve_loaded
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background by a shell: what the tests start would ignore Ctrl-C, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A machine that is busy elsewhere is no counterexample.
 settings.register_profile("untimed", deadline=None)
