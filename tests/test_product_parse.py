@@ -113,7 +113,7 @@ BROKEN = {
     "a number for text": (
         ("values: [chip, swipe, keyed]", "values: [chip, swipe, keyed, 5]"),
         "values",
-        "features[1].values[3] is 5, must be text of 1 to 100 characters. Put it in quotes.",
+        "features[1].values[3] is 5, must be text of up to 100 characters. Put it in quotes.",
     ),
     "an unknown action": (
         ("model_error:       [{action: step_up}]", "model_error:       [{action: stepup}]"),

@@ -742,3 +742,40 @@ def test_the_folder_is_the_same_each_time(tmp_path: Path) -> None:
     written, generation = initiated(tmp_path, one.model, one.rows, force=True)
     assert {path.name: path.read_bytes() for path in written.folder.iterdir()} == before
     assert load_generation(written.folder).digest == generation.digest
+
+
+@pytest.mark.parametrize(
+    ("words", "numbers"),
+    [
+        (["1,234.50", "12.5", "7"], [1234.5, 12.5, 7.0]),
+        (["$12.50", "$1,000", "-$3"], [12.5, 1000.0, -3.0]),
+        (["€ 5", "6.25", ""], [5.0, 6.25, float("nan")]),
+    ],
+)
+def test_amounts_as_people_write_them_are_numbers(
+    table: Make, words: list[str], numbers: list[float]
+) -> None:
+    read = table(amount=words, other=[1, 2, 3]).columns["amount"].numbers
+    assert read is not None
+    assert read.tolist() == pytest.approx(numbers, nan_ok=True)
+
+
+def test_words_with_commas_are_no_amounts(table: Make) -> None:
+    assert table(place=["Paris, FR", "1,2,3"], other=[1, 2]).columns["place"].numbers is None
+
+
+def test_p_fraud_is_preferred_to_its_complement(here: None, tmp_path: Path) -> None:
+    """Ties near 1 rank P(genuine) a little higher by chance; it is still not the score."""
+    weights = (0.002, 9.0, 7.0)
+    model = tmp_path / "model.onnx"
+    model.write_bytes(catalogue.logistic_model(weights, -14.0))
+    draw = np.random.default_rng(5)
+    rows = {name: draw.normal(0, 1, 4000).round(3).tolist() for name in ("a", "b", "c")}
+    z = np.array([rows[name] for name in rows]).T @ np.array(weights) - 14.0
+    rows["fraud"] = (draw.random(4000) < 1 / (1 + np.exp(-z))).astype(int).tolist()
+    written = write_product(
+        Asked(model=model, folder=tmp_path / "p", data=written_as(tmp_path / "d.csv", rows))
+    )
+    champion = checked(written).product.models.champion
+    assert champion.output == ("probabilities", 1)
+    assert champion.scale is None

@@ -97,6 +97,7 @@ def summarised(generation: Generation) -> dict[str, Any]:
             "outputs": [port._asdict() for port in generation.trial.outputs],
             "output": _output(generation),
             "sample_scores": _score_range(generation),
+            "sample_failures": _sample_failures(generation),
         },
         "features": len(product.columns),
         "feature_names": [column.name for column in product.columns],
@@ -159,6 +160,14 @@ def _print(generation: Generation) -> None:
             "probability, for none of these amounts and categories"
         )
     _print_hand_set(generation)
+    failures = _sample_failures(generation)
+    if failures:
+        out.print(
+            f"  [yellow]Warning[/yellow]: the model gives no number for {failures} of "
+            f"{len(trial.scores)} sample rows: a stand-in would answer such payments. "
+            "Do min, max and missing say what it takes?",
+            soft_wrap=True,
+        )
     for warning in lint(product):
         out.print(f"  [yellow]Warning[/yellow]: {escape(str(warning))}", soft_wrap=True)
     if product.source.questions:
@@ -181,6 +190,10 @@ def _output(generation: Generation) -> str:
 def _score_range(generation: Generation) -> tuple[float, float]:
     scores = [score for score in generation.trial.scores if score == score]
     return min(scores), max(scores)
+
+
+def _sample_failures(generation: Generation) -> int:
+    return sum(score != score for score in generation.trial.scores)
 
 
 def _mapped(generation: Generation) -> str:

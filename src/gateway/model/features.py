@@ -133,7 +133,7 @@ class FeatureSchema:
                         violations.append(_violation(feature, "is none of its declared values"))
                 row[i] = code or 0
             else:
-                if value >= _PAN_MIN and number_is_pan(value):
+                if abs(value) >= _PAN_MIN and number_is_pan(abs(value)):
                     violations.append(_violation(feature, LOOKS_LIKE_A_PAN))
                 # Past the dtype's range there is only infinity, which the check looks at.
                 row[i] = value if abs(value) <= self._largest else math.copysign(math.inf, value)

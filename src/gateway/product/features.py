@@ -14,7 +14,7 @@ from gateway.product.rule import Default, Name, Number, Value, text, whole
 from gateway.product.section import Problem, Section
 from gateway.product.suggest import shown, suggest
 
-Label = Annotated[str, text("text of 1 to 100 characters", r"(?s).+")]
+Label = Annotated[str, text("text of up to 100 characters", r"(?s).*")]
 
 COLUMNS_MAX = 10_000
 """Columns of a model: as many float32 as fit a message, with room for the rest of it."""

@@ -241,13 +241,23 @@ def _wanted(found: Sequence[Candidate], wanted: Output, subject: str) -> Candida
     )
 
 
-def _by_labels(rivals: Sequence[Candidate], fraud: Flags) -> Chosen:
-    def worth(one: Candidate) -> tuple[float, float, bool]:
-        # P(genuine) beside P(fraud) ranks as well, upside down.
-        side = max(one.auc, 1 - one.auc) if one.auc == one.auc else 0.0
-        return round(side, 9), one.auc, _sounds_like_score(one)
+_TIED = 1e-3
+"""Candidates whose AUC differs by less rank alike."""
 
-    best = max(rivals, key=worth)
+
+def _by_labels(rivals: Sequence[Candidate], fraud: Flags) -> Chosen:
+    def side_of(one: Candidate) -> float:
+        return max(one.auc, 1 - one.auc) if one.auc == one.auc else 0.0
+
+    def worth(one: Candidate) -> tuple[bool, float, bool]:
+        scores = one.scores
+        fits = bool(((scores >= 0.0) & (scores <= 1.0)).all())
+        off = abs(float(scores.mean()) - float(fraud.mean())) if fits else 1.0
+        return one.auc > 0.5, -round(off, 3), _sounds_like_score(one)
+
+    # P(genuine) beside P(fraud) ranks as well, upside down, and float32 makes other ties of it.
+    top = max(map(side_of, rivals))
+    best = max((one for one in rivals if side_of(one) > top - _TIED), key=worth)
     side, frauds = max(best.auc, 1 - best.auc), int(fraud.sum())
     tells = side - 0.5 > _SURE_ERRORS * chance_error(frauds, len(fraud) - frauds)
     asks: list[str] = []

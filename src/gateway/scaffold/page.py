@@ -174,6 +174,11 @@ def _features(sketch: Sketch) -> list[str]:
         why = label.why or "as --label names it"
         comments.append(f"the label: '{label.name}', fraud is '{label.value}' ({why})")
         comments += [f"ASK {label.ask}"] * bool(label.ask)
+    if table is not None and "by their count" in plan.why:
+        comments.append(
+            "ASK science: do the data's columns stand in the model's order? They were matched by "
+            "their count; --features a,b,c names them."
+        )
     if table is None and any(draft.type in ("float", "int") for draft in sketch.drafts):
         comments.append("ASK science: between which min and max does each feature lie?")
     elif any(draft.min is not None for draft in sketch.drafts[:_RANGED_MAX]):

@@ -79,12 +79,13 @@ class Column:
             )
             return _as_floats(truths)
         words = pc.if_else(pc.is_in(lower, pa.array(_NO_NUMBER)), None, words)
-        if self.decimal_comma:
-            words = pc.replace_substring(words, ",", ".")
-        try:
-            return _as_floats(pc.cast(words, pa.float64()))
-        except pa.ArrowInvalid:
-            return None
+        for bare in (words, _without_marks(words, comma=self.decimal_comma)):
+            plain = pc.replace_substring(bare, ",", ".") if self.decimal_comma else bare
+            try:
+                return _as_floats(pc.cast(plain, pa.float64()))
+            except pa.ArrowInvalid:
+                continue
+        return None
 
     @cached_property
     def texts(self) -> Texts:
@@ -264,6 +265,15 @@ def _reads_as_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _without_marks(words: Any, *, comma: bool) -> Any:
+    """Return amounts without currency signs and thousands separators, if all words are amounts."""
+    thousands, point = (r"\.", ",") if comma else (",", r"\.")
+    amount = rf"^[-+]?[$€£¥]?\s?[-+]?[0-9]{{1,3}}(({thousands}[0-9]{{3}})+|[0-9]*)({point}[0-9]+)?$"
+    if not pc.all(pc.match_substring_regex(words, amount)).as_py():
+        return words
+    return pc.replace_substring_regex(words, rf"[$€£¥\s]|{thousands}", "")
 
 
 def _gzipped(path: Path) -> bool:
