@@ -13,7 +13,8 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import compress
-from math import nan
+from math import inf, nan
+from operator import attrgetter
 
 import grpc
 import numpy as np
@@ -40,6 +41,8 @@ from gateway.serve.admit import (
     refused_for,
 )
 from gateway.serve.answer import Answer, Stamps, stood_in
+from gateway.serve.circuit import Circuit
+from gateway.serve.estimate import CostEstimate
 from gateway.serve.front import CALL, CHECK, DECIDE, MESSAGE_BYTES_MAX, WATCH, Event, Front
 from gateway.serve.health import Health
 from gateway.serve.logs import OncePerSecond
@@ -67,9 +70,11 @@ class Hall:
         journal: Writer,
         served: Mapping[str, Serving],
         health: Health,
+        measured_ns: Mapping[str, Mapping[int, int]] | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
         wall_s: Callable[[], float] = time.time,
     ) -> None:
+        """`measured_ns`: by product and number of rows, what its model took to warm up."""
         self._front = front
         self._journal = journal
         self._served = served
@@ -78,6 +83,10 @@ class Hall:
         self._wall_s = wall_s
         # A decision's id ends in the twelve digits of its sequence.
         self._id_prefix = decision_id(journal.boot_id, journal.worker, 0)[:-12].encode()
+        known_ns, now_ns = measured_ns or {}, clock_ns()
+        self._infer_ns = [CostEstimate(known_ns.get(name, {}), now_ns) for name in served]
+        self._reply_ns = CostEstimate({}, now_ns)
+        self._circuits = [Circuit() for _ in served]
         # Entries that ride with the next append: reply times, pauses.
         self._carried: list[bytes] = []
 
@@ -135,12 +144,53 @@ class Hall:
         payments, refusals = self._admit(events, arrived_ns, now_ns)
         admit_ns = self._clock_ns()
         answers: list[Answer] = []
+        due_ns = inf  # when the first of `answers` has to be answered
         for batch in _by_product(payments):
-            answered, refused = self._answer(batch, arrived_ns, admit_ns)
-            answers += answered
-            refusals += refused
+            index = batch[0].serving.index
+            infer_ns, circuit = self._infer_ns[index], self._circuits[index]
+            while batch:
+                now_ns = self._clock_ns()
+                if not circuit.lets_through(now_ns):
+                    stamps = _stamps(arrived_ns, admit_ns, now_ns, now_ns, now_ns)
+                    answers += [stood_in(one, StandIn.MODEL_ERROR, stamps, 0) for one in batch]
+                    break
+                fits, late = self._affordable(batch, infer_ns, len(answers), now_ns)
+                stamps = _stamps(arrived_ns, admit_ns, now_ns, now_ns, now_ns)
+                answers += [stood_in(one, StandIn.DEADLINE, stamps, 0) for one in batch[:late]]
+                chunk, batch = batch[late : late + fits], batch[late + fits :]
+                if not chunk:
+                    break
+                if answers and now_ns + infer_ns.of(fits, now_ns) > due_ns:
+                    self._record_and_reply(answers, refusals, arrived_ns)
+                    answers, refusals, due_ns = [], [], inf
+                answered, refused = self._answer(chunk, arrived_ns, admit_ns)
+                answers += answered
+                refusals += refused
+                due_ns = min(due_ns, chunk[0].deadline_ns)
+                if batch:
+                    # What is decided leaves before the next of its product are.
+                    self._record_and_reply(answers, refusals, arrived_ns)
+                    answers, refusals, due_ns = [], [], inf
         if answers or refusals:
             self._record_and_reply(answers, refusals, arrived_ns)
+
+    def _affordable(
+        self, batch: list[Payment], infer_ns: CostEstimate, before: int, now_ns: int
+    ) -> tuple[int, int]:
+        """Sort a batch by deadline. Return how many of it can be decided together in time, and
+        how many in front of those cannot be, even alone.
+
+        `before`: answers that leave with them.
+        """
+        if len(batch) > 1:
+            batch.sort(key=_deadline)
+        for late, payment in enumerate(batch):
+            count = len(batch) - late
+            slack_ns = payment.deadline_ns - now_ns - self._reply_ns.of(before + count, now_ns)
+            fits = infer_ns.most(count, slack_ns, now_ns)
+            if fits:
+                return fits, late
+        return 0, len(batch)
 
     def _admit(
         self, events: list[Event], arrived_ns: int, now_ns: int
@@ -170,17 +220,10 @@ class Hall:
     def _answer(
         self, batch: list[Payment], arrived_ns: int, admit_ns: int
     ) -> tuple[list[Answer], list[Refusal]]:
-        """Encode, infer and decide the payments of one product; stand in for the late ones."""
+        """Encode, infer and decide payments of one product; what came too late stands in."""
         answers: list[Answer] = []
-        for payment in batch:
-            if payment.deadline_ns <= admit_ns:
-                stamps = _stamps(arrived_ns, admit_ns, admit_ns, admit_ns, admit_ns)
-                answers.append(stood_in(payment, StandIn.DEADLINE, stamps, 0))
-        if answers:
-            batch = [payment for payment in batch if payment.deadline_ns > admit_ns]
-            if not batch:
-                return answers, []
-        generation = batch[0].serving.generation
+        serving, begun_ns = batch[0].serving, self._clock_ns()
+        generation = serving.generation
         refusals: list[Refusal] = []
         defaulted: Collection[int] = ()
         if len(batch) == 1 and generation.schema.is_clean(batch[0].row):
@@ -202,9 +245,15 @@ class Hall:
             unsound = compress(batch, [not is_sound for is_sound in sound])
             answers += [stood_in(one, StandIn.MODEL_ERROR, stamps, size) for one in unsound]
             batch, scores = list(compress(batch, sound)), list(compress(scores, sound))
+        self._circuits[serving.index].saw(bool(batch), infer_ns)
         decisions = policy.decide(scores, batch)
-        stamps = _stamps(arrived_ns, admit_ns, encode_ns, infer_ns, self._clock_ns())
+        decide_ns = self._clock_ns()
+        self._infer_ns[serving.index].learn(size, decide_ns - begun_ns, decide_ns)
+        stamps = _stamps(arrived_ns, admit_ns, encode_ns, infer_ns, decide_ns)
         for payment, decision, score in zip(batch, decisions, scores, strict=True):
+            if payment.deadline_ns <= decide_ns:
+                answers.append(stood_in(payment, StandIn.DEADLINE, stamps, size))
+                continue
             was_defaulted = payment.defaulted or payment.call_id in defaulted
             answers.append(
                 Answer(
@@ -224,7 +273,8 @@ class Hall:
         self, answers: list[Answer], refusals: list[Refusal], arrived_ns: int
     ) -> None:
         """Lay out every response and record, append them at once, then reply."""
-        after_ns = saturated(self._clock_ns() - arrived_ns)
+        begun_ns = self._clock_ns()
+        after_ns = saturated(begun_ns - arrived_ns)
         first = self._journal.next_sequence + len(self._carried)
         responses: list[bytes] = []
         records: list[bytes] = []
@@ -251,6 +301,8 @@ class Hall:
             found = fail(refusal.call_id, refusal.code, refusal.message, refusal.details)
             offsets_ns.append(min(clock_ns() - base_ns, _LATEST_NS) if found else FOUND_NOBODY)
         self._front.flush()
+        ended_ns = clock_ns()
+        self._reply_ns.learn(len(answers) + len(refusals), ended_ns - begun_ns, ended_ns)
         self._carried.append(Replied(first, base_ns, tuple(offsets_ns)).encode())
 
     def _append(self, records: list[bytes]) -> bool:
@@ -262,6 +314,9 @@ class Hall:
             log.error("%s", error)
             return False
         return True
+
+
+_deadline = attrgetter("deadline_ns")
 
 
 def _by_product(payments: list[Payment]) -> Iterable[list[Payment]]:

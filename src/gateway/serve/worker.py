@@ -7,7 +7,7 @@ import logging
 import signal
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,9 +76,10 @@ def serve(settings: Settings, *, stop: Stop, announce: Callable[[Ready], None]) 
         settings.listen, tls=settings.tls is not None, insecure=settings.insecure
     )
     generations = load_all(settings.folders)
-    for generation in generations:
-        generation.champion.warm_up(time.monotonic_ns)
-    serve_loaded(settings, address, generations, stop=stop, announce=announce)
+    measured_ns = {g.name: g.champion.warm_up(time.monotonic_ns) for g in generations}
+    serve_loaded(
+        settings, address, generations, stop=stop, announce=announce, measured_ns=measured_ns
+    )
 
 
 def serve_loaded(
@@ -88,6 +89,7 @@ def serve_loaded(
     *,
     stop: Stop,
     announce: Callable[[Ready], None],
+    measured_ns: Mapping[str, Mapping[int, int]] | None = None,
 ) -> None:
     """Open the journal, listen, and walk the hall until `stop` is asked."""
     served = {g.name: Serving.of(g, index) for index, g in enumerate(generations)}
@@ -102,7 +104,13 @@ def serve_loaded(
         with _front(settings, address) as front:
             names = (*SERVICES, *(f"product/{name}" for name in served))
             health = Health(front, names)
-            hall = Hall(front=front, journal=journal, served=served, health=health)
+            hall = Hall(
+                front=front,
+                journal=journal,
+                served=served,
+                health=health,
+                measured_ns=measured_ns,
+            )
             _spare_the_collector()
             health.serving()
             announce(Ready(front.address, generations))

@@ -1,0 +1,83 @@
+"""How long a step will take, before it is taken: a high quantile, learned as it goes. Pure.
+
+A mean would let every second call come late, and the worst that was ever seen would turn
+calls away for a pause that is long over. So each sample moves the estimate by a small step:
+up where it took longer, down by a ninety-ninth of that where it did not, which settles where
+one in a hundred takes longer (Robbins and Monro 1951; on the logarithm, so that the steps fit
+microseconds and seconds alike).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import exp
+
+QUANTILE = 0.99
+_STEP = 0.1
+_UP, _DOWN = exp(_STEP * QUANTILE), exp(-_STEP * (1.0 - QUANTILE))
+
+_LEAP = 2.0
+"""A sample far above the estimate doubles it: ten samples find a cost a thousand times higher,
+and a single pause of the machine is no new cost."""
+
+HALVES_NS = 1_000_000_000
+"""What was not tried for so long counts half: or what once stood in would for ever."""
+
+_BUCKETS = 16
+
+
+class CostEstimate:
+    """Nanoseconds that a step takes for n rows, in buckets of powers of two of n.
+
+    `measured_ns` has what was measured before the first call, by number of rows.
+    """
+
+    __slots__ = ("_costs_ns", "_learned_ns")
+
+    def __init__(self, measured_ns: Mapping[int, int], now_ns: int) -> None:
+        self._costs_ns = [1.0] * _BUCKETS
+        self._learned_ns = now_ns
+        for n, cost_ns in measured_ns.items():
+            self._raise(_bucket(n), float(cost_ns))
+
+    def of(self, n: int, now_ns: int) -> float:
+        """Return what n rows are estimated to take; more rows never take less."""
+        cost_ns = self._costs_ns[_bucket(n)]
+        idle_ns = now_ns - self._learned_ns
+        return cost_ns if idle_ns < HALVES_NS else cost_ns * 0.5 ** (idle_ns / HALVES_NS)
+
+    def learn(self, n: int, took_ns: int, now_ns: int) -> None:
+        """Take in that n rows took `took_ns`."""
+        bucket = _bucket(n)
+        idle_ns = now_ns - self._learned_ns
+        if idle_ns >= HALVES_NS:
+            self._costs_ns = [cost * 0.5 ** (idle_ns / HALVES_NS) for cost in self._costs_ns]
+        self._learned_ns = now_ns
+        cost_ns = self._costs_ns[bucket]
+        if took_ns > cost_ns:
+            leaps = took_ns > cost_ns * _LEAP
+            self._raise(bucket, cost_ns * (_LEAP if leaps else _UP))
+        else:
+            self._lower(bucket, max(cost_ns * _DOWN, 1.0))
+
+    def most(self, n: int, slack_ns: float, now_ns: int) -> int:
+        """Return how many of n rows fit into the slack, 0 where not even one does.
+
+        Whole buckets: what fits for 5 rows fits for 8.
+        """
+        while n and self.of(n, now_ns) > slack_ns:
+            n = (1 << (_bucket(n) - 1)) if n > 1 else 0
+        return n
+
+    def _raise(self, bucket: int, cost_ns: float) -> None:
+        for i in range(bucket, _BUCKETS):
+            self._costs_ns[i] = max(self._costs_ns[i], cost_ns)
+
+    def _lower(self, bucket: int, cost_ns: float) -> None:
+        self._costs_ns[bucket] = cost_ns
+        for i in range(bucket):
+            self._costs_ns[i] = min(self._costs_ns[i], cost_ns)
+
+
+def _bucket(n: int) -> int:
+    return min((n - 1).bit_length(), _BUCKETS - 1)
