@@ -30,9 +30,10 @@ def admitted(
     return admit(
         (CALL, 1, DECIDE, payload, None, ((), "peer", seconds_left)),
         arrived_ns=100 * MS,
-        now_ns=101 * MS,
+        drained_ns=101 * MS,
         wall_s=time.time(),
         served={"test": serving},
+        clock_ns=lambda: 102 * MS,
     )
 
 

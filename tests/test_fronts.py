@@ -33,7 +33,7 @@ from gateway.journal import (
     verify,
 )
 from gateway.model import Generation
-from gateway.serve import hall as hall_module
+from gateway.serve import recorder as recorder_module
 from gateway.serve.answer import Answer
 from gateway.v1 import decision_pb2 as pb
 from gateway.v1.decision_pb2_grpc import DecisionServiceStub
@@ -464,7 +464,7 @@ def test_a_fault_of_ours_costs_the_call_it_comes_from_and_no_other(
     serve: Serve, generation: Generation, fatal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others of its batch are decided, it is stood in for, and all are recorded once."""
-    laid_out = hall_module.decision_record
+    laid_out = recorder_module.decision_record
 
     def faulty(answer: Answer, *more: object) -> bytes:
         if answer.payment.transaction_id == fatal and answer.decision is not None:
@@ -472,7 +472,7 @@ def test_a_fault_of_ours_costs_the_call_it_comes_from_and_no_other(
         return laid_out(answer, *more)
 
     gate, entered = threading.Event(), threading.Event()
-    monkeypatch.setattr(hall_module, "decision_record", faulty)
+    monkeypatch.setattr(recorder_module, "decision_record", faulty)
     with serve(slow(patient(generation), gate, entered)) as running:
         stub = DecisionServiceStub(running.channel)
         first = stub.Decide.future(catalogue.request(), timeout=20)

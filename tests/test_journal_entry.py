@@ -23,6 +23,7 @@ from gateway.journal import (
     Refused,
     Replied,
     Sealed,
+    Shed,
     decision_id,
     kind_of,
     parse_decision_id,
@@ -68,6 +69,7 @@ entries = st.one_of(
     st.builds(Replied, u64, u64, st.lists(u32, max_size=20).map(tuple)),
     st.builds(Gap, st.sampled_from(Loss), u64, u64, u64, u64, u16, boot_id),
     st.builds(Pause, u64, u64),
+    st.builds(Shed, u64, u64, u32),
     st.builds(Generation, u16, name, u32, name, st.lists(name, max_size=3).map(tuple)),
     st.just(Sealed()),
 )

@@ -24,6 +24,7 @@ from gateway.journal import (
     Record,
     Refused,
     Reply,
+    Shed,
     TornTail,
     decision_id,
     join_replied,
@@ -49,7 +50,7 @@ def rows_of(directory: Path) -> Iterator[Row]:
                 if not isinstance(item, Record):
                     asides.append(item)
                     continue
-                if isinstance(item.entry, Gap | Pause | Generation):
+                if isinstance(item.entry, Gap | Pause | Shed | Generation):
                     asides.append(item)
                 yield item
 

@@ -47,6 +47,7 @@ from gateway.journal.entry import (
     Refused,
     Replied,
     Sealed,
+    Shed,
     kind_of,
     saturated,
 )
@@ -94,6 +95,7 @@ __all__ = [
     "Sealed",
     "Segment",
     "SegmentReport",
+    "Shed",
     "TornTail",
     "Writer",
     "decision_id",

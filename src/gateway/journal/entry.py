@@ -6,6 +6,7 @@ REFUSED     one call that was refused as the caller's fault; none of the request
 REPLIED     when the replies to a run of sequences left, and which of them found nobody
 GAP         sequences that stand in no segment any more, and why
 PAUSE       the loop stood still
+SHED        calls that were turned away unread, because not even a stand-in would have been in time
 GENERATION  a product's generation begins to be served
 SEALED      the last frame of a segment that was closed in order
 ```
@@ -50,6 +51,7 @@ class Kind(IntEnum):
     PAUSE = 5
     GENERATION = 6
     SEALED = 7
+    SHED = 8
 
 
 class Flag(IntFlag):
@@ -84,6 +86,7 @@ _REFUSED_HEAD = Struct("<BQIBHBH")
 _REPLIED_HEAD = Struct("<BQQI")
 _GAP = Struct("<BBQQQQH16s")
 _PAUSE = Struct("<BQQ")
+_SHED = Struct("<BQQI")
 _LENGTH = Struct("<H")
 
 
@@ -289,6 +292,27 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
+class Shed:
+    """`count` calls that arrived between the two times were turned away, without a record each.
+
+    Nothing of them was read: neither their product nor their deadline is known.
+    """
+
+    first_arrival_ns: int
+    last_arrival_ns: int
+    count: int
+
+    def encode(self) -> bytes:
+        """Return the payload. Raises struct.error for a number outside its field."""
+        return _SHED.pack(Kind.SHED, self.first_arrival_ns, self.last_arrival_ns, self.count)
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Self:
+        """Read what `encode` wrote. Raises struct.error for anything else."""
+        return cls(*_SHED.unpack(payload)[1:])
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
     """A product's generation is served from here on, as `index` of this boot's products.
 
@@ -348,7 +372,7 @@ class Sealed:
         return cls()
 
 
-Entry = Decision | Refused | Replied | Gap | Pause | Generation | Sealed
+Entry = Decision | Refused | Replied | Gap | Pause | Shed | Generation | Sealed
 
 _ENTRIES: dict[int, type[Entry]] = {
     Kind.DECISION: Decision,
@@ -358,6 +382,7 @@ _ENTRIES: dict[int, type[Entry]] = {
     Kind.PAUSE: Pause,
     Kind.GENERATION: Generation,
     Kind.SEALED: Sealed,
+    Kind.SHED: Shed,
 }
 
 

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -52,18 +53,20 @@ class Classifier:
     def warm_up(self, clock_ns: Callable[[], int]) -> dict[int, int]:
         """Run every batch size that the hall may form, so that no caller pays for the first.
 
-        Returns what each took, in nanoseconds: the longest of its runs but the first.
+        Returns what each took, in nanoseconds: the median of its runs but the first.
         """
         started_ns = clock_ns()
         took_ns: dict[int, int] = {}
         for n in WARM_UP_BATCHES:
             batch = np.frombuffer(self.example * n, dtype=self.dtype).reshape(n, self.columns)
-            for i in range(WARM_UP_ROUNDS):
+            runs_ns: list[int] = []
+            for _ in range(WARM_UP_ROUNDS):
                 self.score_one(self.example)
                 before_ns = clock_ns()
                 self.score(batch)
                 after_ns = clock_ns()
-                took_ns[n] = max(took_ns.get(n, 0) if i > 1 else 0, after_ns - before_ns)
+                runs_ns.append(after_ns - before_ns)
+                took_ns[n] = int(median(runs_ns[1:] or runs_ns))
                 if after_ns - started_ns > WARM_UP_NS:
                     return took_ns
         return took_ns

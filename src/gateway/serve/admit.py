@@ -7,7 +7,7 @@ the caller sent, but its own field names.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, nan
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from gateway.journal import UNKNOWN_PRODUCT
 from gateway.model import LOOKS_LIKE_A_PAN, FieldViolation, Generation
 from gateway.pan import holds_pan, masked
 from gateway.serve.front import MESSAGE_BYTES_MAX, METADATA_BYTES_MAX, Event, Metadata
+from gateway.serve.head import DecideRequestHead
 from gateway.serve.response import ResponseEncoder
 from gateway.v1.decision_pb2 import DecideRequest, FeatureValue
 
@@ -80,19 +81,22 @@ class Payment(NamedTuple):
     """An admitted call. `row` is its features as the model's bytes; times are monotonic.
 
     `payload` is the request laid out anew: what the caller's bytes held besides the fields of
-    a DecideRequest, and fields that stood there twice, are not in it.
+    a DecideRequest, and fields that stood there twice, are not in it. Where `row` is None the
+    features were not read, and are not in it either: the call can only be stood in for.
     """
 
     call_id: Any
     serving: Serving
     payload: bytes
     traceparent: bytes
+    arrived_ns: int
+    admitted_ns: int
     deadline_ns: float
     transaction_id: str
     amount_minor: int
     category: str
     event_s: float
-    row: bytes
+    row: bytes | None
     defaulted: bool
 
 
@@ -100,6 +104,7 @@ class Refusal(NamedTuple):
     """A call that is the caller's to mend. `fields` names what broke a rule, never a value."""
 
     call_id: Any
+    arrived_ns: int
     code: int
     message: str
     details: bytes | None
@@ -109,12 +114,19 @@ class Refusal(NamedTuple):
 
 
 def admit(
-    event: Event, arrived_ns: int, now_ns: int, wall_s: float, served: Mapping[str, Serving]
+    event: Event,
+    arrived_ns: int,
+    drained_ns: int,
+    wall_s: float,
+    served: Mapping[str, Serving],
+    clock_ns: Callable[[], int],
+    closed: Container[int] = (),
 ) -> Payment | Refusal:
     """Decode and check one Decide call.
 
-    The deadline is the earlier of the caller's, counted from `now_ns`, and the product's
-    budget, counted from `arrived_ns`.
+    The deadline is the earlier of the caller's, counted from `drained_ns`, and the product's
+    budget, counted from `arrived_ns`. The features of a product whose index is in `closed` are
+    not read: it will be stood in for.
     """
     _, call_id, _, payload, _, details = event
     traceparent, seconds_left = b"", None
@@ -123,28 +135,77 @@ def admit(
         traceparent, metadata_bytes = _read(metadata)
         if metadata_bytes > METADATA_BYTES_MAX:
             message = f"the metadata are too long: at most {METADATA_BYTES_MAX} bytes are taken"
-            return _refusal(call_id, RESOURCE_EXHAUSTED, message, traceparent)
+            return _refusal(call_id, arrived_ns, RESOURCE_EXHAUSTED, message, traceparent)
     if payload is None or len(payload) > MESSAGE_BYTES_MAX:
         message = f"the message is too long: at most {MESSAGE_BYTES_MAX} bytes are taken"
-        return _refusal(call_id, RESOURCE_EXHAUSTED, message, traceparent)
+        return _refusal(call_id, arrived_ns, RESOURCE_EXHAUSTED, message, traceparent)
     try:
-        request = DecideRequest.FromString(payload)
+        request, serving = _decoded(payload, served, closed)
     except DecodeError:
-        return _refusal(call_id, INVALID_ARGUMENT, "not a DecideRequest", traceparent)
-    serving = served.get(request.product)
+        message = "not a DecideRequest"
+        return _refusal(call_id, arrived_ns, INVALID_ARGUMENT, message, traceparent)
     if serving is None:
-        return _unknown_product(call_id, request.product, served, traceparent)
+        return _unknown_product(call_id, arrived_ns, request.product, served, traceparent)
 
-    schema = serving.generation.schema
-    transaction_id, amount_minor = request.transaction_id, request.amount
-    category, dense, when = request.category, request.dense, request.event_time
-    subject, channel = request.subject, request.channel
-    seconds, nanos = when.seconds, when.nanos
-    event_s = seconds + nanos * 1e-9
+    when = request.event_time
+    event_s = when.seconds + when.nanos * 1e-9
+    violations = _violations(request, serving, event_s, wall_s)
+    row, defaulted = None, False
+    if isinstance(request, DecideRequest):
+        row, wrong, defaulted = _features(request, serving)
+        if row is not None and (wrong or violations):
+            fields = {violation.field for violation in wrong}
+            wrong += [v for v in _row_violations(serving, row) if v.field not in fields]
+        violations += wrong
+    if violations:
+        return refused_for(call_id, arrived_ns, violations, serving, traceparent)
+
+    request.DiscardUnknownFields()
+    deadline_ns: float = arrived_ns + serving.budget_ns
+    if seconds_left is not None:
+        # A deadline that is over already is dated to the beginning of time.
+        callers_ns = drained_ns + seconds_left * 1e9 if seconds_left > 0.0 else 0.0
+        deadline_ns = min(deadline_ns, callers_ns)
+    return Payment(
+        call_id,
+        serving,
+        request.SerializeToString(),
+        traceparent,
+        arrived_ns,
+        clock_ns(),
+        deadline_ns,
+        request.transaction_id,
+        request.amount,
+        request.category,
+        event_s,
+        row,
+        defaulted,
+    )
+
+
+def _decoded(
+    payload: bytes, served: Mapping[str, Serving], closed: Container[int]
+) -> tuple[DecideRequest | DecideRequestHead, Serving | None]:
+    """Return the request, without its features where its product is closed, and its product."""
+    if closed:
+        head = DecideRequestHead.FromString(payload)
+        serving = served.get(head.product)
+        if serving is None or serving.index in closed:
+            return head, serving
+    request = DecideRequest.FromString(payload)
+    return request, served.get(request.product)
+
+
+def _violations(
+    request: DecideRequest | DecideRequestHead, serving: Serving, event_s: float, wall_s: float
+) -> list[FieldViolation]:
+    """Check everything but the features; mask card numbers where the product says so."""
     violations: list[FieldViolation] = []
-    if not 0.0 < event_s <= wall_s + AHEAD_S_MAX or not 0 <= nanos < 1_000_000_000:
+    transaction_id, category = request.transaction_id, request.category
+    subject, channel = request.subject, request.channel
+    if not 0.0 < event_s <= wall_s + AHEAD_S_MAX or not 0 <= request.event_time.nanos < 10**9:
         violations.append(_event_time(request, event_s))
-    if amount_minor < 0:
+    if request.amount < 0:
         violations.append(FieldViolation("amount", "must not be negative"))
     if request.currency != serving.currency:
         violations.append(_currency(request, serving.currency))
@@ -156,65 +217,49 @@ def admit(
         or len(subject) > SUBJECT_MAX
     ):
         violations += _lengths(request)
-    else:
-        if serving.transaction_id and not serving.transaction_id.fullmatch(transaction_id):
-            pattern = "must match the product's transaction_id.pattern"
-            violations.append(FieldViolation("transaction_id", pattern))
-        if holds_pan(subject) or holds_pan(channel):
-            violations += _guarded(request, serving)
+        return violations
+    if serving.transaction_id and not serving.transaction_id.fullmatch(transaction_id):
+        pattern = "must match the product's transaction_id.pattern"
+        violations.append(FieldViolation("transaction_id", pattern))
+    if holds_pan(subject) or holds_pan(channel):
+        violations += _guarded(request, serving)
+    return violations
 
-    defaulted = False
+
+def _features(
+    request: DecideRequest, serving: Serving
+) -> tuple[bytes | None, list[FieldViolation], bool]:
+    """Return the features as a row, None where there is none; what is wrong; was one defaulted."""
+    schema, dense = serving.generation.schema, request.dense
     if dense:
-        row = b""
+        row, wrong = None, []
         if request.schema_fingerprint != schema.fingerprint or len(dense) != schema.dense_bytes:
-            violations += _dense(request, serving)
+            wrong = _dense(request, serving)
         else:
             row = schema.from_dense(dense)
-            if violations:
-                violations += _row_violations(serving, row)
         if request.features:
-            violations.append(FieldViolation("features", "and dense are both given: send one"))
-    else:
-        row, wrong, defaulted, pans = schema.encode(_named(request))
-        if request.schema_fingerprint not in ("", schema.fingerprint):
-            wrong.append(_fingerprint(serving))
-        if pans:
-            wrong += _guarded_features(request, pans, serving)
-        if wrong or violations:
-            fields = {violation.field for violation in wrong}
-            violations += wrong
-            violations += [v for v in _row_violations(serving, row) if v.field not in fields]
-    if violations:
-        return refused_for(call_id, violations, serving, traceparent)
-
-    request.DiscardUnknownFields()
-    deadline_ns: float = arrived_ns + serving.budget_ns
-    if seconds_left is not None:
-        # A deadline that is over already is dated to the beginning of time.
-        callers_ns = now_ns + seconds_left * 1e9 if seconds_left > 0.0 else 0.0
-        deadline_ns = min(deadline_ns, callers_ns)
-    return Payment(
-        call_id,
-        serving,
-        request.SerializeToString(),
-        traceparent,
-        deadline_ns,
-        transaction_id,
-        amount_minor,
-        category,
-        event_s,
-        row,
-        defaulted,
-    )
+            wrong.append(FieldViolation("features", "and dense are both given: send one"))
+        return row, wrong, False
+    row, wrong, defaulted, pans = schema.encode(_named(request))
+    if request.schema_fingerprint not in ("", schema.fingerprint):
+        wrong.append(_fingerprint(serving))
+    if pans:
+        wrong += _guarded_features(request, pans, serving)
+    return row, wrong, defaulted
 
 
 def refused_for(
-    call_id: Any, violations: Sequence[FieldViolation], serving: Serving, traceparent: bytes
+    call_id: Any,
+    arrived_ns: int,
+    violations: Sequence[FieldViolation],
+    serving: Serving,
+    traceparent: bytes,
 ) -> Refusal:
     """Refuse a call of a known product for all its violations."""
     message = summary(violations)
     return Refusal(
         call_id,
+        arrived_ns,
         INVALID_ARGUMENT,
         message,
         bad_request(INVALID_ARGUMENT, message, violations),
@@ -247,21 +292,22 @@ def summary(violations: Sequence[FieldViolation]) -> str:
     return f"{count} violation{'s' if count > 1 else ''}: {shown}{rest}"
 
 
-def _refusal(call_id: Any, code: int, message: str, traceparent: bytes) -> Refusal:
-    return Refusal(call_id, code, message, None, UNKNOWN_PRODUCT, (), traceparent)
+def _refusal(call_id: Any, arrived_ns: int, code: int, message: str, traceparent: bytes) -> Refusal:
+    return Refusal(call_id, arrived_ns, code, message, None, UNKNOWN_PRODUCT, (), traceparent)
 
 
 def _unknown_product(
-    call_id: Any, name: str, served: Mapping[str, Serving], traceparent: bytes
+    call_id: Any, arrived_ns: int, name: str, served: Mapping[str, Serving], traceparent: bytes
 ) -> Refusal:
     if name:
-        known = ", ".join(sorted(served))
-        return _refusal(call_id, NOT_FOUND, f"no such product; served: {known}", traceparent)
+        message = f"no such product; served: {', '.join(sorted(served))}"
+        return _refusal(call_id, arrived_ns, NOT_FOUND, message, traceparent)
     missing = [FieldViolation("product", "is missing")]
     message = summary(missing)
     details = bad_request(INVALID_ARGUMENT, message, missing)
     return Refusal(
-        call_id, INVALID_ARGUMENT, message, details, UNKNOWN_PRODUCT, ("product",), traceparent
+        *(call_id, arrived_ns, INVALID_ARGUMENT, message, details),
+        *(UNKNOWN_PRODUCT, ("product",), traceparent),
     )
 
 
@@ -278,7 +324,7 @@ def _read(metadata: Metadata) -> tuple[bytes, int]:
     return traceparent, size
 
 
-def _event_time(request: DecideRequest, event_s: float) -> FieldViolation:
+def _event_time(request: DecideRequest | DecideRequestHead, event_s: float) -> FieldViolation:
     if not request.HasField("event_time"):
         return FieldViolation("event_time", "is missing")
     if not 0.0 < event_s < inf or not 0 <= request.event_time.nanos < 1_000_000_000:
@@ -286,13 +332,13 @@ def _event_time(request: DecideRequest, event_s: float) -> FieldViolation:
     return FieldViolation("event_time", "is more than a day ahead of the gateway's clock")
 
 
-def _currency(request: DecideRequest, expected: str) -> FieldViolation:
+def _currency(request: DecideRequest | DecideRequestHead, expected: str) -> FieldViolation:
     if not request.currency:
         return FieldViolation("currency", f"is missing, must be {expected}")
     return FieldViolation("currency", f"must be {expected}, in which the product's costs are")
 
 
-def _lengths(request: DecideRequest) -> list[FieldViolation]:
+def _lengths(request: DecideRequest | DecideRequestHead) -> list[FieldViolation]:
     violations: list[FieldViolation] = []
     if not request.transaction_id:
         violations.append(FieldViolation("transaction_id", "is missing"))
@@ -344,7 +390,7 @@ def _fingerprint(serving: Serving, *, missing: bool = False) -> FieldViolation:
     )
 
 
-def _guarded(request: DecideRequest, serving: Serving) -> list[FieldViolation]:
+def _guarded(request: DecideRequest | DecideRequestHead, serving: Serving) -> list[FieldViolation]:
     """Mask the card numbers in a request's own texts, or say where they are."""
     found = [name for name in ("subject", "channel") if holds_pan(getattr(request, name))]
     if not serving.masks_pans:

@@ -6,11 +6,12 @@ from math import nan
 from typing import NamedTuple
 
 from gateway.decide import Decision
+from gateway.journal import U32_MAX, saturated
 from gateway.product import StandIn
 from gateway.serve.admit import Payment
 
 Stamps = tuple[int, int, int, int]
-"""Ends of admit, encode, infer and decide of one batch: ns after arrival, fitting a u32."""
+"""Ends of admit, encode, infer and decide: ns after arrival, fitting a u32."""
 
 
 class Answer(NamedTuple):
@@ -35,3 +36,23 @@ def stood_in(payment: Payment, reason: StandIn, stamps: Stamps, batch_size: int)
     policy = payment.serving.generation.policy
     action = policy.stand_in(reason, payment.amount_minor, payment.category)
     return Answer(payment, action, None, nan, reason, stamps, batch_size, False)
+
+
+def stood_in_at_once(payment: Payment, reason: StandIn, now_ns: int) -> Answer:
+    """Return the stand-in of a payment that did not come to its model."""
+    return stood_in(payment, reason, stamps_of(payment, now_ns, now_ns, now_ns), 0)
+
+
+def stamps_of(payment: Payment, encode_ns: int, infer_ns: int, decide_ns: int) -> Stamps:
+    """Return the ends of a payment's stages, given on the clock, from its arrival on."""
+    arrived_ns = payment.arrived_ns
+    stamps = (
+        payment.admitted_ns - arrived_ns,
+        encode_ns - arrived_ns,
+        infer_ns - arrived_ns,
+        decide_ns - arrived_ns,
+    )
+    if stamps[3] <= U32_MAX:
+        return stamps
+    admit, encode, infer, decide = map(saturated, stamps)
+    return admit, encode, infer, decide

@@ -10,18 +10,23 @@ microseconds and seconds alike).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import exp
+from math import exp, inf
 
 QUANTILE = 0.99
-_STEP = 0.1
+_STEP = 0.04
 _UP, _DOWN = exp(_STEP * QUANTILE), exp(-_STEP * (1.0 - QUANTILE))
 
 _LEAP = 2.0
 """A sample far above the estimate doubles it: ten samples find a cost a thousand times higher,
 and a single pause of the machine is no new cost."""
 
+_LONGER_MAX = 8
+"""What takes longer time after time is a new cost, too: the steps up grow with it."""
+
 HALVES_NS = 1_000_000_000
 """What was not tried for so long counts half: or what once stood in would for ever."""
+
+_SMOOTH = 0.05
 
 _BUCKETS = 16
 
@@ -32,19 +37,26 @@ class CostEstimate:
     `measured_ns` has what was measured before the first call, by number of rows.
     """
 
-    __slots__ = ("_costs_ns", "_learned_ns")
+    __slots__ = ("_costs_ns", "_learned_ns", "_longer", "_means_ns")
 
     def __init__(self, measured_ns: Mapping[int, int], now_ns: int) -> None:
         self._costs_ns = [1.0] * _BUCKETS
+        self._means_ns = [inf] * _BUCKETS
         self._learned_ns = now_ns
+        self._longer = 0  # samples in a row that took longer than was estimated
         for n, cost_ns in measured_ns.items():
             self._raise(_bucket(n), float(cost_ns))
+            self._means_ns[_bucket(n)] = float(cost_ns)
 
     def of(self, n: int, now_ns: int) -> float:
         """Return what n rows are estimated to take; more rows never take less."""
         cost_ns = self._costs_ns[_bucket(n)]
         idle_ns = now_ns - self._learned_ns
         return cost_ns if idle_ns < HALVES_NS else cost_ns * 0.5 ** (idle_ns / HALVES_NS)
+
+    def mean(self, n: int, now_ns: int) -> float:
+        """Return what n rows take on average: what many batches, one after the other, come to."""
+        return min(self._means_ns[_bucket(n)], self.of(n, now_ns))
 
     def learn(self, n: int, took_ns: int, now_ns: int) -> None:
         """Take in that n rows took `took_ns`."""
@@ -53,11 +65,15 @@ class CostEstimate:
         if idle_ns >= HALVES_NS:
             self._costs_ns = [cost * 0.5 ** (idle_ns / HALVES_NS) for cost in self._costs_ns]
         self._learned_ns = now_ns
-        cost_ns = self._costs_ns[bucket]
+        cost_ns, mean_ns = self._costs_ns[bucket], self._means_ns[bucket]
+        mean_ns = took_ns if mean_ns == inf else mean_ns
+        self._means_ns[bucket] = mean_ns + _SMOOTH * (min(took_ns, cost_ns * _LEAP) - mean_ns)
         if took_ns > cost_ns:
             leaps = took_ns > cost_ns * _LEAP
-            self._raise(bucket, cost_ns * (_LEAP if leaps else _UP))
+            self._longer = min(self._longer + 1, _LONGER_MAX)
+            self._raise(bucket, cost_ns * (_LEAP if leaps else _UP**self._longer))
         else:
+            self._longer = 0
             self._lower(bucket, max(cost_ns * _DOWN, 1.0))
 
     def most(self, n: int, slack_ns: float, now_ns: int) -> int:

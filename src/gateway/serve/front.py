@@ -64,6 +64,23 @@ class Turn(Protocol):
     def paused(self, start_ns: int, duration_ns: int) -> None:
         """The loop stood still."""
 
+    def looked_after(self, gap_ns: int) -> None:
+        """So long, and longer than ever, passed between two looks at the front."""
+
+    @property
+    def wait_ms(self) -> int:
+        """How long the front may wait for an arrival before it calls `turn` or `idle`."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any call that has arrived waits for its answer."""
+
+    def rest(self) -> bool:
+        """Wait a little for something else than an arrival. False, at once: wait for arrivals."""
+
+    def wake_with(self, wake: Callable[[], None]) -> None:
+        """Call `wake`, on any thread, when `turn` is to be called without an arrival."""
+
 
 class Front(Protocol):
     """One listening address. A context manager; entering it binds and starts."""
@@ -78,8 +95,18 @@ class Front(Protocol):
     def reply(self, call_id: Any, payload: bytes) -> bool:
         """Answer a unary call. False if its caller is gone."""
 
-    def fail(self, call_id: Any, code: int, message: str, details: bytes | None = None) -> bool:
-        """End a call with a status; `details` is an encoded google.rpc.Status."""
+    def fail(
+        self,
+        call_id: Any,
+        code: int,
+        message: str,
+        details: bytes | None = None,
+        retry_ms: int | None = None,
+    ) -> bool:
+        """End a call with a status. False if its caller is gone.
+
+        `details` is an encoded google.rpc.Status; `retry_ms` tells the caller when to try again.
+        """
 
     def look(self) -> None:
         """Take in what has come so far: what comes from here on may be owed to a reply."""
@@ -89,6 +116,16 @@ class Front(Protocol):
 
     def stream_send(self, call_id: Any, payload: bytes) -> bool:
         """Send one message of a stream, without waiting. False if it cannot take one."""
+
+
+def trailers(details: bytes | None, retry_ms: int | None) -> tuple[tuple[str, str | bytes], ...]:
+    """Return what goes with a status (gRFC A6 for the retry)."""
+    found: list[tuple[str, str | bytes]] = []
+    if details is not None:
+        found.append(("grpc-status-details-bin", details))
+    if retry_ms is not None:
+        found.append(("grpc-retry-pushback-ms", str(retry_ms)))
+    return tuple(found)
 
 
 def bound_address(target: str, port: int) -> str:

@@ -17,6 +17,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -42,14 +43,16 @@ from gateway.serve.front import (
     Tls,
     Turn,
     bound_address,
+    trailers,
 )
 from gateway.serve.reflection import enable_reflection
 
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
-_SHUTTING_DOWN = (grpc.StatusCode.UNAVAILABLE.value[0], "the gateway is shutting down", None)
+_SHUTTING_DOWN = (grpc.StatusCode.UNAVAILABLE.value[0], "the gateway is shutting down")
 
-# What a waiting handler gets: reply bytes, or (code, message, details).
-_Answer = bytes | tuple[int, str, bytes | None]
+# What a waiting handler gets: reply bytes, or (code, message, trailers).
+_Status = tuple[int, str, tuple[tuple[str, str | bytes], ...]]
+_Answer = bytes | _Status
 
 _STREAMED_MAX = 16
 _LONG_TURN_NS = 1_000_000
@@ -69,7 +72,7 @@ class _Stream:
 
     messages: deque[bytes] = field(default_factory=deque)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-    status: tuple[int, str, bytes | None] | None = None
+    status: _Status | None = None
 
 
 class GrpcioFront:
@@ -165,22 +168,42 @@ class GrpcioFront:
         self._loop.run_until_complete(self._ticks(hall, stopping))
 
     async def _ticks(self, hall: Turn, stopping: Callable[[], bool]) -> None:
+        hall.wake_with(self._wake)
         looked_ns = self._clock_ns()
+        worst_ns = 2 * TICK_MS * 1_000_000
         stopped_ns: int | None = None
         while True:
-            await asyncio.sleep(TICK_MS / 1000)
+            await asyncio.sleep(min(hall.wait_ms or TICK_MS, TICK_MS) / 1000)
             now_ns = self._clock_ns()
-            if now_ns - looked_ns > (PAUSE_NS if self._arrived else LONG_PAUSE_NS):
-                hall.paused(looked_ns, now_ns - looked_ns)
+            gap_ns = now_ns - looked_ns
+            if gap_ns > worst_ns:
+                worst_ns = gap_ns
+                hall.looked_after(gap_ns)
+            if gap_ns > (PAUSE_NS if self._arrived else LONG_PAUSE_NS):
+                hall.paused(looked_ns, gap_ns)
             looked_ns = now_ns
             self._quiet_ticks += 1
             if not self._arrived:
                 hall.idle()
             if stopping():
                 stopped_ns = stopped_ns or now_ns
-                quiet = self._quiet_ticks > QUIET_TICKS and not self._arrived
-                if quiet or now_ns - stopped_ns > DRAIN_NS_MAX:
+                is_done = not self._arrived and not hall.is_busy
+                quiet = self._quiet_ticks > QUIET_TICKS or now_ns - stopped_ns > DRAIN_NS_MAX
+                if is_done and quiet:
                     return
+
+    def _wake(self) -> None:
+        """Let the hall look at what the annex has done: called on the annex's threads."""
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._go_on)
+
+    def _go_on(self) -> None:
+        """Call the hall again, without an arrival, as long as something waits in it."""
+        assert self._hall is not None
+        if not self._arrived:
+            self._hall.turn([], self._clock_ns())
+            if self._hall.wait_ms == 0:
+                self._loop.call_soon(self._go_on)
 
     def _arrive(self, event: Event) -> None:
         if not self._arrived:
@@ -200,6 +223,8 @@ class GrpcioFront:
         self._quiet_ticks = 0
         begun_ns = self._clock_ns()
         self._hall.turn(events, self._arrived_ns)
+        if self._hall.wait_ms == 0:
+            self._loop.call_soon(self._go_on)
         ended_ns = self._clock_ns()
         if ended_ns - begun_ns > _LONG_TURN_NS:
             self._behind_ns, self._behind_until_ns = begun_ns, ended_ns + _BEHIND_NS
@@ -251,9 +276,16 @@ class GrpcioFront:
         call_id.set_result(payload)
         return True
 
-    def fail(self, call_id: Any, code: int, message: str, details: bytes | None = None) -> bool:
+    def fail(
+        self,
+        call_id: Any,
+        code: int,
+        message: str,
+        details: bytes | None = None,
+        retry_ms: int | None = None,
+    ) -> bool:
         """End a call with a status."""
-        status = (code, message, details)
+        status = (code, message, trailers(details, retry_ms))
         if isinstance(call_id, _Stream):
             call_id.status = status
             call_id.changed.set()
@@ -310,8 +342,9 @@ def _details(context: Any) -> Any:
     return (context.invocation_metadata() or (), "", context.time_remaining())
 
 
-async def _abort(context: Any, code: int, message: str, details: bytes | None) -> bytes:
-    trailing = () if details is None else (("grpc-status-details-bin", details),)
+async def _abort(
+    context: Any, code: int, message: str, trailing: tuple[tuple[str, str | bytes], ...]
+) -> bytes:
     await context.abort(_STATUS[code], message, trailing)
     raise AssertionError("abort raises")
 

@@ -1,60 +1,60 @@
-"""The hall: whatever has arrived walks once through
+"""The hall: whatever has arrived walks through
 
     admit ▶ encode ▶ infer ▶ decide ▶ record ▶ reply
 
-as one batch, on one thread. Nothing waits for a batch to fill; under load batches grow by
+in batches, on one thread. Nothing waits for a batch to fill; under load batches grow by
 themselves, and every fixed cost is paid once a batch. The caller's faults become refusals,
 ours become stand-ins, and no reply leaves before its record is in the journal.
+
+A turn admits what has arrived, lets each payment wait in its product's lane, and then takes one
+batch of one lane to its model: of the lane that had the least of the hall's time. Heavy models
+run in the annex, and the hall collects what is done. So no product waits longer for another
+than one batch takes, and what a lane has no room for is stood in for at once.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from itertools import compress
-from math import inf, nan
-from operator import attrgetter
 
-import grpc
-import numpy as np
-from numpy.typing import NDArray
-
-from gateway.errors import JournalError
-from gateway.journal import (
-    FOUND_NOBODY,
-    U32_MAX,
-    Pause,
-    Replied,
-    Writer,
-    decision_id,
-    saturated,
-)
-from gateway.model import Classifier
+from gateway.journal import Writer
 from gateway.product import StandIn
-from gateway.serve.admit import (
-    RESOURCE_EXHAUSTED,
-    Payment,
-    Refusal,
-    Serving,
-    admit,
-    refused_for,
+from gateway.serve.admit import RESOURCE_EXHAUSTED, Payment, Refusal, Serving, admit
+from gateway.serve.annex import IN_FLIGHT, Annex, Batch
+from gateway.serve.answer import Answer, stamps_of, stood_in, stood_in_at_once
+from gateway.serve.front import (
+    CALL,
+    CHECK,
+    DECIDE,
+    MESSAGE_BYTES_MAX,
+    TICK_MS,
+    WATCH,
+    Event,
+    Front,
 )
-from gateway.serve.answer import Answer, Stamps, stood_in
-from gateway.serve.circuit import Circuit
-from gateway.serve.estimate import CostEstimate
-from gateway.serve.front import CALL, CHECK, DECIDE, MESSAGE_BYTES_MAX, WATCH, Event, Front
 from gateway.serve.health import Health
+from gateway.serve.lane import BATCH_MAX, Lane
 from gateway.serve.logs import OncePerSecond
-from gateway.serve.record import decision_record, refusal_record
-from gateway.serve.response import RECORDED
-from gateway.v1.decision_pb2 import DecideResponse
+from gateway.serve.recorder import Recorder
+from gateway.serve.scoring import encode, score
+from gateway.serve.tally import Tally
 
-BATCH_MAX = 128
-"""Calls that walk together at the most: a bound on how long one turn takes."""
+ANNEX_TICK_MS = 1
+"""The loop wakes so often while a model in the annex works."""
 
-_LATEST_NS = FOUND_NOBODY - 1
-_INTERNAL: int = grpc.StatusCode.INTERNAL.value[0]
+LIGHT_NS = 100_000_000
+"""For so long after a call of a light product the loop answers every arrival at once. Without
+any it may rest while the annex is busy, and finds more of them together."""
+
+SHED_SHARE = 0.5
+"""Of the shortest budget: what would take longer even to stand in for is shed, unread."""
+
+_TICKS_APART_NS = 50_000_000
+_CYCLES_WHEN_IDLE = 5_000
 
 log = logging.getLogger(__name__)
 log.addFilter(OncePerSecond())
@@ -71,186 +71,310 @@ class Hall:
         served: Mapping[str, Serving],
         health: Health,
         measured_ns: Mapping[str, Mapping[int, int]] | None = None,
+        annex: Annex | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
         wall_s: Callable[[], float] = time.time,
     ) -> None:
         """`measured_ns`: by product and number of rows, what its model took to warm up."""
         self._front = front
-        self._journal = journal
         self._served = served
         self._health = health
         self._clock_ns = clock_ns
         self._wall_s = wall_s
-        # A decision's id ends in the twelve digits of its sequence.
-        self._id_prefix = decision_id(journal.boot_id, journal.worker, 0)[:-12].encode()
+        self._annex = annex or Annex({}, clock_ns)
+        self._recorder = Recorder(front, journal, clock_ns)
         known_ns, now_ns = measured_ns or {}, clock_ns()
-        self._infer_ns = [CostEstimate(known_ns.get(name, {}), now_ns) for name in served]
-        self._reply_ns = CostEstimate({}, now_ns)
-        self._circuits = [Circuit() for _ in served]
-        # Entries that ride with the next append: reply times, pauses.
-        self._carried: list[bytes] = []
+        self._lanes = [
+            Lane(one, known_ns.get(name, {}), now_ns, in_annex=one.index in self._annex)
+            for name, one in served.items()
+        ]
+        self._heavy = [lane for lane in self._lanes if lane.in_annex]
+        self._budget_ns = min((one.budget_ns for one in served.values()), default=0)
+        self._busy: list[Lane] = []  # light lanes in which payments wait
+        self._served_ns = 0  # the hall's time that the lane served last has had
+        self._closed: set[int] = set()  # lanes that had no room at the last look
+        # What has arrived and was not read yet: (events, arrived_ns, drained_ns).
+        self._unread: deque[tuple[list[Event], int, int]] = deque()
+        self._unread_count = 0
+        self._unread_each_ns = 20_000.0
+        self._light_ns = 0  # when a light product was last asked
+        self._ticked_ns = now_ns
+
+    @property
+    def tally(self) -> Tally:
+        """What the hall has done so far."""
+        return self._recorder.tally
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any call that has arrived waits for its answer."""
+        return bool(self._busy or self._unread or self._annex.is_busy) or any(map(len, self._heavy))
+
+    @property
+    def wait_ms(self) -> int:
+        """How long the front may wait for the next arrival before it calls `turn` or `idle`."""
+        if self._busy or self._unread:
+            return 0
+        return ANNEX_TICK_MS if self._annex.is_busy else TICK_MS
+
+    def rest(self) -> bool:
+        """Wait for the annex instead of the front, where nothing light is asked. False: do not."""
+        if not self._annex.is_busy or self._busy or self._unread:
+            return False
+        if self._clock_ns() - self._light_ns < LIGHT_NS:
+            return False
+        self._annex.wait(ANNEX_TICK_MS / 1000)
+        return True
+
+    def wake_with(self, wake: Callable[[], None]) -> None:
+        """Let `wake` be called, on another thread, whenever the annex is done with a batch."""
+        self._annex.wake = wake
 
     def turn(self, events: list[Event], arrived_ns: int) -> None:
-        """Answer everything in `events`, whatever happens on the way."""
+        """Take in what has arrived, and take one batch of what waits to its model."""
         now_ns = self._clock_ns()
-        for start in range(0, len(events), BATCH_MAX):
-            self._walk_surely(events[start : start + BATCH_MAX], arrived_ns, now_ns)
+        if now_ns - self._ticked_ns > _TICKS_APART_NS:
+            self._tick(now_ns)
+        drained_ns = now_ns
+        if self._unread or len(events) > BATCH_MAX:
+            self._queue(events, arrived_ns, now_ns)
+            events, arrived_ns, drained_ns = self._next_unread()
+        if events:
+            self._take_in(events, arrived_ns, drained_ns)
+        if self._annex.is_busy:
+            self._collect()
+        for lane in self._heavy:
+            if len(lane):
+                self._send_to_annex(lane)
+                self._part_with_surplus(lane)
+        if self._busy:
+            self._serve(min(self._busy, key=_used) if len(self._busy) > 1 else self._busy[0])
+            for lane in tuple(self._busy):
+                self._part_with_surplus(lane)
 
     def idle(self) -> None:
-        """Write what the last replies left to say; let the journal flush and try again."""
-        if self._carried:
-            self._append([])
-        self._journal.tick()
+        """Nothing arrived: do what can wait."""
+        if self.is_busy:
+            self.turn([], self._clock_ns())
+        self._tick(self._clock_ns())
+        if gc.get_count()[0] > _CYCLES_WHEN_IDLE:
+            gc.collect()
+
+    def _tick(self, now_ns: int) -> None:
+        self._ticked_ns = now_ns
+        self._recorder.tick()
         self._health.catch_up()
+
+    def looked_after(self, gap_ns: int) -> None:
+        """Take in how long the loop did not look at the front, where that was never longer."""
+        self.tally.worst_pause_ns = gap_ns
 
     def paused(self, start_ns: int, duration_ns: int) -> None:
         """Record that the loop stood still."""
-        self._carried.append(Pause(start_ns, duration_ns).encode())
+        self._recorder.paused(start_ns, duration_ns)
 
-    def _walk_surely(self, events: list[Event], arrived_ns: int, now_ns: int) -> None:
-        """Walk a batch; a fault of ours costs the call it comes from, not the others."""
-        recorded = self._journal.next_sequence
-        try:
-            self._walk(events, arrived_ns, now_ns)
-            return
-        except Exception:
-            log.exception("a batch of %d calls failed", len(events))
-        if self._journal.next_sequence != recorded:
-            # Past the record: whoever is not answered yet must not be recorded twice.
-            self._give_up(events)
-        elif len(events) > 1:
-            for event in events:
-                self._walk_surely([event], arrived_ns, now_ns)
-        else:
-            self._last_resort(events, arrived_ns, now_ns)
+    # What has arrived.
 
-    def _last_resort(self, events: list[Event], arrived_ns: int, now_ns: int) -> None:
-        """Stand in for one call that failed on its way."""
-        try:
-            payments, refusals = self._admit(events, arrived_ns, now_ns)
-            stamps = _stamps(arrived_ns, now_ns, now_ns, now_ns, now_ns)
-            answers = [stood_in(one, StandIn.MODEL_ERROR, stamps, 0) for one in payments]
-            self._record_and_reply(answers, refusals, arrived_ns)
-        except Exception:
-            log.exception("no stand-in either")
-            self._give_up(events)
+    def _queue(self, events: list[Event], arrived_ns: int, drained_ns: int) -> None:
+        """Let events wait unread; shed those that could not even be stood in for in time."""
+        limit = int(SHED_SHARE * self._budget_ns / self._unread_each_ns)
+        room = max(limit - self._unread_count, BATCH_MAX)
+        kept, beyond = events[:room], events[room:]
+        if beyond:
+            sheddable = [event[1] for event in beyond if event[0] == CALL and event[2] == DECIDE]
+            kept += [event for event in beyond if event[0] != CALL or event[2] != DECIDE]
+            retry_ms = max(1, round(self._unread_count * self._unread_each_ns / 1e6))
+            self._recorder.shed(sheddable, arrived_ns, drained_ns, retry_ms)
+        if kept:
+            self._unread.append((kept, arrived_ns, drained_ns))
+            self._unread_count += len(kept)
 
-    def _give_up(self, events: list[Event]) -> None:
-        for event in events:
-            if event[0] == CALL:
-                self._front.fail(event[1], _INTERNAL, "the gateway failed on this call")
+    def _next_unread(self) -> tuple[list[Event], int, int]:
+        events, arrived_ns, drained_ns = self._unread.popleft()
+        if len(events) > BATCH_MAX:
+            self._unread.appendleft((events[BATCH_MAX:], arrived_ns, drained_ns))
+            events = events[:BATCH_MAX]
+        self._unread_count -= len(events)
+        return events, arrived_ns, drained_ns
 
-    def _walk(self, events: list[Event], arrived_ns: int, now_ns: int) -> None:
-        payments, refusals = self._admit(events, arrived_ns, now_ns)
-        admit_ns = self._clock_ns()
+    def _take_in(self, events: list[Event], arrived_ns: int, drained_ns: int) -> None:
+        """Let what can be decided wait in its lane; refuse, or stand in for, the others."""
+        begun_ns = self._clock_ns()
+        self._look_for_room(arrived_ns, begun_ns)
+        payments, refusals = self._admit(events, arrived_ns, drained_ns)
         answers: list[Answer] = []
-        due_ns = inf  # when the first of `answers` has to be answered
-        for batch in _by_product(payments):
-            index = batch[0].serving.index
-            infer_ns, circuit = self._infer_ns[index], self._circuits[index]
-            while batch:
-                now_ns = self._clock_ns()
-                if not circuit.lets_through(now_ns):
-                    stamps = _stamps(arrived_ns, admit_ns, now_ns, now_ns, now_ns)
-                    answers += [stood_in(one, StandIn.MODEL_ERROR, stamps, 0) for one in batch]
-                    break
-                fits, late = self._affordable(batch, infer_ns, len(answers), now_ns)
-                stamps = _stamps(arrived_ns, admit_ns, now_ns, now_ns, now_ns)
-                answers += [stood_in(one, StandIn.DEADLINE, stamps, 0) for one in batch[:late]]
-                chunk, batch = batch[late : late + fits], batch[late + fits :]
-                if not chunk:
-                    break
-                if answers and now_ns + infer_ns.of(fits, now_ns) > due_ns:
-                    self._record_and_reply(answers, refusals, arrived_ns)
-                    answers, refusals, due_ns = [], [], inf
-                answered, refused = self._answer(chunk, arrived_ns, admit_ns)
-                answers += answered
-                refusals += refused
-                due_ns = min(due_ns, chunk[0].deadline_ns)
-                if batch:
-                    # What is decided leaves before the next of its product are.
-                    self._record_and_reply(answers, refusals, arrived_ns)
-                    answers, refusals, due_ns = [], [], inf
+        rooms: dict[int, float] = {}
+        for payment in payments:
+            index = payment.serving.index
+            lane = self._lanes[index]
+            if not lane.in_annex:
+                self._light_ns = begun_ns
+            if index not in rooms:
+                rooms[index] = self._room(lane, arrived_ns, begun_ns)
+            rooms[index] -= 1.0
+            if payment.row is None or rooms[index] < 0.0:
+                answers.append(stood_in_at_once(payment, StandIn.OVERLOAD, self._clock_ns()))
+                continue
+            if not (len(lane) or lane.in_annex):
+                # A lane that comes back has no credit from the time when it had no calls.
+                lane.used_ns = max(lane.used_ns, self._served_ns)
+                self._busy.append(lane)
+            lane.put(payment)
         if answers or refusals:
-            self._record_and_reply(answers, refusals, arrived_ns)
+            self._recorder.leave(answers, refusals)
+        if len(events) >= 16:
+            each_ns = (self._clock_ns() - begun_ns) / len(events)
+            self._unread_each_ns += 0.1 * (each_ns - self._unread_each_ns)
 
-    def _affordable(
-        self, batch: list[Payment], infer_ns: CostEstimate, before: int, now_ns: int
-    ) -> tuple[int, int]:
-        """Sort a batch by deadline. Return how many of it can be decided together in time, and
-        how many in front of those cannot be, even alone.
+    def _look_for_room(self, arrived_ns: int, now_ns: int) -> None:
+        """Close the lanes that have no room; their requests are read without the features."""
+        if self._closed or self._unread or len(self._busy) or self._annex.is_busy:
+            self._closed = {
+                lane.index
+                for lane in self._lanes
+                if len(lane) and self._room(lane, arrived_ns, now_ns) < 1.0
+            }
 
-        `before`: answers that leave with them.
+    def _room(self, lane: Lane, arrived_ns: int, now_ns: int) -> float:
+        """Return how many of the calls that have just arrived can wait in a lane.
+
+        At least one in a lane that has nothing to do: what its model can do then is for it to say.
         """
-        if len(batch) > 1:
-            batch.sort(key=_deadline)
-        for late, payment in enumerate(batch):
-            count = len(batch) - late
-            slack_ns = payment.deadline_ns - now_ns - self._reply_ns.of(before + count, now_ns)
-            fits = infer_ns.most(count, slack_ns, now_ns)
-            if fits:
-                return fits, late
-        return 0, len(batch)
+        deadline_ns = arrived_ns + lane.serving.budget_ns
+        room = lane.room(now_ns, self._time_ns(lane, deadline_ns, now_ns))
+        has_work = len(lane) or (lane.in_annex and self._annex.in_flight(lane.index))
+        return room if has_work else max(1.0, room)
+
+    def _time_ns(self, lane: Lane, deadline_ns: float, now_ns: int) -> float:
+        """Return how much time a lane's model has for what waits there, until a deadline."""
+        slack_ns = deadline_ns - now_ns - self._recorder.cost_ns.of(1, now_ns)
+        if lane.in_annex:
+            waits_ns = self._free_ns(lane, now_ns) - now_ns
+            return slack_ns - self._annex_margin_ns(lane, now_ns) - waits_ns
+        if len(self._busy) < 2 and (not self._busy or self._busy[0] is lane):
+            return slack_ns
+        others = [one for one in self._busy if one is not lane]
+        others_ns = sum(one.backlog_ns(now_ns) for one in others)
+        return max(slack_ns / (len(others) + 1), slack_ns - others_ns)
+
+    def _part_with_surplus(self, lane: Lane) -> None:
+        """Stand in for what a lane took in and turns out not to get done."""
+        if len(lane):
+            now_ns = self._clock_ns()
+            time_ns = self._time_ns(lane, lane.last_deadline_ns, now_ns)
+            if surplus := lane.surplus(now_ns, time_ns):
+                self._stand_in_for(surplus, StandIn.OVERLOAD)
+                if not len(lane) and not lane.in_annex:
+                    self._busy.remove(lane)
 
     def _admit(
-        self, events: list[Event], arrived_ns: int, now_ns: int
+        self, events: list[Event], arrived_ns: int, drained_ns: int
     ) -> tuple[list[Payment], list[Refusal]]:
         """Split what arrived into payments and refusals; health is answered at once."""
         payments: list[Payment] = []
         refusals: list[Refusal] = []
-        wall_s, served = self._wall_s(), self._served
+        wall_s, served, clock_ns, closed = (
+            self._wall_s(),
+            self._served,
+            self._clock_ns,
+            self._closed,
+        )
         for event in events:
-            kind, call_id, method, payload = event[:4]
-            if kind == CALL and method == DECIDE:
-                admitted = admit(event, arrived_ns, now_ns, wall_s, served)
-                if type(admitted) is Payment:
-                    payments.append(admitted)
+            try:
+                if event[0] == CALL and event[2] == DECIDE:
+                    one = admit(event, arrived_ns, drained_ns, wall_s, served, clock_ns, closed)
+                    (payments if type(one) is Payment else refusals).append(one)  # type: ignore[arg-type]
                 else:
-                    refusals.append(admitted)  # type: ignore[arg-type]
-            elif kind != CALL:
-                self._health.cancel(call_id)
-            elif len(payload or b"") > MESSAGE_BYTES_MAX:
-                self._front.fail(call_id, RESOURCE_EXHAUSTED, "the message is too long")
-            elif method == CHECK:
-                self._health.check(call_id, payload or b"")
-            elif method == WATCH:
-                self._health.watch(call_id, payload or b"")
+                    self._attend(event)
+            except Exception:
+                log.exception("a call could not be admitted")
+                self._recorder.give_up([event[1]])
         return payments, refusals
 
-    def _answer(
-        self, batch: list[Payment], arrived_ns: int, admit_ns: int
-    ) -> tuple[list[Answer], list[Refusal]]:
-        """Encode, infer and decide payments of one product; what came too late stands in."""
-        answers: list[Answer] = []
-        serving, begun_ns = batch[0].serving, self._clock_ns()
-        generation = serving.generation
-        refusals: list[Refusal] = []
-        defaulted: Collection[int] = ()
-        if len(batch) == 1 and generation.schema.is_clean(batch[0].row):
-            encode_ns = self._clock_ns()
-            scores = _score_one(generation.champion, batch[0].row)
+    def _attend(self, event: Event) -> None:
+        """Answer a call about health, or take in that a caller has left."""
+        kind, call_id, method, payload = event[:4]
+        if kind != CALL:
+            self._health.cancel(call_id)
+        elif len(payload or b"") > MESSAGE_BYTES_MAX:
+            self._front.fail(call_id, RESOURCE_EXHAUSTED, "the message is too long")
+        elif method == CHECK:
+            self._health.check(call_id, payload or b"")
+        elif method == WATCH:
+            self._health.watch(call_id, payload or b"")
+
+    # What waits for a model on the loop.
+
+    def _serve(self, lane: Lane) -> None:
+        """Take a batch of a lane to its model, and stand in for what cannot be decided in time."""
+        begun_ns = self._clock_ns()
+        if not lane.circuit.lets_through(begun_ns):
+            self._stand_in_for(lane.clear(), StandIn.MODEL_ERROR)
         else:
-            matrix, batch, refusals, defaulted = _encode(batch)
-            if not batch:
-                return answers, refusals
-            encode_ns = self._clock_ns()
-            scores = _score(generation.champion, matrix)
+            reply_ns = self._recorder.cost_ns.of(min(len(lane), BATCH_MAX), begun_ns)
+            now_ns = begun_ns
+            if late := lane.late(now_ns, now_ns, reply_ns):
+                self._stand_in_for(late, StandIn.DEADLINE)
+                now_ns = self._clock_ns()
+            if batch := lane.batch(now_ns, now_ns, reply_ns):
+                self._answer_surely(lane, batch)
+        lane.used_ns += self._clock_ns() - begun_ns
+        self._served_ns = lane.used_ns
+        if not len(lane):
+            self._busy.remove(lane)
+
+    def _answer_surely(self, lane: Lane, batch: list[Payment]) -> None:
+        """Answer a batch; a fault of ours costs the call it comes from, not the others."""
+        try:
+            answers, refusals = self._answer(lane, batch)
+        except Exception:
+            log.exception("a batch of %d calls failed", len(batch))
+            if len(batch) == 1:
+                self._stand_in_for(batch, StandIn.MODEL_ERROR)
+            else:
+                for payment in batch:
+                    self._answer_surely(lane, [payment])
+            return
+        self._recorder.leave(answers, refusals)
+
+    def _answer(self, lane: Lane, batch: list[Payment]) -> tuple[list[Answer], list[Refusal]]:
+        """Encode, infer and decide payments of one product."""
+        begun_ns = self._clock_ns()
+        rows, batch, refusals, defaulted = encode(batch)
+        if not batch:
+            return [], refusals
+        encode_ns = self._clock_ns()
+        scores = score(lane.serving.generation.champion, rows)
         infer_ns = self._clock_ns()
-        size = len(batch)
-        policy = generation.policy
+        answers = self._decide(lane, batch, scores, defaulted, encode_ns, infer_ns)
+        ended_ns = self._clock_ns()
+        lane.cost_ns.learn(len(batch), ended_ns - begun_ns, ended_ns)
+        return answers, refusals
+
+    def _decide(
+        self,
+        lane: Lane,
+        batch: Sequence[Payment],
+        scores: list[float],
+        defaulted: set[int],
+        encode_ns: int,
+        infer_ns: int,
+    ) -> list[Answer]:
+        """Turn scores into actions. What is no score, or comes too late, stands in."""
+        answers: list[Answer] = []
+        size, policy = len(batch), lane.serving.generation.policy
         if not policy.takes(scores):
-            stamps = _stamps(arrived_ns, admit_ns, encode_ns, infer_ns, infer_ns)
-            scores = [policy.snapped(score) for score in scores]
-            sound = [policy.takes([score]) for score in scores]
-            unsound = compress(batch, [not is_sound for is_sound in sound])
-            answers += [stood_in(one, StandIn.MODEL_ERROR, stamps, size) for one in unsound]
+            scores = [policy.snapped(one) for one in scores]
+            sound = [policy.takes([one]) for one in scores]
+            for payment in compress(batch, [not is_sound for is_sound in sound]):
+                stamps = stamps_of(payment, encode_ns, infer_ns, infer_ns)
+                answers.append(stood_in(payment, StandIn.MODEL_ERROR, stamps, size))
             batch, scores = list(compress(batch, sound)), list(compress(scores, sound))
-        self._circuits[serving.index].saw(bool(batch), infer_ns)
+        lane.circuit.saw(bool(batch), infer_ns)
         decisions = policy.decide(scores, batch)
         decide_ns = self._clock_ns()
-        self._infer_ns[serving.index].learn(size, decide_ns - begun_ns, decide_ns)
-        stamps = _stamps(arrived_ns, admit_ns, encode_ns, infer_ns, decide_ns)
-        for payment, decision, score in zip(batch, decisions, scores, strict=True):
+        for payment, decision, its_score in zip(batch, decisions, scores, strict=True):
+            stamps = stamps_of(payment, encode_ns, infer_ns, decide_ns)
             if payment.deadline_ns <= decide_ns:
                 answers.append(stood_in(payment, StandIn.DEADLINE, stamps, size))
                 continue
@@ -260,146 +384,101 @@ class Hall:
                     payment,
                     decision.action,
                     decision,
-                    score,
+                    its_score,
                     StandIn.NONE,
                     stamps,
                     size,
                     was_defaulted,
                 )
             )
-        return answers, refusals
+        return answers
 
-    def _record_and_reply(
-        self, answers: list[Answer], refusals: list[Refusal], arrived_ns: int
-    ) -> None:
-        """Lay out every response and record, append them at once, then reply."""
-        begun_ns = self._clock_ns()
-        after_ns = saturated(begun_ns - arrived_ns)
-        first = self._journal.next_sequence + len(self._carried)
-        responses: list[bytes] = []
-        records: list[bytes] = []
-        for sequence, answer in enumerate(answers, first):
-            response = _response(answer, self._id_prefix + b"%012x" % sequence, after_ns // 1000)
-            responses.append(response)
-            records.append(decision_record(answer, response, arrived_ns, after_ns))
-        for refusal in refusals:
-            records.append(refusal_record(refusal, arrived_ns, after_ns))
-        if not self._append(records):
-            responses = [
-                _response(_unrecorded(answer), _id_of(response), after_ns // 1000)[: -len(RECORDED)]
-                for answer, response in zip(answers, responses, strict=True)
-            ]
+    def _stand_in_for(self, payments: Sequence[Payment], reason: StandIn) -> None:
+        now_ns = self._clock_ns()
+        self._recorder.leave([stood_in_at_once(one, reason, now_ns) for one in payments], ())
 
-        clock_ns, reply, fail = self._clock_ns, self._front.reply, self._front.fail
-        self._front.look()
-        base_ns = clock_ns()
-        offsets_ns: list[int] = []
-        for answer, response in zip(answers, responses, strict=True):
-            found = reply(answer.payment.call_id, response)
-            offsets_ns.append(min(clock_ns() - base_ns, _LATEST_NS) if found else FOUND_NOBODY)
-        for refusal in refusals:
-            found = fail(refusal.call_id, refusal.code, refusal.message, refusal.details)
-            offsets_ns.append(min(clock_ns() - base_ns, _LATEST_NS) if found else FOUND_NOBODY)
-        self._front.flush()
-        ended_ns = clock_ns()
-        self._reply_ns.learn(len(answers) + len(refusals), ended_ns - begun_ns, ended_ns)
-        self._carried.append(Replied(first, base_ns, tuple(offsets_ns)).encode())
+    # What waits for a model in the annex.
 
-    def _append(self, records: list[bytes]) -> bool:
-        """Append what is carried and `records` together. False if the journal cannot."""
-        carried, self._carried = self._carried, []
+    def _annex_margin_ns(self, lane: Lane, now_ns: int) -> float:
+        """Return how long it may take from a batch that is done to its replies."""
+        reply_ns = self._recorder.cost_ns.of(lane.batch_limit(now_ns), now_ns)
+        return ANNEX_TICK_MS * 1e6 + reply_ns
+
+    def _free_ns(self, lane: Lane, now_ns: int) -> float:
+        """Return when the model will have done what is under way."""
+        free_ns = 0.0
+        for one in self._annex.in_flight(lane.index):
+            free_ns = max(free_ns, one.begun_ns or now_ns) + one.expected_ns
+        return max(free_ns, now_ns)
+
+    def _send_to_annex(self, lane: Lane) -> None:
+        """Keep a lane's model in the annex at work, and stand in for what it cannot do in time."""
+        now_ns = self._clock_ns()
+        if not lane.circuit.lets_through(now_ns):
+            self._stand_in_for(lane.clear(), StandIn.MODEL_ERROR)
+            return
+        under_way = self._annex.in_flight(lane.index)
+        while len(lane):
+            margin_ns, begin_ns = self._annex_margin_ns(lane, now_ns), self._free_ns(lane, now_ns)
+            if late := lane.late(begin_ns, now_ns, margin_ns):
+                self._stand_in_for(late, StandIn.DEADLINE)
+            elif len(under_way) >= IN_FLIGHT:
+                break
+            elif batch := lane.batch(begin_ns, now_ns, margin_ns):
+                self._submit(lane, batch)
+            else:
+                break
+            now_ns = self._clock_ns()
+
+    def _submit(self, lane: Lane, batch: list[Payment]) -> None:
         try:
-            self._journal.append(carried + records)
-        except JournalError as error:
-            log.error("%s", error)
-            return False
-        return True
+            rows, batch, refusals, defaulted = encode(batch)
+        except Exception:
+            log.exception("a batch of %d calls could not be encoded", len(batch))
+            self._stand_in_for(batch, StandIn.MODEL_ERROR)
+            return
+        if refusals:
+            self._recorder.leave((), refusals)
+        if batch:
+            now_ns = self._clock_ns()
+            expected_ns = lane.cost_ns.of(len(batch), now_ns)
+            self._annex.submit(Batch(lane.index, batch, rows, defaulted, now_ns, expected_ns))
+
+    def _collect(self) -> None:
+        """Answer what the annex has done, and stand in for what it will not do in time."""
+        for batch in self._annex.done():
+            self._answer_from_annex(self._lanes[batch.index], batch)
+        for lane in self._heavy:
+            now_ns = self._clock_ns()
+            leaves_ns = now_ns + self._annex_margin_ns(lane, now_ns)
+            for batch in self._annex.in_flight(lane.index):
+                due = batch.answered
+                while due < len(batch.payments) and batch.payments[due].deadline_ns <= leaves_ns:
+                    due += 1
+                if due > batch.answered:
+                    self._stand_in_for(batch.payments[batch.answered : due], StandIn.DEADLINE)
+                    batch.answered = due
+
+    def _answer_from_annex(self, lane: Lane, batch: Batch) -> None:
+        payments = batch.payments[batch.answered :]
+        if batch.scores is None:
+            self._stand_in_for(payments, StandIn.DEADLINE)
+            return
+        took_ns = batch.ended_ns - batch.begun_ns
+        lane.cost_ns.learn(len(batch.payments), took_ns, batch.ended_ns)
+        if not payments:
+            return
+        scores = batch.scores[batch.answered :]
+        try:
+            answers = self._decide(
+                lane, payments, scores, batch.defaulted, batch.encoded_ns, batch.ended_ns
+            )
+        except Exception:
+            log.exception("a batch of %d calls failed", len(payments))
+            self._stand_in_for(payments, StandIn.MODEL_ERROR)
+            return
+        self._recorder.leave(answers, ())
 
 
-_deadline = attrgetter("deadline_ns")
-
-
-def _by_product(payments: list[Payment]) -> Iterable[list[Payment]]:
-    if len(payments) <= 1:
-        return (payments,) if payments else ()
-    batches: dict[int, list[Payment]] = {}
-    for payment in payments:
-        batches.setdefault(payment.serving.index, []).append(payment)
-    return batches.values()
-
-
-def _encode(
-    batch: list[Payment],
-) -> tuple[NDArray[np.float32], list[Payment], list[Refusal], set[int]]:
-    """Return the matrix of the payments whose features keep their rules, and those payments.
-
-    Then the refusals of the others, and the call ids of rows that a default was put into.
-    """
-    schema = batch[0].serving.generation.schema
-    matrix, checked = schema.matrix([payment.row for payment in batch])
-    if not checked:
-        return matrix, batch, [], set()
-    defaulted = {batch[i].call_id for i, row in checked.items() if row.defaulted}
-    bad = {i: row.violations for i, row in checked.items() if row.violations}
-    refusals = [
-        refused_for(batch[i].call_id, violations, batch[i].serving, batch[i].traceparent)
-        for i, violations in bad.items()
-    ]
-    kept = [i for i in range(len(batch)) if i not in bad]
-    return matrix[kept], [batch[i] for i in kept], refusals, defaulted
-
-
-def _score(champion: Classifier, matrix: NDArray[np.float32]) -> list[float]:
-    """Run the model; rows it fails on are NaN. One bad row does not fail its batch."""
-    try:
-        return champion.score(matrix)
-    except Exception as error:  # whatever a model raises is the model's error
-        log.warning("the model failed on %d rows: %s", len(matrix), type(error).__name__)
-    return [score for row in matrix for score in _score_one(champion, row.tobytes())]
-
-
-def _score_one(champion: Classifier, row: bytes) -> list[float]:
-    try:
-        return [champion.score_one(row)]
-    except Exception as error:
-        log.warning("the model failed on a row: %s", type(error).__name__)
-        return [nan]
-
-
-def _stamps(
-    arrived_ns: int, admit_ns: int, encode_ns: int, infer_ns: int, decide_ns: int
-) -> Stamps:
-    stamps = (
-        admit_ns - arrived_ns,
-        encode_ns - arrived_ns,
-        infer_ns - arrived_ns,
-        decide_ns - arrived_ns,
-    )
-    if stamps[3] <= U32_MAX:
-        return stamps
-    admit, encode, infer, decide = map(saturated, stamps)
-    return admit, encode, infer, decide
-
-
-def _response(answer: Answer, decision_id: bytes, elapsed_us: int) -> bytes:
-    payment, decision = answer.payment, answer.decision
-    encoder = payment.serving.responses
-    if decision is None:
-        return encoder.stand_in(
-            decision_id, answer.action, answer.stand_in, elapsed_us, payment.event_s
-        )
-    return encoder.decision(
-        decision_id, decision, elapsed_us, event_s=payment.event_s, defaulted=answer.defaulted
-    )
-
-
-def _id_of(response: bytes) -> bytes:
-    return DecideResponse.FromString(response).decision_id.encode()
-
-
-def _unrecorded(answer: Answer) -> Answer:
-    """Return what goes out although the journal could not take it: `on_record_failure`."""
-    product = answer.payment.serving.generation.product
-    if product.on_record_failure == "continue" or answer.decision is None:
-        return answer
-    return stood_in(answer.payment, StandIn.MODEL_UNAVAILABLE, answer.stamps, 1)
+def _used(lane: Lane) -> int:
+    return lane.used_ns

@@ -40,6 +40,7 @@ from gateway.serve.front import (
     Event,
     Turn,
     bound_address,
+    trailers,
 )
 from gateway.serve.reflection import enable_reflection
 
@@ -54,6 +55,7 @@ REFLECTIONS_MAX = 8
 
 DRAIN_MAX = 4096
 SPIN_NS = 100_000
+LULL_NS_MAX = 500_000_000
 SHORT_TURN_NS = 500_000
 
 
@@ -127,41 +129,66 @@ class NativeFront:
         """Feed the hall until `stopping` and the front is drained."""
         receive, clock_ns = self._front.recv_batch_details, self._clock_ns
         drained_ns = clock_ns()
-        stopped_ns, quiet_ticks, spin_until_ns = 0, 0, 0
+        stopped_ns, quiet_ticks, spin_until_ns, worst_ns = 0, 0, 0, TICK_MS * 2_000_000
         while True:
-            if stopping():
-                stopped_ns = stopped_ns or drained_ns
-                if quiet_ticks >= QUIET_TICKS or drained_ns - stopped_ns > DRAIN_NS_MAX:
-                    return
             # What the turn found at its own look came while it ran, what comes later did not.
             held, self._held = self._held, []
             arrived_ns = drained_ns if held else max(drained_ns, self._looked_ns)
-            events: list[Event] | None = held + (receive(DRAIN_MAX, 0) or [])
-            while not events and (now_ns := clock_ns()) < spin_until_ns:
-                arrived_ns = now_ns  # nothing was there yet
-                os.sched_yield()
-                events = receive(DRAIN_MAX, 0)
-            if not events:
-                waited_ns = clock_ns()
-                events = receive(DRAIN_MAX, TICK_MS)
-                woken_ns = clock_ns()
-                arrived_ns = woken_ns if woken_ns - waited_ns <= PAUSE_NS else waited_ns
+            events: list[Event] | None = held
+            if stopping():
+                stopped_ns = stopped_ns or drained_ns
+                stopped_for_ns = drained_ns - stopped_ns
+                # What comes between the last look and the end is answered by nobody: end in a
+                # lull, and where there is none, answer what was received and look no more.
+                if stopped_for_ns < DRAIN_NS_MAX + LULL_NS_MAX:
+                    events = held + (receive(DRAIN_MAX, 0) or [])
+                is_quiet = quiet_ticks >= QUIET_TICKS or stopped_for_ns > DRAIN_NS_MAX
+                if is_quiet and not events and not hall.is_busy:
+                    return
+            else:
+                events = held + (receive(DRAIN_MAX, 0) or [])
+            wait_ms = hall.wait_ms
+            if not events and wait_ms:
+                if hall.rest():
+                    events = receive(DRAIN_MAX, 0)
+                else:
+                    while not events and (now_ns := clock_ns()) < spin_until_ns:
+                        arrived_ns = now_ns  # nothing was there yet
+                        os.sched_yield()
+                        events = receive(DRAIN_MAX, 0)
+                    if not events:
+                        waited_ns = clock_ns()
+                        events = receive(DRAIN_MAX, wait_ms)
+                        woken_ns = clock_ns()
+                        arrived_ns = woken_ns if woken_ns - waited_ns <= PAUSE_NS else waited_ns
             now_ns = clock_ns()
-            if now_ns - drained_ns > (PAUSE_NS if events else LONG_PAUSE_NS):
-                hall.paused(drained_ns, now_ns - drained_ns)
+            gap_ns = now_ns - drained_ns
+            if gap_ns > worst_ns:
+                worst_ns = gap_ns
+                hall.looked_after(gap_ns)
+            if gap_ns > (PAUSE_NS if events else LONG_PAUSE_NS):
+                hall.paused(drained_ns, gap_ns)
             self._drained_ns = drained_ns = now_ns
             if events:
                 quiet_ticks = 0
                 hall.turn(events, arrived_ns)
                 spin_until_ns = clock_ns() + SPIN_NS
+            elif not wait_ms:
+                hall.turn([], now_ns)
             else:
                 quiet_ticks += 1
                 hall.idle()
 
-    def fail(self, call_id: int, code: int, message: str, details: bytes | None = None) -> bool:
+    def fail(
+        self,
+        call_id: int,
+        code: int,
+        message: str,
+        details: bytes | None = None,
+        retry_ms: int | None = None,
+    ) -> bool:
         """End a call with a status."""
-        trailing = None if details is None else (("grpc-status-details-bin", details),)
-        return self._front.fail(call_id, code, message, trailing)
+        return self._front.fail(call_id, code, message, trailers(details, retry_ms))
 
     def look(self) -> None:
         """Take in what has come so far: what comes from here on may be owed to a reply."""

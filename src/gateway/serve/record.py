@@ -16,14 +16,16 @@ _DECISIONS_FLAGS = int(Flag.NEAR_TIE | Flag.EXPLORED | Flag.OVERRIDDEN)
 _KEPT = draw_key("records.features", "")
 
 
-def decision_record(answer: Answer, response: bytes, arrived_ns: int, after_ns: int) -> bytes:
+def decision_record(answer: Answer, response: bytes, after_ns: int) -> bytes:
     """Lay out a DECISION entry: the request and the response as they are, and the rest.
 
     `after_ns`: when it is handed to the writer, in nanoseconds after arrival.
     """
     payment, decision = answer.payment, answer.decision
     serving, request, flags = payment.serving, payment.payload, 0
-    if not serving.keeps_features:
+    if payment.row is None:
+        flags = _FEATURES_LEFT_OUT
+    elif not serving.keeps_features:
         request, flags = _without_features(payment)
     if decision is not None:
         second_best, margin = decision.second_best, decision.margin
@@ -31,7 +33,7 @@ def decision_record(answer: Answer, response: bytes, arrived_ns: int, after_ns: 
         flags |= decision.flags & _DECISIONS_FLAGS
     else:
         second_best, margin, probability, propensity = 0, inf, nan, 1.0
-        if payment.deadline_ns <= arrived_ns:
+        if payment.deadline_ns <= payment.arrived_ns:
             flags |= _EXPIRED
     head = DECISION_HEAD.pack(
         Kind.DECISION,
@@ -42,7 +44,7 @@ def decision_record(answer: Answer, response: bytes, arrived_ns: int, after_ns: 
         serving.index,
         serving.number,
         answer.batch_size,
-        arrived_ns,
+        payment.arrived_ns,
         max(int(payment.deadline_ns), 0),
         *answer.stamps,
         after_ns,
@@ -58,10 +60,10 @@ def decision_record(answer: Answer, response: bytes, arrived_ns: int, after_ns: 
     return b"".join((head, payment.traceparent, request, response))
 
 
-def refusal_record(refusal: Refusal, arrived_ns: int, after_ns: int) -> bytes:
+def refusal_record(refusal: Refusal, after_ns: int) -> bytes:
     """Lay out a REFUSED entry: what broke a rule, and none of the request's values."""
     return Refused(
-        arrival_ns=arrived_ns,
+        arrival_ns=refusal.arrived_ns,
         refused_after_ns=after_ns,
         code=refusal.code,
         product=refusal.product,

@@ -1,0 +1,142 @@
+"""Where heavy models run: beside the hall, on a thread each, with less of the processor.
+
+ONNX Runtime lets go of the interpreter while it works, so the hall goes on: it admits, stands in
+and answers light products, and collects what is done. A model's thread has a lower priority than
+the hall, and at most IN_FLIGHT batches at a time: what waits beyond that waits in its lane,
+where its deadline is watched.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from types import TracebackType
+
+from gateway.model import Classifier
+from gateway.serve.admit import Payment
+from gateway.serve.scoring import Rows, score
+
+HEAVY_NS = 500_000
+"""A model that takes longer for one row, as measured when it was loaded, runs in the annex."""
+
+IN_FLIGHT = 2
+"""Batches of one model: one that is computed, and the next, so that its thread never waits."""
+
+NICENESS = 10
+"""Above the hall's: the kernel gives the hall ten times the weight where both want a core."""
+
+_END_S = 2.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Payments of one product on their way through its model, earliest deadline first.
+
+    `answered`: so many in front were stood in for meanwhile. `scores` are None until it is done,
+    and stay so where its time had passed before its turn came.
+    """
+
+    index: int
+    payments: list[Payment]
+    rows: Rows
+    defaulted: set[int]
+    encoded_ns: int
+    expected_ns: float
+    answered: int = 0
+    scores: list[float] | None = None
+    begun_ns: int = 0
+    ended_ns: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Room:
+    """One model and its thread."""
+
+    champion: Classifier
+    batches: SimpleQueue[Batch | None] = field(default_factory=SimpleQueue)
+    in_flight: list[Batch] = field(default_factory=list)
+
+
+class Annex:
+    """The heavy models by their product's index. A context manager: it starts and ends threads."""
+
+    def __init__(self, champions: Mapping[int, Classifier], clock_ns: Callable[[], int]) -> None:
+        self._rooms = {index: _Room(champion) for index, champion in champions.items()}
+        self._done: SimpleQueue[Batch] = SimpleQueue()
+        self._clock_ns = clock_ns
+        self._threads: list[threading.Thread] = []
+        self._seen: list[Batch] = []
+        self.wake: Callable[[], None] = _nobody_waits
+
+    def __enter__(self) -> Annex:
+        for room in self._rooms.values():
+            thread = threading.Thread(target=self._work, args=(room,), name="annex", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for room in self._rooms.values():
+            room.batches.put(None)
+        for thread in self._threads:
+            thread.join(_END_S)
+
+    def __contains__(self, index: int) -> bool:
+        return index in self._rooms
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any batch is under way."""
+        return any(room.in_flight for room in self._rooms.values())
+
+    def in_flight(self, index: int) -> list[Batch]:
+        """Return a product's batches under way, in their order."""
+        return self._rooms[index].in_flight
+
+    def submit(self, batch: Batch) -> None:
+        """Let a batch be scored."""
+        room = self._rooms[batch.index]
+        room.in_flight.append(batch)
+        room.batches.put(batch)
+
+    def done(self) -> list[Batch]:
+        """Return the batches that were finished since the last look."""
+        finished, self._seen = self._seen, []
+        with suppress(Empty):
+            while True:
+                finished.append(self._done.get_nowait())
+        for batch in finished:
+            self._rooms[batch.index].in_flight.remove(batch)
+        return finished
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until a batch is done, at most so long."""
+        with suppress(Empty):
+            self._seen.append(self._done.get(timeout=timeout_s))
+
+    def _work(self, room: _Room) -> None:
+        with suppress(OSError):  # not on every platform, and no reason not to serve
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        while (batch := room.batches.get()) is not None:
+            batch.begun_ns = self._clock_ns()
+            if batch.begun_ns < batch.payments[-1].deadline_ns:
+                batch.scores = score(room.champion, batch.rows)
+            batch.ended_ns = self._clock_ns()
+            self._done.put(batch)
+            self.wake()
+
+
+def _nobody_waits() -> None:
+    pass

@@ -1,0 +1,176 @@
+"""One product's way through the hall: what waits for its model, and what that will cost.
+
+Earliest deadline first. The newest is turned away where what waits already would take until its
+deadline, so that what does wait is decided in time, in batches of a useful size: a queue that
+takes everything has, under overload, nothing but calls that are nearly late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from operator import attrgetter
+
+from gateway.serve.admit import Payment, Serving
+from gateway.serve.circuit import Circuit
+from gateway.serve.estimate import CostEstimate
+
+BATCH_MAX = 128
+"""Calls that walk together at the most: a bound on how long one turn takes."""
+
+QUANTUM_NS = 1_000_000
+"""A batch on the loop takes no longer than this, so that the others' calls are seen."""
+
+SHARE_OF_BUDGET = 0.25
+"""A batch beside the loop takes no more than this of its product's budget."""
+
+_WORTH = 1.1
+"""A batch is worth its fixed costs where a row costs so little more than in the largest one."""
+
+_SMOOTH = 0.2
+_DOUBT = 0.05
+
+_deadline = attrgetter("deadline_ns")
+
+
+class Lane:
+    """The queue of one product, its model's cost, and what it had of the hall's time.
+
+    `in_annex`: its model runs beside the loop.
+    """
+
+    __slots__ = (
+        "_backlogged_ns",
+        "_fresh",
+        "_quantum_ns",
+        "_waiting",
+        "circuit",
+        "cost_ns",
+        "in_annex",
+        "index",
+        "serving",
+        "used_ns",
+    )
+
+    def __init__(
+        self, serving: Serving, measured_ns: Mapping[int, int], now_ns: int, *, in_annex: bool
+    ) -> None:
+        self.serving = serving
+        self.index = serving.index
+        self.in_annex = in_annex
+        self.cost_ns = CostEstimate(measured_ns, now_ns)
+        self.circuit = Circuit()
+        self.used_ns = 0
+        self._quantum_ns = serving.budget_ns * SHARE_OF_BUDGET if in_annex else float(QUANTUM_NS)
+        self._backlogged_ns = 0.0
+        self._waiting: list[Payment] = []  # by deadline
+        self._fresh: list[Payment] = []  # as they came
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._fresh)
+
+    def put(self, payment: Payment) -> None:
+        """Let a payment wait for the model."""
+        self._fresh.append(payment)
+
+    def clear(self) -> list[Payment]:
+        """Take out everything that waits."""
+        self._sort()
+        return self._taken(len(self._waiting))
+
+    def batch_limit(self, now_ns: int) -> int:
+        """Return how many rows go through the model together at the most; at least one."""
+        return self.cost_ns.most(BATCH_MAX, self._quantum_ns, now_ns) or 1
+
+    def backlog_ns(self, now_ns: int) -> float:
+        """Return how long what waits will take."""
+        return self._each_ns(self.batch_limit(now_ns), now_ns) * len(self)
+
+    def room(self, now_ns: int, slack_ns: float) -> float:
+        """Return how many more calls can wait and still be decided within `slack_ns`."""
+        limit = self.batch_limit(now_ns)
+        each_ns = self._each_ns(limit, now_ns)
+        # Whoever waits longest has time left for a batch that is worth its fixed costs.
+        last = 1
+        while last < limit and self.cost_ns.of(last, now_ns) > _WORTH * each_ns * last:
+            last *= 2
+        ahead = max(0.0, slack_ns - self.cost_ns.of(last, now_ns)) / each_ns
+        return ahead + 1.0 - len(self)
+
+    @property
+    def last_deadline_ns(self) -> float:
+        """The latest deadline of what waits."""
+        self._sort()
+        return self._waiting[-1].deadline_ns
+
+    def surplus(self, now_ns: int, time_ns: float) -> list[Payment]:
+        """Take out, from the latest deadline on, what `time_ns` until then is too short for.
+
+        An estimate moves by 4 % with a single batch: so much more may stay.
+        """
+        self._sort()
+        lacking = -self.room(now_ns, time_ns) - _DOUBT * len(self._waiting)
+        count = min(int(lacking), len(self._waiting))
+        if count <= 0:
+            return []
+        surplus = self._waiting[-count:]
+        del self._waiting[-count:]
+        return surplus
+
+    def late(self, begin_ns: float, now_ns: int, reply_ns: float) -> list[Payment]:
+        """Take out what cannot be in time, even alone, if its model begins at `begin_ns`.
+
+        `reply_ns`: from the model to the caller.
+        """
+        self._sort()
+        alone_ns = begin_ns + self.cost_ns.of(1, now_ns) + reply_ns
+        count = 0
+        for payment in self._waiting:
+            if payment.deadline_ns >= alone_ns:
+                break
+            count += 1
+        return self._taken(count)
+
+    def batch(self, begin_ns: float, now_ns: int, reply_ns: float) -> list[Payment]:
+        """Take out a batch that is in time if its model begins at `begin_ns`."""
+        self._sort()
+        if not self._waiting:
+            return []
+        slack_ns = self._waiting[0].deadline_ns - begin_ns - reply_ns
+        limit = self.batch_limit(now_ns)
+        count = self.cost_ns.most(min(len(self._waiting), limit), slack_ns, now_ns)
+        if count < len(self._waiting):
+            each_ns = self.cost_ns.mean(count or 1, now_ns) / (count or 1)
+            before_ns = self._backlogged_ns or each_ns
+            self._backlogged_ns = before_ns + _SMOOTH * (each_ns - before_ns)
+        else:
+            self._backlogged_ns = 0.0
+        return self._taken(count)
+
+    def _each_ns(self, limit: int, now_ns: int) -> float:
+        """Return what a row costs in the batches that are formed.
+
+        As long as some have to wait, that is what it was lately: where deadlines let batches be
+        small only, fewer calls can wait, until there is time for larger ones again.
+        """
+        return max(self._backlogged_ns, self.cost_ns.mean(limit, now_ns) / limit)
+
+    def _taken(self, count: int) -> list[Payment]:
+        if not count:
+            return []
+        taken, self._waiting = self._waiting[:count], self._waiting[count:]
+        return taken
+
+    def _sort(self) -> None:
+        fresh = self._fresh
+        if not fresh:
+            return
+        self._fresh = []
+        if len(fresh) > 1:
+            fresh.sort(key=_deadline)
+        if not self._waiting:
+            self._waiting = fresh
+            return
+        in_order = self._waiting[-1].deadline_ns <= fresh[0].deadline_ns
+        self._waiting += fresh
+        if not in_order:
+            self._waiting.sort(key=_deadline)
