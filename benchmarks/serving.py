@@ -53,11 +53,16 @@ BARE_RUNS = 5000
 
 @dataclass(frozen=True)
 class Measured:
-    """One server: saturated throughput and CPU time a call, then times of one call in flight."""
+    """One server: saturated throughput and CPU time a call, then times of one call in flight.
+
+    `busy`: the share of the saturated time in which the server ran. Well below 1 it was h2load, or
+    a neighbour on the machine, that set the pace, and the ratio of CPU times says more.
+    """
 
     server: str
     saturated_per_s: float
     cpu_us: float
+    busy: float
     p50_us: float
     p99_us: float
     p999_us: float
@@ -180,6 +185,7 @@ def measure(name: str, command: list[str], body: Path, seconds: int) -> Measured
         server=name,
         saturated_per_s=busy.calls_per_s,
         cpu_us=busy.cpu_us,
+        busy=busy.cpu_us * busy.calls_per_s / 1e6,
         p50_us=times[len(times) // 2],
         p99_us=times[int(len(times) * 0.99)],
         p999_us=times[int(len(times) * 0.999)],
@@ -245,6 +251,7 @@ def ratios(one: Measured, medians: Mapping[str, Measured]) -> dict[str, float | 
     return {
         "saturated_x_baseline": one.saturated_per_s / base.saturated_per_s,
         "saturated_x_floor": floor and one.saturated_per_s / floor.saturated_per_s,
+        "cpu_x_floor": floor and one.cpu_us / floor.cpu_us,
         "p50_x_baseline": one.p50_us / base.p50_us,
         "p50_x_floor": floor and one.p50_us / floor.p50_us,
         "p999_x_own_p50": one.p999_us / one.p50_us,
@@ -283,10 +290,11 @@ def compare_servers(folder: Path, body: Path, scratch: str, asked: argparse.Name
     print(f"{machine()}; {asked.rounds} rounds of {asked.seconds} s, medians;")
     print(f"a bare `session.run` of one row: {model_us:.1f} µs\n")
     print(
-        "| server | saturated /s | x baseline | x floor | CPU µs a call "
+        "| server | saturated /s | x baseline | x floor "
+        "| CPU µs a call | x floor | busy "
         "| p50 µs | x baseline | x floor | p99 µs | p99.9 µs | p99.9 / p50 | RSS MB |"
     )
-    print("| --- |" + " ---: |" * 11)
+    print("| --- |" + " ---: |" * 13)
     for one in medians.values():
         found = {
             name: "" if value is None else f"{value:.2f}"
@@ -294,7 +302,8 @@ def compare_servers(folder: Path, body: Path, scratch: str, asked: argparse.Name
         }
         print(
             f"| {one.server} | {one.saturated_per_s:,.0f} | {found['saturated_x_baseline']} "
-            f"| {found['saturated_x_floor']} | {one.cpu_us:.1f} | {one.p50_us:.0f} "
+            f"| {found['saturated_x_floor']} | {one.cpu_us:.1f} "
+            f"| {found['cpu_x_floor']} | {one.busy:.0%} | {one.p50_us:.0f} "
             f"| {found['p50_x_baseline']} | {found['p50_x_floor']} | {one.p99_us:.0f} "
             f"| {one.p999_us:.0f} | {found['p999_x_own_p50']} | {one.rss_mb:.0f} |"
         )
