@@ -1,4 +1,4 @@
-"""Where the hall's time goes: microseconds a call, by batch size, without a front.
+"""Where the hall's time goes: microseconds of CPU a call, by batch size, without a front.
 
     python benchmarks/hall.py [--profile | --share [--seconds 5] [--json]]
 
@@ -38,9 +38,9 @@ from typing import Any
 from unittest.mock import patch
 
 from model import write_product
-from serving import gateway_on, machine, request_bytes, saturate, served
+from serving import gateway_on, machine, median_batch, request_bytes, saturate, served
 
-from gateway.journal import Decision, Kind, Record, Replied, Writer, read, segments
+from gateway.journal import Decision, Kind, Replied, Writer
 from gateway.model import load_generation
 from gateway.serve import hall as hall_module
 from gateway.serve.admit import Serving
@@ -87,7 +87,7 @@ class NoJournal:
 
 @dataclass(frozen=True)
 class Share:
-    """Microseconds of CPU a call in a batch of `batch`, and the share of a whole decision's."""
+    """Microseconds of CPU a call in a batch of `batch`: the hall, journal and stamps, its parts."""
 
     batch: int
     hall_us: float
@@ -96,7 +96,6 @@ class Share:
     records_us: float
     replied_us: float
     clock_us: float
-    share: float
 
     @property
     def added_us(self) -> float:
@@ -197,10 +196,25 @@ def replied_us(bench: Bench, batch: int) -> float:
     return timed_us(lambda: Replied(first, base_ns, tuple(offsets_ns)).encode()) / len(offsets_ns)
 
 
-def share_of(bench: Bench, journal: Writer, batch: int, decision_us: float) -> Share:
+def expect_decisions(bench: Bench, batch: int, still: Callable[[], int]) -> None:
+    """Hold the hall under a clock that stands still to deciding all of a batch, as it would."""
+    journal = NoJournal()
+    bench.hall(journal, still).turn([bench.event] * batch, still())
+    taken = [Decision.decode(one) for one in journal.last if one[0] == Kind.DECISION]
+    if [(one.stand_in, one.batch_size) for one in taken] != [(0, batch)] * batch:
+        raise SystemExit("the hall does something else under a still clock: not comparable")
+
+
+def less(real: list[float], without: list[float]) -> float:
+    """Return the median difference of neighbours, which what the machine does meanwhile spares."""
+    return statistics.median(a - b for a, b in zip(real, without, strict=True))
+
+
+def share_of(bench: Bench, journal: Writer, batch: int) -> Share:
     """Measure one batch size, the halls taking turns."""
     now_ns = time.monotonic_ns()
     still = repeat(now_ns).__next__
+    expect_decisions(bench, batch, still)
     hall, unwritten = bench.hall(journal), bench.hall(NoJournal())
     unstamped = bench.hall(NoJournal(), still)
     real, no_writer, bare = [], [], []
@@ -209,25 +223,19 @@ def share_of(bench: Bench, journal: Writer, batch: int, decision_us: float) -> S
         no_writer.append(bench.per_call_us(unwritten, batch))
         with patch.object(hall_module, "decision_record", lambda *_, **__: b""):
             bare.append(bench.per_call_us(unstamped, batch, still))
-    whole_us = statistics.median(real)
-    writer_us = whole_us - statistics.median(no_writer)
+    writer_us, without_us = less(real, no_writer), less(real, bare)
     records_us, entry_us = record_us(bench), replied_us(bench, batch)
     reads = clock_reads(bench, batch)
-    clock_us = reads * timed_us(time.monotonic_ns)
     # REPLIED is laid out in both halls, and the still clock is called too.
-    left_out_us = (
-        whole_us - statistics.median(bare) + entry_us + reads * timed_us(repeat(now_ns).__next__)
-    )
-    added_us = writer_us + records_us + entry_us + clock_us
+    left_out_us = without_us + entry_us + reads * timed_us(still)
     return Share(
         batch=batch,
-        hall_us=whole_us,
+        hall_us=statistics.median(real),
         left_out_us=left_out_us,
         writer_us=writer_us,
         records_us=records_us,
         replied_us=entry_us,
-        clock_us=clock_us,
-        share=max(left_out_us, added_us) / decision_us,
+        clock_us=reads * timed_us(time.monotonic_ns),
     )
 
 
@@ -240,20 +248,15 @@ def saturated_decision(folder: Path, scratch: str, seconds: int) -> tuple[float,
     body.write_bytes(request_bytes(folder))
     with served(gateway_on(folder, str(journal))) as (port, pid):
         busy = saturate(port, pid, body, clients=4, streams=16, seconds=seconds)
-    entries = (
-        one.entry for segment in segments(journal) for one in read(segment) if type(one) is Record
-    )
-    batches = [entry.batch_size for entry in entries if type(entry) is Decision]
-    return busy.cpu_us, round(statistics.median(batches))
+    return busy.cpu_us, median_batch(journal)
 
 
 def show_share(bench: Bench, folder: Path, scratch: str, asked: argparse.Namespace) -> None:
     decision_us, formed = saturated_decision(folder, scratch, asked.seconds)
     with journal_in(scratch) as journal:
-        rows = [
-            share_of(bench, journal, batch, decision_us) for batch in sorted({1, 8, 64, formed})
-        ]
-    share = next(row.share for row in rows if row.batch == formed)
+        rows = [share_of(bench, journal, batch) for batch in sorted({1, 8, 64, formed})]
+    there = next(row for row in rows if row.batch == formed)
+    share = max(there.left_out_us, there.added_us) / decision_us
     if asked.json:
         found = [{**asdict(row), "added_us": row.added_us} for row in rows]
         print(

@@ -37,6 +37,7 @@ from cpu import cpu_us, rss_mb, tree_of
 from google.protobuf.timestamp_pb2 import Timestamp
 from model import FEATURES, write_product
 
+from gateway.journal import Decision, Record, read, segments
 from gateway.model import load_generation
 from gateway.model.runtime import inference_session
 from gateway.v1.decision_pb2 import DecideRequest
@@ -171,6 +172,21 @@ def saturate(
     total = sum(used)
     shares = tuple(one / total for one in used)
     return Saturated(counted / (ended_us - begun_us) * 1e6, total / counted, shares)
+
+
+def median_batch(journal: Path) -> int:
+    """Return the size of the batch in which a journal's median decision was made.
+
+    Of its last segments, which say enough.
+    """
+    entries = (
+        one.entry
+        for segment in segments(journal)[-3:]
+        for one in read(segment)
+        if type(one) is Record
+    )
+    sizes = sorted(entry.batch_size for entry in entries if type(entry) is Decision)
+    return sizes[len(sizes) // 2]
 
 
 def measure(name: str, command: list[str], body: Path, seconds: int) -> Measured:
@@ -312,9 +328,10 @@ def compare_servers(folder: Path, body: Path, scratch: str, asked: argparse.Name
 def compare_workers(folder: Path, body: Path, scratch: str, asked: argparse.Namespace) -> None:
     """Measure CPU time a decision with one worker and with two; print both, and the ratio."""
     rounds: dict[int, list[Saturated]] = {1: [], 2: []}
+    journals = {workers: Path(scratch) / str(workers) for workers in rounds}
     for number in range(asked.rounds):
         for workers in (1, 2) if number % 2 == 0 else (2, 1):
-            command = gateway_on(folder, f"{scratch}/{workers}", "--workers", str(workers))
+            command = gateway_on(folder, str(journals[workers]), "--workers", str(workers))
             own, drivers = ("0", "1") if workers == 1 else ("0,1", "0,1")
             with served(command, own) as (port, pid):
                 busy = saturate(
@@ -329,6 +346,7 @@ def compare_workers(folder: Path, body: Path, scratch: str, asked: argparse.Name
     calls = {
         workers: statistics.median(one.calls_per_s for one in rounds[workers]) for workers in rounds
     }
+    batches = {workers: median_batch(journals[workers]) for workers in rounds}
     ratio = cpu[2] / cpu[1]
     if asked.json:
         rows = [
@@ -336,6 +354,7 @@ def compare_workers(folder: Path, body: Path, scratch: str, asked: argparse.Name
                 "workers": n,
                 "cpu_us": cpu[n],
                 "calls_per_s": calls[n],
+                "batch": batches[n],
                 "shares": rounds[n][-1].shares,
             }
             for n in rounds
@@ -343,11 +362,13 @@ def compare_workers(folder: Path, body: Path, scratch: str, asked: argparse.Name
         print(json.dumps({**run_of(asked), "workers": rows, "cpu_ratio": ratio}))
         return
     print(f"{machine()}; {asked.rounds} rounds of {asked.seconds} s, medians\n")
-    print("| workers | CPU µs a decision | decisions /s | share of each process, last round |")
-    print("| ---: | ---: | ---: | --- |")
+    print(
+        "| workers | CPU µs a decision | decisions /s | batch | share of each process, last round |"
+    )
+    print("| ---: | ---: | ---: | ---: | --- |")
     for n in rounds:
         shares = ", ".join(f"{share:.0%}" for share in rounds[n][-1].shares)
-        print(f"| {n} | {cpu[n]:.1f} | {calls[n]:,.0f} | {shares} |")
+        print(f"| {n} | {cpu[n]:.1f} | {calls[n]:,.0f} | {batches[n]} | {shares} |")
     print(f"\nTwo workers' CPU time a decision: {ratio:.2f} x one worker's")
 
 
