@@ -4,9 +4,9 @@
 //
 // It decodes the request, burns the model's time, answers with an action and encodes: no
 // validation, no costs, no record, one model run a call. It is the rival, so it gets what was
-// measured to help it on one core: recycled arenas for the messages (2 to 3 %), the minimal
-// stack and no probes (1 %), and, in the Makefile, gRPC linked statically (2 %) and jemalloc
-// (1 %). What did not: a resource quota, another polling engine, the optimization target.
+// seen to help it on one core: recycled arenas for the messages, the minimal stack, no probes
+// and, in the Makefile, gRPC linked statically and jemalloc. What did not help: a resource
+// quota, another polling engine, an optimization target.
 //
 // The port is the one line on stdout, 0 lets the system choose; SIGTERM or SIGINT ends it.
 #include <grpcpp/grpcpp.h>
