@@ -75,7 +75,10 @@ def serve(front: str, generation: Generation, tmp_path: Path) -> Serve:
 
     @contextmanager
     def running(
-        loaded: Generation = generation, *also: Generation, **changes: object
+        loaded: Generation = generation,
+        *also: Generation,
+        measured_ns: dict[str, dict[int, int]] | None = None,
+        **changes: object,
     ) -> Iterator[Running]:
         settings = Settings(
             **{
@@ -101,7 +104,12 @@ def serve(front: str, generation: Generation, tmp_path: Path) -> Serve:
         def work() -> None:
             try:
                 serve_loaded(
-                    settings, settings.listen, (loaded, *also), stop=stop, announce=announce
+                    settings,
+                    settings.listen,
+                    (loaded, *also),
+                    stop=stop,
+                    announce=announce,
+                    measured_ns=measured_ns,
                 )
             except BaseException as error:
                 failed.append(error)

@@ -163,7 +163,7 @@ def generation_of(base: Generation, world: World, product: Product) -> Generatio
         return [0.01] * len(rows)
 
     latency = base.product.latency.model_copy(update={"budget_ms": product.budget_ms})
-    values = {"latency": latency, "product": product.name}
+    values = {"latency": latency, "name": product.name}
     champion = replace(base.champion, score=score, score_one=lambda row: score([row])[0])
     return replace(base, product=base.product.model_copy(update=values), champion=champion)
 

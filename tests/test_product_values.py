@@ -125,7 +125,6 @@ def test_what_has_no_effect_yet_is_told_and_only_if_the_file_has_it() -> None:
 
     assert set(told) == {
         "promises",
-        "stand_in.overload",
         "models.challengers",
         "costs.review.per_hour",
         "goals",
@@ -133,7 +132,6 @@ def test_what_has_no_effect_yet_is_told_and_only_if_the_file_has_it() -> None:
         "watch",
         "labels",
     }, "an empty list of hypotheses declares nothing"
-    assert "overload" in lines[told["stand_in.overload"] - 1]
     assert "per_hour: 200" in lines[told["costs.review.per_hour"] - 1]
 
 

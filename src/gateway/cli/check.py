@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_codec
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,10 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from gateway.cli.cost_picture import cost_picture
-from gateway.cli.terms import Folder, Json, money, notes, out
+from gateway.cli.terms import Folder, Json, microseconds, money, notes, out
 from gateway.decide import CostClass, Interval, dominated, lower_envelope
 from gateway.errors import ExitCode, GatewayError, ProductError, UsageError
-from gateway.model import Generation, load_generation
+from gateway.model import HEAVY_ROW_NS, Generation, load_generation
 from gateway.product import lint, minor_per_major, unenforced
 from gateway.product import reference as key_reference
 
@@ -83,6 +84,7 @@ def summarised(generation: Generation) -> dict[str, Any]:
     """Return what check knows of a product, as JSON values."""
     product, policy = generation.product, generation.policy
     unit = minor_per_major(product.costs.currency)
+    row_ns = generation.champion.row_ns(time.monotonic_ns)
     return {
         "product": product.name,
         "generation": product.generation,
@@ -98,6 +100,8 @@ def summarised(generation: Generation) -> dict[str, Any]:
             "output": _output(generation),
             "sample_scores": _score_range(generation),
             "sample_failures": _sample_failures(generation),
+            "row_us": row_ns / 1000,
+            "runs_on_the_loop": row_ns <= HEAVY_ROW_NS,
         },
         "features": len(product.columns),
         "feature_names": [column.name for column in product.columns],
@@ -151,6 +155,8 @@ def _print(generation: Generation) -> None:
         f"{len(trial.scores)} sample rows; {_mapped(generation)}",
         soft_wrap=True,
     )
+    row_ns = champion.row_ns(time.monotonic_ns)
+    out.print(f"  a row takes it {microseconds(row_ns / 1000)}: it runs {_place(row_ns)}")
     fingerprint = generation.schema.fingerprint
     out.print(f"  {len(product.columns)} features, schema fingerprint {fingerprint}")
     _print_thresholds(generation)
@@ -180,6 +186,11 @@ def _print(generation: Generation) -> None:
         for one in declared:
             out.print(f"    line {one.line}: {escape(one.key)} ({one.why})", style="dim")
     out.print()
+
+
+def _place(row_ns: int) -> str:
+    """Say where the server runs a model that takes so long for a row."""
+    return "on the loop" if row_ns <= HEAVY_ROW_NS else "beside the loop, on a thread of its own"
 
 
 def _output(generation: Generation) -> str:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gateway.model.features import LOOKS_LIKE_A_PAN, FeatureSchema, FieldViolation
     from gateway.model.generation import Generation, load_generation, read_product
     from gateway.model.inputs import Rows
-    from gateway.model.session import Classifier
+    from gateway.model.session import HEAVY_ROW_NS, Classifier
 
 _PLACES = {
     "Attribution": "attribution",
@@ -47,9 +47,11 @@ _PLACES = {
     "read_product": "generation",
     "Rows": "inputs",
     "Classifier": "session",
+    "HEAVY_ROW_NS": "session",
 }
 
 __all__ = [
+    "HEAVY_ROW_NS",
     "LOOKS_LIKE_A_PAN",
     "Attribution",
     "Classifier",

@@ -10,7 +10,6 @@ from gateway.product.section import Key
 
 NOT_ENFORCED: tuple[tuple[tuple[str, ...], str], ...] = (
     (("promises", ITEM), "no evaluator measures promises yet"),
-    (("stand_in", "overload"), "the gateway sheds no load yet, so nothing stands in for it"),
     (("models", "challengers", ITEM), "only the champion is loaded and scored"),
     (("costs", "review", "per_hour"), "review has no shadow price yet, so capacity is not held"),
     (("goals", ITEM), "no evaluator measures goals yet"),

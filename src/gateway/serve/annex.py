@@ -21,9 +21,6 @@ from gateway.model import Classifier
 from gateway.serve.admit import Payment
 from gateway.serve.scoring import Rows, score
 
-HEAVY_NS = 500_000
-"""A model that takes longer for one row, as measured when it was loaded, runs in the annex."""
-
 IN_FLIGHT = 2
 """Batches of one model: one that is computed, and the next, so that its thread never waits."""
 

@@ -18,10 +18,10 @@ from gateway.errors import UsageError
 from gateway.journal import Generation as JournalledGeneration
 from gateway.journal import Mode
 from gateway.journal import Writer as Journal
-from gateway.model import Classifier, Generation, load_generation
+from gateway.model import HEAVY_ROW_NS, Classifier, Generation, load_generation
 from gateway.serve.address import checked_address
 from gateway.serve.admit import Serving
-from gateway.serve.annex import HEAVY_NS, Annex
+from gateway.serve.annex import Annex
 from gateway.serve.front import Tls
 from gateway.serve.grpcio import GrpcioFront
 from gateway.serve.hall import Hall
@@ -135,7 +135,7 @@ def heavy_among(
     heavy: dict[int, Classifier] = {}
     for name, serving in served.items():
         one_ns = measured_ns.get(name, {}).get(1, 0)
-        if one_ns > HEAVY_NS:
+        if one_ns > HEAVY_ROW_NS:
             heavy[serving.index] = serving.generation.champion
             log.info(
                 "%s: its model takes %.1f ms a row, so it runs on a thread of its own",
