@@ -42,6 +42,17 @@ def test_what_is_not_tried_is_forgotten() -> None:
     assert estimate.most(1, 25 * MS, 3 * HALVES_NS) == 1
 
 
+def test_what_one_row_was_thought_to_take_does_not_keep_many_from_being_tried() -> None:
+    """A machine that stood still again and again is forgiven by the next thousand calls."""
+    estimate = CostEstimate({1: 20_000, 128: 200_000}, 0)
+    for i in range(10):
+        estimate.learn(1, 40 * MS, i)
+    assert estimate.most(128, MS, 10) == 0
+    for i in range(10_000):
+        estimate.learn(1, 20_000, 10 + i)
+    assert estimate.most(128, MS, 20_000) >= 16
+
+
 operations = st.lists(
     st.tuples(st.integers(1, 300), st.integers(1, 10**9), st.integers(0, 10**9)), max_size=60
 )

@@ -23,8 +23,15 @@ and a single pause of the machine is no new cost."""
 _LONGER_MAX = 8
 """What takes longer time after time is a new cost, too: the steps up grow with it."""
 
+_SHORTER_MAX, _FAR_DOWN = 200, 0.98
+"""So many in a row that took less than half are no accident: the estimate falls faster."""
+
 HALVES_NS = 1_000_000_000
 """What was not tried for so long counts half: or what once stood in would for ever."""
+
+_DOUBLED = 2.5
+"""Twice the rows take no longer than this many times as long: what is known of few bounds what
+was thought of many, which might else not be tried again."""
 
 _SMOOTH = 0.05
 
@@ -37,13 +44,14 @@ class CostEstimate:
     `measured_ns` has what was measured before the first call, by number of rows.
     """
 
-    __slots__ = ("_costs_ns", "_learned_ns", "_longer", "_means_ns")
+    __slots__ = ("_costs_ns", "_learned_ns", "_longer", "_means_ns", "_shorter")
 
     def __init__(self, measured_ns: Mapping[int, int], now_ns: int) -> None:
         self._costs_ns = [1.0] * _BUCKETS
         self._means_ns = [inf] * _BUCKETS
         self._learned_ns = now_ns
         self._longer = 0  # samples in a row that took longer than was estimated
+        self._shorter = 0  # samples in a row that took less than half of it
         for n, cost_ns in measured_ns.items():
             self._raise(_bucket(n), float(cost_ns))
             self._means_ns[_bucket(n)] = float(cost_ns)
@@ -70,11 +78,14 @@ class CostEstimate:
         self._means_ns[bucket] = mean_ns + _SMOOTH * (min(took_ns, cost_ns * _LEAP) - mean_ns)
         if took_ns > cost_ns:
             leaps = took_ns > cost_ns * _LEAP
+            self._shorter = 0
             self._longer = min(self._longer + 1, _LONGER_MAX)
             self._raise(bucket, cost_ns * (_LEAP if leaps else _UP**self._longer))
         else:
             self._longer = 0
-            self._lower(bucket, max(cost_ns * _DOWN, 1.0))
+            self._shorter = self._shorter + 1 if took_ns < 0.5 * cost_ns else 0
+            down = _DOWN if self._shorter < _SHORTER_MAX else _FAR_DOWN
+            self._lower(bucket, max(cost_ns * down, 1.0))
 
     def most(self, n: int, slack_ns: float, now_ns: int) -> int:
         """Return how many of n rows fit into the slack, 0 where not even one does.
@@ -90,9 +101,15 @@ class CostEstimate:
             self._costs_ns[i] = max(self._costs_ns[i], cost_ns)
 
     def _lower(self, bucket: int, cost_ns: float) -> None:
-        self._costs_ns[bucket] = cost_ns
+        costs_ns = self._costs_ns
+        costs_ns[bucket] = cost_ns
         for i in range(bucket):
-            self._costs_ns[i] = min(self._costs_ns[i], cost_ns)
+            costs_ns[i] = min(costs_ns[i], cost_ns)
+        for i in range(bucket + 1, _BUCKETS):
+            cost_ns *= _DOUBLED
+            if costs_ns[i] <= cost_ns:
+                break
+            costs_ns[i] = cost_ns
 
 
 def _bucket(n: int) -> int:
