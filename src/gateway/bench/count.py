@@ -8,6 +8,7 @@ time: a generator that a slow server held up would otherwise not see what it did
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -200,13 +201,18 @@ def recovery_ms(
     return None
 
 
-def doubts(counts: Sequence[Count], real_time: bool, shared: bool) -> tuple[str, ...]:
-    """Return why these counts prove nothing, each with what to do; none if they do."""
+def doubts(
+    counts: Sequence[Count], *, timed: bool, real_time: bool, shared: bool
+) -> tuple[str, ...]:
+    """Return why these counts prove nothing, each with what to do; none if they do.
+
+    With `timed`, the generator's lag counts: a closed loop or a burst has none to speak of.
+    """
     found: list[str] = []
     if shared:
         found.append("server and generator share one core: run on a machine with two or more")
     worst_us = max((one.lag_us["p99"] for one in counts), default=0.0)
-    if worst_us > LAG_US_MAX:
+    if timed and worst_us > LAG_US_MAX:
         held = sum(one.waited for one in counts)
         why = f" ({held:,} calls waited for a free stream)" if held else ""
         found.append(
@@ -221,3 +227,41 @@ def doubts(counts: Sequence[Count], real_time: bool, shared: bool) -> tuple[str,
             f"0.1 %: leave it alone while it measures, or take a dedicated one{witness}"
         )
     return tuple(found)
+
+
+def median_of(counts: Sequence[Count]) -> Count:
+    """Return several rounds as one: what was counted is added up, what was measured is medians.
+
+    The greatest latency and lag stay the greatest.
+    """
+    names = sorted({name for one in counts for name in one.stand_ins})
+
+    def added(field: str) -> int:
+        return sum(getattr(one, field) for one in counts)
+
+    def median(field: str) -> float:
+        return round(float(statistics.median(getattr(one, field) for one in counts)), 1)
+
+    def medians(field: str) -> dict[str, float]:
+        rounds: list[dict[str, float]] = [getattr(one, field) for one in counts]
+        found = {key: statistics.median(one[key] for one in rounds) for key in QUANTILES}
+        return {key: round(one, 1) for key, one in found.items()} | {
+            "max": max(one["max"] for one in rounds)
+        }
+
+    return Count(
+        sent=added("sent"),
+        answered=added("answered"),
+        late=added("late"),
+        excused=added("excused"),
+        shed=added("shed"),
+        failed=added("failed"),
+        stand_ins={name: sum(one.stand_ins.get(name, 0) for one in counts) for name in names},
+        goodput_per_s=median("goodput_per_s"),
+        sent_per_s=median("sent_per_s"),
+        answered_per_s=median("answered_per_s"),
+        latency_us=medians("latency_us"),
+        lag_us=medians("lag_us"),
+        waited=added("waited"),
+        resent=added("resent"),
+    )
