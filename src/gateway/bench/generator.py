@@ -313,7 +313,7 @@ class _Pool:
         if not connection.opened:
             # Refused: not at once again.
             self._again_ns = now_ns + AGAIN_NS
-        self.lost += 1
+        self.lost += connection.opened
         self._full.discard(connection)
         if connection in self._leaving:
             self._leaving.remove(connection)

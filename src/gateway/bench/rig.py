@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -34,9 +32,6 @@ class Server(Protocol):
         """Return the process to signal."""
 
 
-Start = Callable[[Sequence[Kind]], AbstractContextManager[Server]]
-"""Serves the kinds' products, as long as the context is open."""
-
 Progress = Callable[[str, float], None]
 """Told what is going on, and the share of it that is over."""
 
@@ -56,11 +51,10 @@ class Scope:
 
 @dataclass(slots=True)
 class Tally:
-    """What the client can hold the journal to."""
+    """What the client can hold the journal to: the action by decision id, and what was shed."""
 
-    decision_ids: list[str] = field(default_factory=list)
+    actions: dict[str, int] = field(default_factory=dict)
     shed: int = 0
-    failed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +85,6 @@ class Rig:
         self._fingerprint = fingerprint
         self._progress = progress
         self._messages: dict[str, tuple[bytes, ...]] = {}
-        self._loads = 0
 
     def send(
         self,
@@ -113,7 +106,6 @@ class Rig:
         which = self.rng.integers(0, len(pools[0]), size, np.uint16)
         if kind_of is not None:
             which += kind_of * np.uint16(len(pools[0]))
-        self._loads += 1
         plan = Plan(
             address=self.server.address,
             block=request_block(self.server.address),
@@ -136,14 +128,14 @@ class Rig:
             deed=deed,
         )
         answers = read_answers(load.calls)
-        self.tally.decision_ids.extend(answers.decision_ids)
+        actions = answers.action[answers.stand_in >= 0].tolist()
+        self.tally.actions.update(zip(answers.decision_ids, actions, strict=True))
         self.tally.shed += int((load.calls.status == RESOURCE_EXHAUSTED).sum())
         only = None if len(kinds) == 1 else load.calls.which < len(pools[0])
         budget_us = kinds[0].budget_us
         counted = count(
             load.calls, answers, budget_us=budget_us, gaps=load.witnessed.gaps, only=only
         )
-        self.tally.failed += counted.failed
         return Measured(load, answers, counted, budget_us)
 
     def saturate(self, what: str, seconds: float, in_flight: int, kind: Kind) -> Measured:
@@ -161,8 +153,3 @@ class Rig:
                 event_s=int(time.time()),
             )
         return self._messages[kind.name]
-
-
-def folder_of(scratch: Path, kind: Kind) -> Path:
-    """Return where a kind's product stands."""
-    return scratch / kind.name

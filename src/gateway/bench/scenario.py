@@ -31,6 +31,9 @@ BESIDE_PER_S = 300.0
 BESIDE_LOAD = 2.0
 """Of the slow product's capacity: saturated."""
 
+PEAK_MAX = 1.15
+"""Goodput may be so much over the capacity that was measured before."""
+
 BURST = 500
 WINDOW_MS = 100.0
 
@@ -39,7 +42,10 @@ GOODPUT_RATIO_MIN, RECOVERY_MS_MAX, TAIL_MAX, BESIDE_MAX = 0.9, 1000.0, 5.0, 1.2
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a scenario found. `counts` are of every load; with `timed`, their lag must be small."""
+    """What a scenario found. `counts` are of every load; with `timed`, their lag must be small.
+
+    `doubts` are why it may prove nothing, besides what the counts tell.
+    """
 
     name: str
     figures: dict[str, Any]
@@ -47,6 +53,7 @@ class Outcome:
     timed: bool
     broken: tuple[str, ...]
     real_time: bool
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +131,9 @@ def overload(rig: Rig, scope: Scope) -> Outcome:
     if recovered is None or recovered > RECOVERY_MS_MAX:
         took = "never" if recovered is None else f"after {recovered:.0f} ms"
         broken.append(f"after the step stand-ins were back at what they were {took}, not in 1 s")
-    return _outcome("overload", figures, [*rounds, step], broken)
+    return _outcome(
+        "overload", figures, [*rounds, step], broken, doubts=_doubts(found["capacity"], best)
+    )
 
 
 def light(rig: Rig, scope: Scope) -> Outcome:
@@ -263,6 +272,16 @@ def _levels(
     return figures, [one for measured in rounds.values() for one in measured], counts
 
 
+def _doubts(most: float, best: float) -> list[str]:
+    """Return why the levels may not be what they are called."""
+    if best <= PEAK_MAX * most:
+        return []
+    return [
+        f"a level had {best / most:.2f} x what was measured as capacity: the machine was busy "
+        "then, and the levels were lower than they say; leave it alone while it measures"
+    ]
+
+
 def _recovery(rig: Rig, scope: Scope, most: float) -> tuple[float | None, Measured]:
     """Step to three times capacity and back; return after how many ms all was as before."""
     calm_s, storm_s = min(1.0, scope.seconds), min(5.0, scope.seconds)
@@ -334,6 +353,7 @@ def _outcome(
     broken: Sequence[str],
     *,
     timed: bool = True,
+    doubts: Sequence[str] = (),
 ) -> Outcome:
     return Outcome(
         name=name,
@@ -342,4 +362,5 @@ def _outcome(
         timed=timed,
         broken=tuple(broken),
         real_time=all(one.load.witnessed.real_time for one in rounds),
+        doubts=tuple(doubts),
     )

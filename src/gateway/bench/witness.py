@@ -40,7 +40,10 @@ def watch(stopping: Callable[[float], bool], clock_ns: Callable[[], int]) -> lis
     """Sleep and look until `stopping`, which is given the seconds to sleep, is true."""
     gaps: list[tuple[int, int]] = []
     before_ns = clock_ns()
-    while not stopping(SLEEP_NS / 1e9):
+    over = False
+    while not over:
+        over = stopping(SLEEP_NS / 1e9)
+        # The last sleep counts, too: a machine may stand still until the end.
         now_ns = clock_ns()
         if now_ns - before_ns > SLEEP_NS + GAP_NS:
             gaps.append((before_ns, now_ns))

@@ -21,10 +21,10 @@ from gateway.bench.product import Kind, write_kind
 from gateway.bench.rig import Rig, Scope, Tally
 from gateway.bench.scenario import SCENARIOS, Outcome, Scenario
 from gateway.cli.bench_picture import bench_picture
-from gateway.cli.demo_server import serving
+from gateway.cli.demo_server import interrupted_by_sigterm, serving
 from gateway.cli.terms import AtLeastOne, Json, microseconds, notes, out
 from gateway.errors import ExitCode, UsageError
-from gateway.journal import Decision, Record, decision_id, read, segments
+from gateway.journal import Decision, Entry, Record, decision_id, read, segments
 from gateway.model import read_product
 from gateway.product import schema_fingerprint
 
@@ -88,7 +88,11 @@ def bench(
     rng = np.random.default_rng(seed)
     options = () if workers is None else ("--workers", str(workers))
     found: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="gateway-bench-") as scratch, _bar(json) as tell:
+    with (
+        interrupted_by_sigterm(),
+        tempfile.TemporaryDirectory(prefix="gateway-bench-") as scratch,
+        _bar(json) as tell,
+    ):
         folders = _Folders(Path(scratch), tell)
         for scenario in asked:
             journal = Path(scratch) / f"journal-{scenario.name}"
@@ -130,7 +134,7 @@ def _bar(quiet: bool) -> Iterator[Tell]:
         TaskProgressColumn(),
         TimeElapsedColumn(),
         console=notes,
-        disable=quiet,
+        disable=quiet or not notes.is_terminal,
         auto_refresh=False,
         transient=True,
     ) as progress:
@@ -144,7 +148,7 @@ def _bar(quiet: bool) -> Iterator[Tell]:
             if what != before:
                 progress.reset(task, description=what)
             before = what
-            if notes.is_terminal:
+            if notes.is_terminal and not quiet:
                 progress.update(task, completed=share, refresh=True)
 
         yield tell
@@ -196,37 +200,39 @@ def _named(tell: Tell, name: str) -> Tell:
 def _account(journal: Path, tally: Tally) -> dict[str, int]:
     """Hold the journal to the client's own counts.
 
-    `unrecorded` are answers that the client has and the journal does not; `unaccounted` how
-    far apart the two counts of shed calls are.
+    `unrecorded` are answers that stand in the journal not at all, or with another action;
+    `unaccounted` is how far apart the two counts of shed calls are.
     """
-    recorded: set[str] = set()
+    recorded: dict[str, int] = {}
     shed = 0
     for segment in segments(journal):
         name = segment.name
         for item in read(segment):
-            if isinstance(item, Record):
-                if isinstance(item.entry, Decision):
-                    recorded.add(decision_id(name.boot_id, name.worker, item.sequence))
-                else:
-                    shed += _shed_by(item.entry)
+            if not isinstance(item, Record):
+                continue
+            if isinstance(item.entry, Decision):
+                key = decision_id(name.boot_id, name.worker, item.sequence)
+                recorded[key] = item.entry.action
+            else:
+                shed += _shed_by(item.entry)
     return {
-        "answered": len(tally.decision_ids),
+        "answered": len(tally.actions),
         "recorded": len(recorded),
-        "unrecorded": sum(one not in recorded for one in tally.decision_ids),
+        "unrecorded": sum(recorded.get(key) != action for key, action in tally.actions.items()),
         "shed": tally.shed,
         "shed_recorded": shed,
         "unaccounted": abs(tally.shed - shed),
     }
 
 
-def _shed_by(entry: object) -> int:
-    """Return how many shed calls an entry of the journal counts: none has a kind for it yet."""
-    return int(getattr(entry, "shed", 0))
+def _shed_by(_entry: Entry) -> int:
+    """Return how many shed calls an entry counts: the journal has no entry for them yet."""
+    return 0
 
 
 def _found(outcome: Outcome, account: dict[str, int], places: Cores) -> dict[str, Any]:
     """Return what is printed as JSON, of one scenario."""
-    invalid = doubts(
+    invalid = outcome.doubts + doubts(
         outcome.counts,
         timed=outcome.timed,
         real_time=outcome.real_time,

@@ -11,6 +11,8 @@ from html import escape
 from math import ceil, floor, log10
 from typing import Any
 
+from gateway.cli.terms import microseconds
+
 QUANTILES = (("p50", "p50"), ("p90", "p90"), ("p99", "p99"), ("p99_9", "p99.9"), ("max", "max"))
 
 # One hue from light to dark reads as an order; each mark has its name beside it as well.
@@ -23,7 +25,7 @@ svg { color: #1b1b1b; background: #ffffff; --bad: #b3261e; --line: #d5d5d5; --ba
 text { fill: currentColor; } .quiet { opacity: 0.75; }
 </style>"""
 
-_COLUMN, _LEFT, _HEIGHT, _BARS, _TOP, _BETWEEN = 120, 64, 220, 56, 66, 120
+_COLUMN, _LEFT, _HEIGHT, _BARS, _TOP, _BETWEEN = 140, 64, 220, 56, 66, 90
 
 
 def bench_picture(found: Sequence[dict[str, Any]]) -> str:
@@ -32,7 +34,7 @@ def bench_picture(found: Sequence[dict[str, Any]]) -> str:
     width = max(_LEFT + widest * _COLUMN + 40, 620)
     panel = _TOP + _HEIGHT + _BARS + _BETWEEN
     height = max(1, len(found)) * panel + 16
-    says = f"{_sentence(found)}"
+    says = _sentence(found)
     shapes = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         f'width="{width}" height="{height}" font-family="system-ui, sans-serif" font-size="12" '
@@ -95,32 +97,31 @@ def _panel(found: dict[str, Any], width: int) -> list[str]:
     shapes.append(
         f'<text x="-6" y="{below + _BARS}" text-anchor="end" class="quiet">0 %</text>'
         f'<text x="-6" y="{below + 10}" text-anchor="end" class="quiet">100 %</text>'
-        f'<text x="0" y="{below + _BARS + 34}" class="quiet">below: the stand-ins\' share of the '
-        "answers</text>"
+        f'<text x="0" y="{below + _BARS + 20}" class="quiet">stand-ins, share of the answers'
+        "</text>"
     )
     return shapes
 
 
 def _column(level: dict[str, Any], x: int, y: Any) -> list[str]:
-    """Draw one level: a mark a percentile, each named where it does not hide another."""
+    """Draw one level: a mark a percentile, with its name, and the stand-ins below."""
     budget_y = y(level["budget_us"])
     shapes = [
         f'<line x1="{x}" y1="{budget_y}" x2="{x + _COLUMN}" y2="{budget_y}" '
         'stroke="var(--bad)" stroke-width="1.5" stroke-dasharray="5 4"/>'
     ]
+    # Names stand beside their marks, pushed up where they would hide one another.
     named_y = float("inf")
     for key, name in QUANTILES:
         us = level["latency_us"][key]
         at = y(us)
+        named_y = min(at, named_y - 12)
         shapes.append(
             f'<rect x="{x + 14}" y="{at - 2}" width="34" height="4" rx="2" fill="var(--{key})">'
             f"<title>{escape(level['level'])} {name}: {us:g} µs</title></rect>"
+            f'<path d="M{x + 48} {at}L{x + 54} {named_y}" stroke="var(--line)"/>'
+            f'<text x="{x + 57}" y="{named_y + 4}" font-size="11">{name} {microseconds(us)}</text>'
         )
-        if named_y - at >= 12 or named_y == float("inf"):
-            shapes.append(
-                f'<text x="{x + 53}" y="{at + 4}" font-size="11">{name} {_said(us)}</text>'
-            )
-            named_y = at
     share = level["stand_in_share"]
     top, tall = _HEIGHT + 34, round(share * _BARS, 1)
     shapes.append(
@@ -135,8 +136,4 @@ def _column(level: dict[str, Any], x: int, y: Any) -> list[str]:
 
 
 def _axis(power: int) -> str:
-    return f"{10**power:g} µs" if power < 3 else f"{10 ** (power - 3):g} ms"
-
-
-def _said(us: float) -> str:
-    return f"{us:.0f} µs" if us < 1000 else f"{us / 1000:.3g} ms"
+    return microseconds(10.0**power)
