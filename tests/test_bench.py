@@ -411,7 +411,7 @@ class TestOpenLoop:
                 deed=Deed(0.2, lambda: done.append(time.monotonic_ns())),
             )
         assert ids(load.calls) == expected_ids(40)
-        assert 0.2 <= (done[0] - load.calls.begun_ns) / 1e9 < 0.4
+        assert 0.2 <= (done[0] - load.calls.begun_ns) / 1e9 < 2.0
 
 
 # --- the schedule -------------------------------------------------------------------------
@@ -666,10 +666,11 @@ def test_sigterm_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
     )
     assert bench.stderr is not None
     with bench.stderr:
-        for line in bench.stderr:
-            if line.startswith("idle: idle"):
-                bench.send_signal(signal.SIGTERM)
-        assert bench.wait(30) == ExitCode.INTERRUPTED
+        while not bench.stderr.readline().startswith("idle: idle"):
+            assert bench.poll() is None
+        bench.send_signal(signal.SIGTERM)
+        said = bench.stderr.read()
+        assert bench.wait(30) == ExitCode.INTERRUPTED, said
     assert list(tmp_path.iterdir()) == []
     left = []
     for one in Path("/proc").glob("[0-9]*/cmdline"):

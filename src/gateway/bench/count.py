@@ -214,10 +214,15 @@ def doubts(
     worst_us = max((one.lag_us["p99"] for one in counts), default=0.0)
     if timed and worst_us > LAG_US_MAX:
         held = sum(one.waited for one in counts)
-        why = f" ({held:,} calls waited for a free stream)" if held else ""
+        if held:
+            why = (
+                f"{held:,} calls waited for a free stream: the server does not keep up, and how "
+                "late it is cannot be told from when they were sent"
+            )
+        else:
+            why = "leave the machine alone while it measures, or ask for less"
         found.append(
-            f"the generator's own lag has a p99 of {worst_us / 1000:.1f} ms{why}, more than 1 ms: "
-            "leave the machine alone while it measures, or ask for less"
+            f"the generator's own lag has a p99 of {worst_us / 1000:.1f} ms, more than 1 ms: {why}"
         )
     sent, excused = sum(one.sent for one in counts), sum(one.excused for one in counts)
     if excused > EXCUSED_MAX * max(1, sent):

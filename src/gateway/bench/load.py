@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gateway.bench.generator import LEAD_NS, Calls, Plan
+from gateway.bench.generator import Calls, Plan
 from gateway.bench.machine import in_the_background
 from gateway.bench.witness import Seen, Witnesses
 from gateway.errors import GatewayError
@@ -105,6 +105,3 @@ def _wait(
                     wait_s = min(wait_s, deed.after_s - gone_s)
             if selector.select(max(wait_s, 0.001)):
                 return
-
-
-__all__ = ["LEAD_NS", "Deed", "Load", "apply"]

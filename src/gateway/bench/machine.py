@@ -30,9 +30,10 @@ class Cores:
 
 
 def cores(workers: int = 1) -> Cores:
-    """Give the generator the last core, and the server as many of the others as workers."""
+    """Give the generator the last core, and the server the first; or all others to workers."""
     allowed = sorted(os.sched_getaffinity(0))
-    return Cores(frozenset(allowed[: max(1, min(workers, len(allowed) - 1))]), allowed[-1])
+    others = allowed[:-1] or allowed
+    return Cores(frozenset(others if workers > 1 else others[:1]), allowed[-1])
 
 
 def machine() -> dict[str, str | int]:

@@ -59,11 +59,12 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One load, read."""
+    """One load, read: what became of the first kind's calls, and of every other kind's."""
 
     load: Load
     answers: Answers
     count: Count
+    others: tuple[Count, ...]
     budget_us: float
 
 
@@ -97,10 +98,7 @@ class Rig:
         deed: Deed | None = None,
         at_once: int = AT_ONCE,
     ) -> Measured:
-        """Send one schedule. With several kinds, `kind_of` says whose each call is.
-
-        The count is of the first kind's calls.
-        """
+        """Send one schedule. With several kinds, `kind_of` says whose each call is."""
         pools = [self._requests(kind) for kind in kinds]
         size = max(1, len(schedule)) if closed_s is None else len(pools[0])
         which = self.rng.integers(0, len(pools[0]), size, np.uint16)
@@ -131,12 +129,18 @@ class Rig:
         actions = answers.action[answers.stand_in >= 0].tolist()
         self.tally.actions.update(zip(answers.decision_ids, actions, strict=True))
         self.tally.shed += int((load.calls.status == RESOURCE_EXHAUSTED).sum())
-        only = None if len(kinds) == 1 else load.calls.which < len(pools[0])
-        budget_us = kinds[0].budget_us
-        counted = count(
-            load.calls, answers, budget_us=budget_us, gaps=load.witnessed.gaps, only=only
-        )
-        return Measured(load, answers, counted, budget_us)
+        whose = load.calls.which // len(pools[0])
+        counts = [
+            count(
+                load.calls,
+                answers,
+                budget_us=kind.budget_us,
+                gaps=load.witnessed.gaps,
+                only=whose == number,
+            )
+            for number, kind in enumerate(kinds)
+        ]
+        return Measured(load, answers, counts[0], tuple(counts[1:]), kinds[0].budget_us)
 
     def saturate(self, what: str, seconds: float, in_flight: int, kind: Kind) -> Measured:
         """Keep so many calls in flight, for so long."""

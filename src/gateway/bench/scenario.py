@@ -106,7 +106,13 @@ def capacity(rig: Rig, scope: Scope, kind: Kind = HEAVY) -> Outcome:
         "by_in_flight": by_flight,
         "levels": [_level(count, kind, None)],
     }
-    broken = [] if by_flight[best] else ["the model decided nothing in time"]
+    broken = [
+        line
+        for in_flight, measured in closed.items()
+        for line in _sound(_median(measured), kind, f"{in_flight} in flight")
+    ]
+    if not by_flight[best]:
+        broken.append("the model decided nothing in time")
     # A closed loop has no schedule to lag behind.
     return _outcome("capacity", figures, rounds, broken, timed=False)
 
@@ -119,13 +125,12 @@ def overload(rig: Rig, scope: Scope) -> Outcome:
     best = max(one["goodput_per_s"] for one in found["levels"])
     ratio = round(last["goodput_per_s"] / best, 4) if best else 0.0
     figures = {
-        "late": sum(one.late for one in counts) + step.count.late,
         "goodput_ratio": ratio,
         "stand_in_share": last["stand_in_share"],
         "recovery_ms": recovered,
         **found,
     }
-    broken = [line for one in [*counts, step.count] for line in _sound(one, HEAVY)]
+    broken = [*_levels_sound(counts, HEAVY), *_sound(step.count, HEAVY, "step to 3 x and back")]
     if ratio < GOODPUT_RATIO_MIN:
         broken.append(f"goodput at 3 x capacity is {ratio:.0%} of the peak, less than 90 %")
     if recovered is None or recovered > RECOVERY_MS_MAX:
@@ -142,12 +147,11 @@ def light(rig: Rig, scope: Scope) -> Outcome:
     best = max(one["goodput_per_s"] for one in found["levels"])
     last = found["levels"][-1]
     figures = {
-        "late": sum(one.late for one in counts),
         "goodput_ratio": round(last["goodput_per_s"] / best, 4) if best else 0.0,
         "stand_in_share": last["stand_in_share"],
         **found,
     }
-    broken = [line for one in counts for line in _sound(one, LIGHT)]
+    broken = _levels_sound(counts, LIGHT)
     return _outcome("light", figures, rounds, broken)
 
 
@@ -172,6 +176,7 @@ def beside(rig: Rig, scope: Scope) -> Outcome:
     ]
     ratio = round(statistics.median(ratios), 3)
     counts = [_median(alone), _median(shared)]
+    slow = median_of([one.others[0] for one in shared])
     figures = {
         "p99_ratio": ratio,
         "p99_ratios": [round(one, 3) for one in ratios],
@@ -179,9 +184,14 @@ def beside(rig: Rig, scope: Scope) -> Outcome:
         "levels": [
             _level(counts[0], LIGHT, None, what="alone"),
             _level(counts[1], LIGHT, None, what="beside bench-slow"),
+            _level(slow, SLOW, None, what="bench-slow itself"),
         ],
     }
-    broken = [line for one in counts for line in _sound(one, LIGHT)]
+    broken = [
+        *_sound(counts[0], LIGHT, "alone"),
+        *_sound(counts[1], LIGHT, "beside bench-slow"),
+        *_sound(slow, SLOW),
+    ]
     if ratio > BESIDE_MAX:
         broken.append(f"p99 beside the slow product is {ratio:g} x alone, more than {BESIDE_MAX:g}")
     return _outcome("beside", figures, [*alone, *shared], broken)
@@ -206,7 +216,7 @@ def burst_of_500(rig: Rig, scope: Scope) -> Outcome:
         counts.append(count)
         rounds += mine
         broken += _sound(count, kind)
-    figures = {"late": sum(one.late for one in counts), "levels": levels}
+    figures = {"levels": levels}
     # 500 sends take a millisecond or two: that is the burst, and no lag.
     return _outcome("burst", figures, rounds, broken, timed=False)
 
@@ -226,8 +236,6 @@ def restart(rig: Rig, scope: Scope) -> Outcome:
     count = _median(rounds)
     gaps_ms = [_worst_gap_ms(one) for one in rounds]
     figures = {
-        "late": count.late,
-        "failed": count.failed,
         "worst_gap_ms": max(gaps_ms),
         "connections_lost": sum(one.load.calls.lost for one in rounds),
         "resent": count.resent,
@@ -333,16 +341,25 @@ def _level(
     }
 
 
-def _sound(count: Count, kind: Kind) -> list[str]:
+def _levels_sound(counts: Sequence[Count], kind: Kind) -> list[str]:
+    return [
+        line
+        for ratio, count in zip(LEVELS, counts, strict=True)
+        for line in _sound(count, kind, f"{ratio:g} x")
+    ]
+
+
+def _sound(count: Count, kind: Kind, where: str = "") -> list[str]:
     """Return what no load may do: be late, or fail."""
     broken = []
+    place = f"{where}, {kind.name}" if where else kind.name
     if count.late:
         over_ms = (kind.budget_us + GRACE_US) / 1000
         broken.append(
-            f"{count.late:,} of {count.sent:,} calls were late (over {over_ms:g} ms, {kind.name})"
+            f"{count.late:,} of {count.sent:,} calls were late (over {over_ms:g} ms; {place})"
         )
     if count.failed:
-        broken.append(f"{count.failed:,} calls failed ({kind.name})")
+        broken.append(f"{count.failed:,} calls failed ({place})")
     return broken
 
 
@@ -358,7 +375,7 @@ def _outcome(
     return Outcome(
         name=name,
         figures=figures,
-        counts=tuple(one.count for one in rounds),
+        counts=tuple(count for one in rounds for count in (one.count, *one.others)),
         timed=timed,
         broken=tuple(broken),
         real_time=all(one.load.witnessed.real_time for one in rounds),

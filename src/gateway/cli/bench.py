@@ -243,11 +243,14 @@ def _found(outcome: Outcome, account: dict[str, int], places: Cores) -> dict[str
         broken.append(f"{account['unrecorded']:,} answers do not stand in the journal")
     return {
         "scenario": outcome.name,
+        "late": sum(one.late for one in outcome.counts),
+        "excused": sum(one.excused for one in outcome.counts),
+        "shed": sum(one.shed for one in outcome.counts),
+        "failed": sum(one.failed for one in outcome.counts),
         **outcome.figures,
         "valid": not invalid,
         "invalid_because": list(invalid),
         "broken": broken,
-        "excused": sum(one.excused for one in outcome.counts),
         "witness_real_time": outcome.real_time,
         "journal": account,
         "cores": {"server": sorted(places.server), "generator": places.generator},
@@ -297,6 +300,13 @@ def _show(found: dict[str, Any]) -> None:
     said = [f"{what}: {say(found[key])}" for key, (what, say) in _FIGURES.items() if key in found]
     if said:
         out.print("  " + " · ".join(said), soft_wrap=True)
+    if not found["witness_real_time"]:
+        out.print(
+            "  the witnesses had no real-time priority: a busy server may look like a machine that "
+            "stood still; run as root",
+            style="yellow",
+            soft_wrap=True,
+        )
     account = found["journal"]
     out.print(
         f"  journal: {account['recorded']:,} records, {account['unrecorded']:,} answers without "
