@@ -12,8 +12,11 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from xml.etree import ElementTree
 
 import catalogue
@@ -47,14 +50,17 @@ from gateway.bench.frames import (
     status_of,
 )
 from gateway.bench.generator import Calls, Plan, generate
-from gateway.bench.load import Deed, apply
+from gateway.bench.load import Deed, Load, apply
+from gateway.bench.product import SLOW, Kind
+from gateway.bench.rig import Measured, Scope, Tally
+from gateway.bench.scenario import LEVELS, SCENARIOS
 from gateway.bench.schedule import apart, burst, poisson, steps
 from gateway.bench.traffic import PLACEHOLDER, messages
-from gateway.bench.witness import Witnesses
+from gateway.bench.witness import Seen, Witnesses
+from gateway.cli.bench_account import account
 from gateway.cli.bench_picture import bench_picture
 from gateway.cli.main import run
 from gateway.errors import ExitCode, UnreachableError
-from gateway.journal import Decision, Record, decision_id, read, segments
 from gateway.v1.decision_pb2 import DecideRequest, DecideResponse
 from gateway.v1.decision_pb2_grpc import DecisionServiceStub
 
@@ -193,14 +199,14 @@ class TestClient:
         answers = read_answers(calls)
         # A busy machine may make stand-ins of some; the model's say what they must.
         assert set(answers.action[answers.stand_in == 0]) == {other.action}
-        recorded = {
-            decision_id(segment.name.boot_id, segment.name.worker, item.sequence)
-            for segment in segments(running.journal)
-            for item in read(segment)
-            if isinstance(item, Record) and isinstance(item.entry, Decision)
-        }
         assert len(set(answers.decision_ids)) == 400
-        assert recorded == {*answers.decision_ids, other.decision_id}
+        actions = dict(zip(answers.decision_ids, answers.action.tolist(), strict=True))
+        held = account(running.journal, Tally({**actions, other.decision_id: other.action}))
+        assert held["answered"] == held["recorded"] == 401
+        assert held["unrecorded"] == held["unaccounted"] == 0
+        wrong = {**actions, "nowhere": 1, answers.decision_ids[0]: 0}
+        held = account(running.journal, Tally(wrong, shed=3))
+        assert (held["unrecorded"], held["unaccounted"]) == (2, 3)
 
     def test_a_refusal_of_the_gateway_is_no_answer(self, serve: Serve) -> None:
         with serve() as running:
@@ -592,6 +598,127 @@ class TestCount:
         assert shares[2] == 1.0
 
 
+# --- the scenarios, against a server that is known exactly ---------------------------------
+
+
+class KnownServer:
+    """A rig whose server takes 1 ms a call (the slow product 40), one after the other.
+
+    With `protects`, a call that would wait 20 ms is answered by a stand-in at once.
+    """
+
+    def __init__(self, *, protects: bool, pid: int = 0) -> None:
+        self.rng = np.random.default_rng(1)
+        self.server = SimpleNamespace(pid=pid)
+        self.protects = protects
+        self.sent: list[tuple[str, np.ndarray]] = []
+
+    def send(self, what: str, schedule: np.ndarray, *kinds: Kind, **more: Any) -> Measured:
+        self.sent.append((what, schedule))
+        whose = more.get("kind_of")
+        if whose is None:
+            whose = np.zeros(len(schedule), np.uint16)
+        rows, answers = [], {}
+        free = [0.0] * len(kinds)
+        for number, (at_ns, kind) in enumerate(zip(schedule, whose, strict=True)):
+            at = at_ns / 1000 + 1
+            begin = max(at, free[kind])
+            waits_us = 200_000 if kinds[kind] is SLOW else 20_000
+            if self.protects and begin - at > waits_us:
+                rows.append((at, at, at + 100, 0))
+                answers[number] = CROWD
+            else:
+                free[kind] = begin + (kinds[kind].row_us or 100)
+                rows.append((at, at, free[kind], 0))
+                answers[number] = MODEL
+        calls = replace(calls_of(*rows, answers=answers), which=whose)
+        if deed := more.get("deed"):
+            deed.do()
+        read = read_answers(calls)
+        counts = [
+            count(calls, read, budget_us=kind.budget_us, only=whose == i)
+            for i, kind in enumerate(kinds)
+        ]
+        load = Load(calls, Seen((), True))
+        return Measured(load, read, counts[0], tuple(counts[1:]), kinds[0].budget_us)
+
+    def saturate(self, what: str, seconds: float, in_flight: int, kind: Kind) -> Measured:
+        gap_ns = (kind.row_us or 100) * 1000
+        return self.send(what, np.arange(0, seconds * 1e9, gap_ns).astype(np.int64), kind)
+
+
+class TestScenarios:
+    def test_a_server_that_protects_itself_keeps_its_promises_in_overload(self) -> None:
+        rig = KnownServer(protects=True)
+        found = SCENARIOS["overload"].run(rig, Scope(2.0, 3))  # type: ignore[arg-type]
+        assert found.broken == ()
+        assert found.doubts == ()
+        assert found.figures["capacity"] == pytest.approx(1_000, rel=0.01)
+        assert found.figures["goodput_ratio"] > 0.98
+        assert found.figures["stand_in_share"] == pytest.approx(2 / 3, abs=0.02)
+        assert 0 <= found.figures["recovery_ms"] <= 200
+        levels = found.figures["levels"]
+        assert [one["offered_ratio"] for one in levels] == pytest.approx(LEVELS, rel=0.02)
+        # Three rounds of two seconds at each level, by turns.
+        assert [one["sent"] for one in levels] == pytest.approx([3_000, 5_400, 9_000, 18_000])
+        assert [what for what, _ in rig.sent[3:7]] == [
+            f"{level:g} x capacity, round 1" for level in LEVELS
+        ]
+
+    def test_a_server_that_answers_everything_in_turn_is_found_out(self) -> None:
+        rig = KnownServer(protects=False)
+        found = SCENARIOS["overload"].run(rig, Scope(1.0, 1))  # type: ignore[arg-type]
+        assert found.figures["goodput_ratio"] < 0.2
+        assert found.figures["recovery_ms"] is None
+        said = " ".join(found.broken)
+        for part in ("3 x, bench-heavy", "late", "less than 90 %", "never"):
+            assert part in said
+        assert "0.5 x, bench-heavy" not in said
+
+    def test_calls_can_be_given_by_number_and_last_as_long_as_they_take(self) -> None:
+        rig = KnownServer(protects=True)
+        SCENARIOS["overload"].run(rig, Scope(0.5, 1, calls=700))  # type: ignore[arg-type]
+        sent = {what: len(schedule) for what, schedule in rig.sent}
+        assert [sent[f"{level:g} x capacity"] for level in LEVELS] == [700] * 4
+
+    def test_beside_compares_neighbouring_rounds_and_counts_both_products(self) -> None:
+        rig = KnownServer(protects=True)
+        found = SCENARIOS["beside"].run(rig, Scope(2.0, 1))  # type: ignore[arg-type]
+        # The known server has a loop a product: the slow one costs the fast one nothing.
+        assert found.figures["p99_ratios"] == [1.0, 1.0, 1.0]
+        assert found.broken == ()
+        assert [what.split(",")[0] for what, _ in rig.sent] == ["alone", "beside"] * 3
+        slow = found.figures["levels"][2]
+        assert slow["sent"] == 3 * 2 * 50
+        assert slow["goodput_per_s"] == pytest.approx(25, rel=0.1)
+
+    def test_burst_sends_500_at_one_instant_to_each_product(self) -> None:
+        rig = KnownServer(protects=True)
+        found = SCENARIOS["burst"].run(rig, Scope(1.0, 1))  # type: ignore[arg-type]
+        assert [len(schedule) for _, schedule in rig.sent] == [500, 500]
+        assert all((schedule == 0).all() for _, schedule in rig.sent)
+        light, heavy = found.figures["levels"]
+        assert heavy["stand_ins"] == {"OVERLOAD": 479}
+        assert light["all_answered_ms"] == pytest.approx(20.1, abs=0.2)
+
+    def test_idle_leaves_room_between_calls_and_judges_the_tail(self) -> None:
+        rig = KnownServer(protects=True)
+        found = SCENARIOS["idle"].run(rig, Scope(5.0, 1))  # type: ignore[arg-type]
+        ((_, schedule),) = rig.sent
+        assert len(schedule) == 500
+        assert np.diff(schedule).min() >= 2_000_000
+        assert found.figures["tail_ratio"] == 1.0
+        assert found.broken == ()
+
+    def test_restart_sends_the_server_sighup(self) -> None:
+        with subprocess.Popen(["sleep", "60"]) as server:
+            rig = KnownServer(protects=True, pid=server.pid)
+            found = SCENARIOS["restart"].run(rig, Scope(1.0, 1))  # type: ignore[arg-type]
+            assert server.wait(10) == -signal.SIGHUP
+        assert found.broken == ()
+        assert found.figures["worst_gap_ms"] > 1.0
+
+
 # --- the witness --------------------------------------------------------------------------
 
 
@@ -620,6 +747,14 @@ def test_an_unknown_scenario_is_refused_with_those_that_there_are(
     said = capsys.readouterr().err
     assert "'overlode': is no scenario" in said
     assert "overload" in said
+
+
+def test_a_picture_that_cannot_be_drawn_is_said_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "nowhere" / "bench.svg"
+    assert run(["bench", "idle", "--picture", str(picture)]) == ExitCode.USAGE
+    assert f"{picture}: cannot be written: No such file or directory" in capsys.readouterr().err
 
 
 @pytest.mark.slow

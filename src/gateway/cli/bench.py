@@ -18,13 +18,13 @@ from rich.table import Table
 from gateway.bench.count import doubts
 from gateway.bench.machine import Cores, cores, machine
 from gateway.bench.product import Kind, write_kind
-from gateway.bench.rig import Rig, Scope, Tally
+from gateway.bench.rig import Rig, Scope
 from gateway.bench.scenario import SCENARIOS, Outcome, Scenario
+from gateway.cli.bench_account import account
 from gateway.cli.bench_picture import bench_picture
 from gateway.cli.demo_server import interrupted_by_sigterm, serving
 from gateway.cli.terms import AtLeastOne, Json, microseconds, notes, out
 from gateway.errors import ExitCode, UsageError
-from gateway.journal import Decision, Entry, Record, decision_id, read, segments
 from gateway.model import read_product
 from gateway.product import schema_fingerprint
 
@@ -82,6 +82,9 @@ def bench(
     Exit code 1 where a promise was broken, or the run proves nothing.
     """
     asked = _asked(scenarios)
+    if picture is not None:
+        # Not after a quarter of an hour.
+        _draw([], picture)
     length_s = seconds or (QUICK_SECONDS if quick else SECONDS)
     scope = Scope(length_s, rounds, calls)
     places = cores(workers or 1)
@@ -98,7 +101,7 @@ def bench(
             journal = Path(scratch) / f"journal-{scenario.name}"
             found.append(_run(scenario, scope, folders, journal, places, rng, options, tell))
     if picture is not None:
-        picture.write_text(bench_picture(found), encoding="utf-8")
+        _draw(found, picture)
     if json:
         print(json_codec.dumps(_joined(found), indent=2))
     else:
@@ -111,6 +114,17 @@ def bench(
         )
     kept = all(one["valid"] and not one["broken"] for one in found)
     return ExitCode.OK if kept else ExitCode.FAILED
+
+
+def _draw(found: Sequence[dict[str, Any]], picture: Path) -> None:
+    try:
+        picture.write_text(bench_picture(found), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"cannot be written: {error.strerror}",
+            subject=str(picture),
+            hint="Name an SVG file in a folder that is there.",
+        ) from None
 
 
 def _asked(names: Sequence[str]) -> list[Scenario]:
@@ -190,47 +204,14 @@ def _run(
         rig = Rig(server, fingerprint, places, rng, _named(tell, scenario.name))
         outcome = scenario.run(rig, scope)
     tell(f"{scenario.name}: reading the journal", 0.0)
-    return _found(outcome, _account(journal, rig.tally), places)
+    return _found(outcome, account(journal, rig.tally), places)
 
 
 def _named(tell: Tell, name: str) -> Tell:
     return lambda what, share: tell(f"{name}: {what}", share)
 
 
-def _account(journal: Path, tally: Tally) -> dict[str, int]:
-    """Hold the journal to the client's own counts.
-
-    `unrecorded` are answers that stand in the journal not at all, or with another action;
-    `unaccounted` is how far apart the two counts of shed calls are.
-    """
-    recorded: dict[str, int] = {}
-    shed = 0
-    for segment in segments(journal):
-        name = segment.name
-        for item in read(segment):
-            if not isinstance(item, Record):
-                continue
-            if isinstance(item.entry, Decision):
-                key = decision_id(name.boot_id, name.worker, item.sequence)
-                recorded[key] = item.entry.action
-            else:
-                shed += _shed_by(item.entry)
-    return {
-        "answered": len(tally.actions),
-        "recorded": len(recorded),
-        "unrecorded": sum(recorded.get(key) != action for key, action in tally.actions.items()),
-        "shed": tally.shed,
-        "shed_recorded": shed,
-        "unaccounted": abs(tally.shed - shed),
-    }
-
-
-def _shed_by(_entry: Entry) -> int:
-    """Return how many shed calls an entry counts: the journal has no entry for them yet."""
-    return 0
-
-
-def _found(outcome: Outcome, account: dict[str, int], places: Cores) -> dict[str, Any]:
+def _found(outcome: Outcome, accounted: dict[str, int], places: Cores) -> dict[str, Any]:
     """Return what is printed as JSON, of one scenario."""
     invalid = outcome.doubts + doubts(
         outcome.counts,
@@ -239,8 +220,8 @@ def _found(outcome: Outcome, account: dict[str, int], places: Cores) -> dict[str
         shared=places.shared,
     )
     broken = list(dict.fromkeys(outcome.broken))
-    if account["unrecorded"]:
-        broken.append(f"{account['unrecorded']:,} answers do not stand in the journal")
+    if accounted["unrecorded"]:
+        broken.append(f"{accounted['unrecorded']:,} answers do not stand in the journal")
     return {
         "scenario": outcome.name,
         "late": sum(one.late for one in outcome.counts),
@@ -252,7 +233,7 @@ def _found(outcome: Outcome, account: dict[str, int], places: Cores) -> dict[str
         "invalid_because": list(invalid),
         "broken": broken,
         "witness_real_time": outcome.real_time,
-        "journal": account,
+        "journal": accounted,
         "cores": {"server": sorted(places.server), "generator": places.generator},
         "machine": machine(),
     }
@@ -307,10 +288,10 @@ def _show(found: dict[str, Any]) -> None:
             style="yellow",
             soft_wrap=True,
         )
-    account = found["journal"]
+    accounted = found["journal"]
     out.print(
-        f"  journal: {account['recorded']:,} records, {account['unrecorded']:,} answers without "
-        f"one, {account['unaccounted']:,} shed calls unaccounted",
+        f"  journal: {accounted['recorded']:,} records, {accounted['unrecorded']:,} answers "
+        f"without one, {accounted['unaccounted']:,} shed calls unaccounted",
         style="dim",
         soft_wrap=True,
     )
