@@ -42,6 +42,7 @@ from gateway.bench.count import (
 from gateway.bench.frames import (
     INTERNAL,
     RESOURCE_EXHAUSTED,
+    STATUS_NAMES,
     UNAVAILABLE,
     UNKNOWN,
     request,
@@ -315,6 +316,10 @@ class TestClient:
         assert (calls.scheduled_ns == calls.begun_ns).all()
         assert calls.sent_ns[4:].max() < calls.received_ns[4:].min()
 
+    def test_status_names_are_grpcs(self) -> None:
+        names = {one.value[0]: one.name for one in grpc.StatusCode}
+        assert names | {0: "no message", -1: "no answer"} == STATUS_NAMES
+
     def test_a_lost_connection_fails_what_was_in_flight_and_is_made_again(self) -> None:
         def drop(peer: Peer, stream: int) -> None:
             if told(peer, stream).transaction_id.endswith("14"):
@@ -525,6 +530,8 @@ class TestCount:
         assert (counted.sent, counted.answered, counted.late, counted.excused) == (10, 6, 1, 1)
         assert (counted.shed, counted.failed) == (1, 4)
         assert counted.answered + counted.shed + counted.failed == 11
+        wanted = {"DEADLINE_EXCEEDED": 1, "never sent": 1, "no answer": 1, "no message": 1}
+        assert counted.failures == wanted
         assert counted.stand_ins == {"DEADLINE": 1, "OVERLOAD": 1}
         assert counted.stand_in_share == pytest.approx(2 / 6, abs=1e-4)
         # Two model decisions in time (the first and the fourth) in 66 ms.
@@ -614,6 +621,7 @@ class KnownServer:
         self.rng = np.random.default_rng(1)
         self.server = SimpleNamespace(pid=pid)
         self.protects = protects
+        self.lost = 16
         self.sent: list[tuple[str, np.ndarray]] = []
 
     def send(self, what: str, schedule: np.ndarray, *kinds: Kind, **more: Any) -> Measured:
@@ -637,6 +645,7 @@ class KnownServer:
         calls = replace(calls_of(*rows, answers=answers), which=whose)
         if deed := more.get("deed"):
             deed.do()
+            calls = replace(calls, lost=self.lost)
         read = read_answers(calls)
         counts = [
             count(calls, read, budget_us=kind.budget_us, only=whose == i)
@@ -719,7 +728,15 @@ class TestScenarios:
             found = SCENARIOS["restart"].run(rig, Scope(1.0, 1))  # type: ignore[arg-type]
             assert server.wait(10) == -signal.SIGHUP
         assert found.broken == ()
+        assert found.doubts == ()
         assert found.figures["worst_gap_ms"] > 1.0
+
+    def test_a_restart_that_ended_no_connection_proves_nothing(self) -> None:
+        with subprocess.Popen(["sleep", "60"]) as server:
+            rig = KnownServer(protects=True, pid=server.pid)
+            rig.lost = 0
+            found = SCENARIOS["restart"].run(rig, Scope(1.0, 1))  # type: ignore[arg-type]
+        assert "nothing was replaced" in found.doubts[0]
 
 
 # --- the witness --------------------------------------------------------------------------

@@ -184,12 +184,12 @@ class Connection:
         del out[:written]
         return False
 
-    def read(self, clock_ns: Callable[[], int]) -> None:
-        """Take in what has come, up to READ_BYTES. Raises Lost."""
+    def read(self, clock_ns: Callable[[], int]) -> bool:
+        """Take in what has come, up to READ_BYTES. False if nothing has. Raises Lost."""
         try:
             chunk = self.socket.recv(READ_BYTES)
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError as error:
             raise Lost(error.strerror) from None
         if not chunk:
@@ -201,6 +201,7 @@ class Connection:
             raise Lost(f"the server broke the protocol: {error}") from None
         if self.going_away and not self._streams:
             raise Lost("the server has gone away")
+        return True
 
     def lose(self, now_ns: int) -> None:
         """Close the socket; what was in flight gets what a gRPC client would say."""

@@ -17,7 +17,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from gateway.bench.frames import OK, RESOURCE_EXHAUSTED
+from gateway.bench.frames import OK, RESOURCE_EXHAUSTED, STATUS_NAMES
 from gateway.bench.generator import Calls
 from gateway.v1.decision_pb2 import DecideResponse, StandIn
 
@@ -94,6 +94,7 @@ class Count:
     shed: int
     failed: int
     stand_ins: dict[str, int]
+    failures: dict[str, int]
     goodput_per_s: float
     sent_per_s: float
     answered_per_s: float
@@ -157,6 +158,7 @@ def count(
         excused=int((mine & what.excused).sum()),
         shed=int((mine & shed).sum()),
         failed=int((mine & ~what.answered & ~shed).sum()),
+        failures=_failures(calls, mine & ~what.answered & ~shed),
         stand_ins=dict(sorted(names.items())),
         goodput_per_s=round(float((mine & what.good).sum()) / seconds, 1),
         sent_per_s=round(float(sent.sum()) / seconds, 1),
@@ -166,6 +168,17 @@ def count(
         waited=calls.waited,
         resent=calls.resent,
     )
+
+
+def _failures(calls: Calls, failed: Mask) -> dict[str, int]:
+    """Return how often each status came, or what came in its place."""
+    unsent = failed & (calls.sent_ns == 0)
+    names = Counter(
+        STATUS_NAMES.get(int(status), str(status)) for status in calls.status[failed & ~unsent]
+    )
+    if unsent.any():
+        names["never sent"] = int(unsent.sum())
+    return dict(sorted(names.items()))
 
 
 def _seconds(calls: Calls, mine: Mask) -> float:
@@ -239,7 +252,12 @@ def median_of(counts: Sequence[Count]) -> Count:
 
     The greatest latency and lag stay the greatest.
     """
-    names = sorted({name for one in counts for name in one.stand_ins})
+
+    def by_name(field: str) -> dict[str, int]:
+        total: Counter[str] = Counter()
+        for one in counts:
+            total.update(getattr(one, field))
+        return dict(sorted(total.items()))
 
     def added(field: str) -> int:
         return sum(getattr(one, field) for one in counts)
@@ -261,7 +279,8 @@ def median_of(counts: Sequence[Count]) -> Count:
         excused=added("excused"),
         shed=added("shed"),
         failed=added("failed"),
-        stand_ins={name: sum(one.stand_ins.get(name, 0) for one in counts) for name in names},
+        stand_ins=by_name("stand_ins"),
+        failures=by_name("failures"),
         goodput_per_s=median("goodput_per_s"),
         sent_per_s=median("sent_per_s"),
         answered_per_s=median("answered_per_s"),

@@ -37,6 +37,18 @@ REFUSED_STREAM, CANCEL, INADEQUATE_SECURITY = 0x7, 0x8, 0xC
 OK, CANCELLED, UNKNOWN, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE = 0, 1, 2, 8, 13, 14
 """gRPC statuses."""
 
+STATUS_NAMES = dict(
+    enumerate(
+        (
+            *("no message", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED"),
+            *("NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED"),
+            *("FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL"),
+            *("UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"),
+        )
+    )
+) | {-1: "no answer"}
+"""What a call that failed got; OK alone is no failure, but for want of a message."""
+
 DECIDE = "/gateway.v1.DecisionService/Decide"
 
 

@@ -22,6 +22,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -309,6 +310,10 @@ class _Pool:
         if self._by_number.pop(number, None) is None:
             return
         self._epoll.unregister(number)
+        with suppress(Lost):
+            # A send may fail before what the server said last is read: answers, a GOAWAY.
+            while connection.read(self._clock_ns):
+                pass
         now_ns = self._clock_ns()
         if not connection.opened:
             # Refused: not at once again.

@@ -31,6 +31,13 @@ BESIDE_PER_S = 300.0
 BESIDE_LOAD = 2.0
 """Of the slow product's capacity: saturated."""
 
+RESTART_S = 12.0
+"""A new worker needs some seconds until the old one may go."""
+
+_NOT_REPLACED = (
+    "no connection ended: nothing was replaced while calls were sent; give it longer (--seconds)"
+)
+
 PEAK_MAX = 1.15
 """Goodput may be so much over the capacity that was measured before."""
 
@@ -222,11 +229,11 @@ def burst_of_500(rig: Rig, scope: Scope) -> Outcome:
 
 
 def restart(rig: Rig, scope: Scope) -> Outcome:
-    """Half of capacity, and every worker replaced in the middle of it."""
+    """Half of capacity, and every worker replaced meanwhile: SIGHUP after a quarter of it."""
     found = capacity(rig, Scope(min(scope.seconds, 4.0), 1))
     rate = LEVELS[0] * found.figures["capacity"]
-    seconds = max(3.0, scope.seconds_at(rate))
-    deed = Deed(seconds / 2, lambda: os.kill(rig.server.pid, signal.SIGHUP))
+    seconds = max(RESTART_S, scope.seconds_at(rate))
+    deed = Deed(seconds / 4, lambda: os.kill(rig.server.pid, signal.SIGHUP))
     rounds = [
         rig.send(
             _round("restart", number, scope), poisson(rig.rng, rate, seconds), HEAVY, deed=deed
@@ -235,14 +242,16 @@ def restart(rig: Rig, scope: Scope) -> Outcome:
     ]
     count = _median(rounds)
     gaps_ms = [_worst_gap_ms(one) for one in rounds]
+    ended = [one.load.calls.lost for one in rounds]
+    why = [] if min(ended) else [_NOT_REPLACED]
     figures = {
         "worst_gap_ms": max(gaps_ms),
-        "connections_lost": sum(one.load.calls.lost for one in rounds),
+        "connections_lost": sum(ended),
         "resent": count.resent,
         "capacity": found.figures["capacity"],
         "levels": [_level(count, HEAVY, found.figures["capacity"], ratio=LEVELS[0])],
     }
-    return _outcome("restart", figures, rounds, _sound(count, HEAVY))
+    return _outcome("restart", figures, rounds, _sound(count, HEAVY), doubts=why)
 
 
 SCENARIOS = {
@@ -359,7 +368,8 @@ def _sound(count: Count, kind: Kind, where: str = "") -> list[str]:
             f"{count.late:,} of {count.sent:,} calls were late (over {over_ms:g} ms; {place})"
         )
     if count.failed:
-        broken.append(f"{count.failed:,} calls failed ({place})")
+        how = ", ".join(f"{times:,} {name}" for name, times in count.failures.items())
+        broken.append(f"{count.failed:,} calls failed: {how} ({place})")
     return broken
 
 
