@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_codec
-import signal
 import tempfile
 import time
 from collections import Counter
@@ -20,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from gateway.cli.decide import in_words
-from gateway.cli.demo_server import Server, serving
+from gateway.cli.demo_server import Server, interrupted_by_sigterm, serving
 from gateway.cli.replay import IN_FLIGHT, Replayed, Seen, replay, request_of
 from gateway.cli.terms import AtLeastOne, Json, microseconds, money, notes, out
 from gateway.decide import Policy, compile_policy, from_mapping
@@ -82,7 +81,7 @@ def demo(
     world = build_world(rng)
     story = world.payments(rng)
     with (
-        _interrupted_by_sigterm(),
+        interrupted_by_sigterm(),
         _journal_folder(journal) as directory,
         serving(folders, directory) as server,
     ):
@@ -111,16 +110,6 @@ def _served(folder: Path) -> Served:
     product = read_product(folder)
     policy = compile_policy(product, from_mapping("identity", {}))
     return Served(product, policy, schema_fingerprint(product.features))
-
-
-@contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the demo as Ctrl-C does: its server must not outlive it."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -1,15 +1,18 @@
-"""`gateway serve`, as a process of the demo's own."""
+"""`gateway serve`, as a process of the demo's or the benchmark's own."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from gateway.errors import ExitCode, GatewayError
 
@@ -24,26 +27,36 @@ class Server:
     child: subprocess.Popen[str]
     address: str
 
+    @property
+    def pid(self) -> int:
+        """Return the process that takes signals."""
+        return self.child.pid
+
     def stop(self) -> None:
         """Ask it to finish and wait until it has."""
         _stop(self.child)
 
 
 @contextmanager
-def serving(folders: Sequence[Path], journal: Path) -> Iterator[Server]:
+def serving(
+    folders: Sequence[Path],
+    journal: Path,
+    *,
+    options: Sequence[str] = (),
+    cores: Iterable[int] | None = None,
+) -> Iterator[Server]:
     """Serve the products on a port of the system's choice, as long as the context is open.
+
+    `options` are further ones of `gateway serve`. With `cores` it runs on those alone.
 
     Raises:
         GatewayError: what kept it from starting, with its exit code.
     """
     command = [sys.executable, "-m", "gateway", "serve", *map(str, folders), "--json"]
-    command += ["--listen", "127.0.0.1:0", "--journal", str(journal)]
+    command += ["--listen", "127.0.0.1:0", "--journal", str(journal), *options]
     with (
         tempfile.TemporaryFile("w+") as said,
-        # Ctrl-C is for the demo: it stops the server itself.
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=said, text=True, start_new_session=True
-        ) as child,
+        _started(command, said, cores) as child,
     ):
         assert child.stdout is not None
         try:
@@ -55,6 +68,31 @@ def serving(folders: Sequence[Path], journal: Path) -> Iterator[Server]:
             yield Server(child, json.loads(line)["address"])
         finally:
             _stop(child)
+
+
+@contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the command as Ctrl-C does: its server must not outlive it."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _started(
+    command: Sequence[str], said: IO[str], cores: Iterable[int] | None
+) -> subprocess.Popen[str]:
+    """Start a child on some cores: it inherits them, and we have ours back."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, before if cores is None else cores)
+    try:
+        # Ctrl-C is for us: we stop the server ourselves.
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=said, text=True, start_new_session=True
+        )
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _stop(child: subprocess.Popen[str]) -> None:

@@ -39,6 +39,7 @@ _VERBS = {
     "serve": "Serve products over gRPC until SIGTERM or Ctrl-C.",
     "decide": "Ask a running gateway for one decision, and say it in words.",
     "explain": "Say why a recorded decision was made, and what would have changed it.",
+    "bench": "Measure the clock: lateness, goodput and stand-ins, from idle to overload.",
 }
 _EXAMPLES = {
     "demo": ("gateway demo --once", "gateway demo --once --json", "gateway demo --payments 100000"),
@@ -66,6 +67,12 @@ _EXAMPLES = {
     "explain": (
         "gateway explain 25403fb4f04844ba-00-000000000001 --journal journal",
         "gateway explain 25403fb4f04844ba-00-000000000001 --product models/card-present --json",
+    ),
+    "bench": (
+        "gateway bench overload --quick",
+        "gateway bench overload --quick --json",
+        "gateway bench idle beside --rounds 3 --picture bench.svg",
+        "gateway bench overload --calls 200000",
     ),
     "verify": ("gateway journal verify journal", "gateway journal verify journal --json"),
     "cat": ("gateway journal cat journal --last 20", "gateway journal cat journal --json"),

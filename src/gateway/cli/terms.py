@@ -71,5 +71,7 @@ def money(minor: float, currency: str, minor_per_major: int) -> str:
 
 
 def microseconds(us: float) -> str:
-    """Say a duration with three digits: `340 µs`, `1.24 ms`."""
-    return f"{us:.0f} µs" if us < 1000 else f"{us / 1000:.3g} ms"
+    """Say a duration with three digits: `340 µs`, `1.24 ms`, `2.5 s`."""
+    if us < 1000:
+        return f"{us:.0f} µs"
+    return f"{us / 1000:.3g} ms" if us < 999_500 else f"{us / 1e6:.3g} s"

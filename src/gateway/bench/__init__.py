@@ -1,0 +1,19 @@
+"""The load generator and its scenarios: what a payment system would see, measured.
+
+frames       HTTP/2 and gRPC bytes                                                pure
+schedule     when each call is to be sent                                         pure
+connection   one HTTP/2 connection, as a client of many small calls
+generator    sends the schedule, whatever the server does; a process of its own
+witness      notes when a core did not run what should have run; a process of its own
+product      the benchmark's models and products, scaled to this machine
+traffic      distinct requests, encoded before the load begins
+load         one schedule against one server, with generator and witnesses
+count        calls -> late, shed, stood in, percentiles                           pure
+machine      cores, and what the figures were measured on
+rig          a server, and the loads of one scenario
+scenario     idle, capacity, overload, light, beside, burst, restart
+
+What never happens: the generator waits for an answer before it sends the next call of an
+open schedule; a percentile counts from anything but the scheduled time; a call is retried,
+but where HTTP/2 says that the server never looked at it.
+"""

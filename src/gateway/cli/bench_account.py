@@ -1,0 +1,41 @@
+"""The journal, held to what the benchmark's client saw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gateway.bench.rig import Tally
+from gateway.journal import Decision, Entry, Record, decision_id, read, segments
+
+
+def account(journal: Path, tally: Tally) -> dict[str, int]:
+    """Compare the journal with what the client was told.
+
+    `unrecorded` are answers that stand in the journal not at all, or with another action;
+    `unaccounted` is how far apart the two counts of shed calls are.
+    """
+    recorded: dict[str, int] = {}
+    shed = 0
+    for segment in segments(journal):
+        name = segment.name
+        for item in read(segment):
+            if not isinstance(item, Record):
+                continue
+            if isinstance(item.entry, Decision):
+                key = decision_id(name.boot_id, name.worker, item.sequence)
+                recorded[key] = item.entry.action
+            else:
+                shed += _shed_by(item.entry)
+    return {
+        "answered": len(tally.actions),
+        "recorded": len(recorded),
+        "unrecorded": sum(recorded.get(key) != action for key, action in tally.actions.items()),
+        "shed": tally.shed,
+        "shed_recorded": shed,
+        "unaccounted": abs(tally.shed - shed),
+    }
+
+
+def _shed_by(_entry: Entry) -> int:
+    """Return how many shed calls an entry counts: the journal has no entry for them yet."""
+    return 0
