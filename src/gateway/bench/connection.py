@@ -17,6 +17,7 @@ from struct import pack_into, unpack_from
 
 from gateway.bench.frames import (
     ACK,
+    CONNECTION_LOST,
     CONTINUATION,
     DATA,
     END_HEADERS,
@@ -27,16 +28,17 @@ from gateway.bench.frames import (
     HEADERS,
     INITIAL_WINDOW_SIZE,
     MAX_CONCURRENT_STREAMS,
+    NO_ANSWER,
     PADDED,
     PING,
     PREFACE,
     PRIORITY,
     REFUSED_STREAM,
+    REFUSED_TWICE,
     RST_STREAM,
     SETTINGS,
     SETTINGS_ACK,
     STREAM_MAX,
-    UNAVAILABLE,
     UNKNOWN,
     WINDOW_BYTES,
     WINDOW_UPDATE,
@@ -63,9 +65,9 @@ _ID_BYTES = 24
 class Ledger:
     """What became of each call: lists by call number, and the calls to be sent once more.
 
-    `status` is a gRPC status, or -1 as long as there is none. `answer` holds the gRPC-framed
-    message. `again` are calls that no server has looked at, `resent` those for which that has
-    happened once.
+    `status` is a gRPC status, or what stands in its place (`frames`). `answer` holds the
+    gRPC-framed message. `again` are calls that no server has looked at, `resent` those for which
+    that has happened once.
     """
 
     __slots__ = (
@@ -88,7 +90,7 @@ class Ledger:
         self.scheduled_ns.append(scheduled_ns)
         self.sent_ns.append(0)
         self.received_ns.append(0)
-        self.status.append(-1)
+        self.status.append(NO_ANSWER)
         self.answer.append(None)
         return len(self.status) - 1
 
@@ -101,7 +103,7 @@ class Ledger:
     def refuse(self, call: int, now_ns: int) -> None:
         """Send a call once more that no server has looked at; the second time it fails."""
         if call in self.resent:
-            self.close(call, UNAVAILABLE, now_ns)
+            self.close(call, REFUSED_TWICE, now_ns)
             return
         self.resent.add(call)
         self.answer[call] = None
@@ -204,10 +206,10 @@ class Connection:
         return True
 
     def lose(self, now_ns: int) -> None:
-        """Close the socket; what was in flight gets what a gRPC client would say."""
+        """Close the socket; what was in flight is lost with it."""
         self.socket.close()
         for call in self._streams.values():
-            self._ledger.close(call, UNAVAILABLE, now_ns)
+            self._ledger.close(call, CONNECTION_LOST, now_ns)
         self._streams.clear()
         self._room = 0
 

@@ -34,8 +34,11 @@ OUR_WINDOW_BYTES = 2**30
 STREAM_MAX = 2**31 - 1
 REFUSED_STREAM, CANCEL, INADEQUATE_SECURITY = 0x7, 0x8, 0xC
 
-OK, CANCELLED, UNKNOWN, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE = 0, 1, 2, 8, 13, 14
+OK, CANCELLED, UNKNOWN, RESOURCE_EXHAUSTED, INTERNAL = 0, 1, 2, 8, 13
 """gRPC statuses."""
+
+NO_ANSWER, CONNECTION_LOST, REFUSED_TWICE = -1, -2, -3
+"""What stands in a status' place where no server gave one. gRPC clients say UNAVAILABLE."""
 
 STATUS_NAMES = dict(
     enumerate(
@@ -46,7 +49,11 @@ STATUS_NAMES = dict(
             *("UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"),
         )
     )
-) | {-1: "no answer"}
+) | {
+    NO_ANSWER: "no answer",
+    CONNECTION_LOST: "UNAVAILABLE (connection lost)",
+    REFUSED_TWICE: "UNAVAILABLE (refused twice)",
+}
 """What a call that failed got; OK alone is no failure, but for want of a message."""
 
 DECIDE = "/gateway.v1.DecisionService/Decide"

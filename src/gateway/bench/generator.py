@@ -78,7 +78,7 @@ class Plan:
 class Calls:
     """What became of every call; one item a call in each, times monotonic.
 
-    `sent_ns` is 0 for a call that no connection took, `status` -1 for one without an answer.
+    `sent_ns` is 0 for a call that no connection took, `status` below 0 where no server gave one.
     `waited` is how many calls had to wait for a free stream, `resent` how many went out
     twice, `lost` how many connections ended.
     """
