@@ -108,6 +108,7 @@ class Http2Server:
         with suppress(OSError):
             while True:
                 link, _ = self.listener.accept()
+                link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 peer = Peer(self, len(self.peers), link)
                 self.peers.append(peer)
                 thread = threading.Thread(target=self._serve, args=(peer,))
