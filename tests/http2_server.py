@@ -38,7 +38,7 @@ class Peer:
         self.headers: dict[int, dict[str, str]] = {}
         self.bodies: dict[int, bytes] = {}
         self.open_most = 0
-        self.pings_acked = 0
+        self.after_ping: list[Callable[[], None]] = []
         self.settings_acked = 0
         self.table_size: int | None = None
 
@@ -81,7 +81,7 @@ class Peer:
         elif isinstance(event, StreamEnded):
             self.server.answer(self, event.stream_id)
         elif isinstance(event, PingAckReceived):
-            self.pings_acked += 1
+            self.after_ping.pop(0)()
         elif isinstance(event, SettingsAcknowledged):
             self.settings_acked += 1
         elif isinstance(event, RemoteSettingsChanged):
@@ -108,6 +108,7 @@ class Http2Server:
         with suppress(OSError):
             while True:
                 link, _ = self.listener.accept()
+                link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 peer = Peer(self, len(self.peers), link)
                 self.peers.append(peer)
                 thread = threading.Thread(target=self._serve, args=(peer,))

@@ -3,6 +3,7 @@
 frames       HTTP/2 and gRPC bytes                                                pure
 schedule     when each call is to be sent                                         pure
 connection   one HTTP/2 connection, as a client of many small calls
+pool         the generator's connections
 generator    sends the schedule, whatever the server does; a process of its own
 witness      notes when a core did not run what should have run; a process of its own
 product      the benchmark's models and products, scaled to this machine

@@ -65,9 +65,9 @@ _ID_BYTES = 24
 class Ledger:
     """What became of each call: lists by call number, and the calls to be sent once more.
 
-    `status` is a gRPC status, or what stands in its place (`frames`). `answer` holds the gRPC-framed
-    message. `again` are calls that no server has looked at, `resent` those for which that has
-    happened once.
+    `status` is a gRPC status, or what stands in its place (`frames`). `answer` holds the
+    gRPC-framed message. `again` are calls that no server has looked at, `resent` those for which
+    that has happened once.
     """
 
     __slots__ = (

@@ -244,6 +244,7 @@ def _joined(found: list[dict[str, Any]]) -> dict[str, Any]:
     if len(found) == 1:
         return found[0]
     return {
+        "late": sum(one["late"] for one in found),
         "valid": all(one["valid"] for one in found),
         "broken": [f"{one['scenario']}: {line}" for one in found for line in one["broken"]],
         "machine": machine(),
