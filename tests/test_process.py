@@ -26,7 +26,8 @@ CALLERS = 4
 
 
 @contextmanager
-def server(folder: Path, journal: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def server(folder: Path, journal: Path, *more: str) -> Iterator[tuple[int, str]]:
+    """Give the worker's pid and its address."""
     command = [sys.executable, "-m", "gateway", "serve", str(folder), "--json"]
     command += ["--listen", "127.0.0.1:0", "--journal", str(journal), *more]
     process = subprocess.Popen(
@@ -34,7 +35,8 @@ def server(folder: Path, journal: Path, *more: str) -> Iterator[tuple[subprocess
     )
     assert process.stdout is not None
     try:
-        yield process, json.loads(process.stdout.readline())["address"]
+        started = json.loads(process.stdout.readline())
+        yield started["workers"][0]["pid"], started["address"]
     finally:
         process.kill()
         process.wait()
@@ -82,7 +84,7 @@ def test_every_decision_that_a_client_received_survives_20_kills(tmp_path: Path)
     journal = tmp_path / "journal"
     told: dict[str, int] = {}
     for kill in range(KILLS):
-        with server(folder, journal) as (process, address):
+        with server(folder, journal) as (worker, address):
             enough = threading.Event()
             wanted = 20 + 37 * kill
 
@@ -106,7 +108,7 @@ def test_every_decision_that_a_client_received_survives_20_kills(tmp_path: Path)
             for caller in callers:
                 caller.start()
             assert enough.wait(60)
-            os.kill(process.pid, signal.SIGKILL)
+            os.kill(worker, signal.SIGKILL)
             for caller in callers:
                 caller.join()
     there = recorded(journal)

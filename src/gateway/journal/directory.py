@@ -57,6 +57,23 @@ def segments_of(directory: Path, worker: int) -> list[tuple[SegmentName, Path]]:
     return sorted((name, path) for name, path in named if name and name.worker == worker)
 
 
+def is_held(directory: Path, worker: int) -> bool:
+    """Say whether a process writes this worker's segments.
+
+    Raises:
+        JournalError: the lock file cannot be made.
+    """
+    try:
+        Lock(directory, worker).release()
+    except JournalHeld:
+        return True
+    return False
+
+
+class JournalHeld(JournalError):
+    """Another writer holds the lock."""
+
+
 class Lock:
     """Held by the one process that writes a worker's segments; the kernel frees it on death."""
 
@@ -64,7 +81,8 @@ class Lock:
         """Take the lock.
 
         Raises:
-            JournalError: another writer holds it, or the lock file cannot be made.
+            JournalHeld: another writer holds it.
+            JournalError: the lock file cannot be made.
         """
         path = directory / f"{worker:03d}.lock"
         try:
@@ -75,7 +93,7 @@ class Lock:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._fd)
-            raise JournalError(
+            raise JournalHeld(
                 f"another writer holds the journal of worker {worker}",
                 subject=str(path),
                 hint="Stop the other `gateway serve`, or name another --journal directory.",

@@ -48,6 +48,7 @@ from gateway.serve.health import Health
 from gateway.serve.logs import OncePerSecond
 from gateway.serve.record import decision_record, refusal_record
 from gateway.serve.response import RECORDED
+from gateway.serve.tally import Tally
 from gateway.v1.decision_pb2 import DecideResponse
 
 BATCH_MAX = 128
@@ -75,6 +76,7 @@ class Hall:
         wall_s: Callable[[], float] = time.time,
     ) -> None:
         """`measured_ns`: by product and number of rows, what its model took to warm up."""
+        self.tally = Tally()
         self._front = front
         self._journal = journal
         self._served = served
@@ -106,6 +108,7 @@ class Hall:
     def paused(self, start_ns: int, duration_ns: int) -> None:
         """Record that the loop stood still."""
         self._carried.append(Pause(start_ns, duration_ns).encode())
+        self.tally.worst_pause_ns = max(self.tally.worst_pause_ns, duration_ns)
 
     def _walk_surely(self, events: list[Event], arrived_ns: int, now_ns: int) -> None:
         """Walk a batch; a fault of ours costs the call it comes from, not the others."""
@@ -301,6 +304,10 @@ class Hall:
             found = fail(refusal.call_id, refusal.code, refusal.message, refusal.details)
             offsets_ns.append(min(clock_ns() - base_ns, _LATEST_NS) if found else FOUND_NOBODY)
         self._front.flush()
+        stood_in = sum(answer.stand_in is not StandIn.NONE for answer in answers)
+        self.tally.stood_in += stood_in
+        self.tally.answered += len(answers) - stood_in
+        self.tally.refused += len(refusals)
         ended_ns = clock_ns()
         self._reply_ns.learn(len(answers) + len(refusals), ended_ns - begun_ns, ended_ns)
         self._carried.append(Replied(first, base_ns, tuple(offsets_ns)).encode())
