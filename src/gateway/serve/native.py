@@ -55,6 +55,7 @@ REFLECTIONS_MAX = 8
 DRAIN_MAX = 4096
 SPIN_NS = 100_000
 SHORT_TURN_NS = 500_000
+FLUSH_S = 0.005
 
 
 class NativeFront:
@@ -103,7 +104,7 @@ class NativeFront:
     def __enter__(self) -> NativeFront:
         with ExitStack() as stack:
             stack.callback(self._front.close)
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-"))
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"gateway-{os.getpid()}-"))
             workers = stack.enter_context(ThreadPoolExecutor(REFLECTIONS_MAX, "reflection"))
             fallback = grpc.server(workers)
             enable_reflection(fallback)
@@ -121,6 +122,8 @@ class NativeFront:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        # Closing cuts what the front's own thread has not written yet: the last replies.
+        time.sleep(FLUSH_S)
         self._stack.close()
 
     def run(self, hall: Turn, stopping: Callable[[], bool]) -> None:

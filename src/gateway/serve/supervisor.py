@@ -13,14 +13,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
+from pathlib import Path
 
 from gateway.errors import GatewayError, JournalError, UsageError
 from gateway.journal import MAX_WORKER, MIN_JOURNAL_BYTES, is_held, make_directory
@@ -359,6 +362,9 @@ class Supervisor:
         with suppress(ConnectionError):
             await writer.wait_closed()
         self._live.discard(worker)
+        # What a killed worker could not remove.
+        for left in Path(tempfile.gettempdir()).glob(f"gateway-{worker.process.pid}-*"):
+            shutil.rmtree(left, ignore_errors=True)
         self._board.page(worker.number).tell(State.ENDED)
         return code
 
