@@ -27,9 +27,7 @@ CALLERS = 4
 
 
 @contextmanager
-def server(
-    folder: Path, journal: Path, *more: str
-) -> Iterator[tuple[Callable[[], None], str]]:
+def server(folder: Path, journal: Path, *more: str) -> Iterator[tuple[Callable[[], None], str]]:
     """Give what kills the supervisor and its worker at one blow, and their address."""
     command = [sys.executable, "-m", "gateway", "serve", str(folder), "--json"]
     command += ["--listen", "127.0.0.1:0", "--journal", str(journal), *more]

@@ -122,7 +122,7 @@ def _connections(pid: int, address: str) -> int | None:
         if address.startswith("unix:"):
             # A socket keeps the name that it was bound to, beside the address.
             path = address.removeprefix("unix:").removeprefix("//")
-            named = [c for c in process.net_connections("unix") if c.laddr.startswith(path)]
+            named = [c for c in process.net_connections("unix") if str(c.laddr).startswith(path)]
             return max(0, len(named) - 1)
         port = int(address.rpartition(":")[2])
         return sum(
@@ -192,9 +192,9 @@ def _print(gateway: Gateway, rows: Sequence[Row]) -> None:
     out.print(table)
     for row in rows:
         if row.worker.why:
-            again = " again and again" if row.is_looping else ""
+            died = "dies again and again" if row.is_looping else "last died"
             out.print(
-                f"worker {row.worker.number} died{again}: {escape(row.worker.why)}", soft_wrap=True
+                f"worker {row.worker.number} {died}: {escape(row.worker.why)}", soft_wrap=True
             )
 
 

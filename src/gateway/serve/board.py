@@ -9,7 +9,7 @@ page 0          0  magic       1  version       2  supervisor's pid   3  started
 page 1 + n      0  state       1  pid           2  started, wall ns   3  last beat, monotonic ns
                 4  restarts    5  deaths in a row     6  seat
                 7  answered    8  stood in      9  refused           10  shed
-               11  worst pause, ns             128  text: why it ended
+               11  worst pause, ns             128  text: why the last one in its seat died
 ```
 
 A page has one writer at a time: its worker while that lives, and the supervisor before and after.
@@ -79,7 +79,7 @@ class Gateway:
 class Worker:
     """One worker as the board shows it. `started_ns` is of the wall clock, `beat_ns` monotonic.
 
-    `deaths`: how often in a row it died soon after its start; `why`: how it ended, if it did.
+    `deaths`: how often in a row one in its seat died soon after its start; `why`: of what last.
     """
 
     number: int
@@ -107,6 +107,12 @@ class Worker:
         return self.state is State.SERVING and now_ns - self.beat_ns < FRESH_NS
 
 
+_WORDS = (
+    *("pid", "started_ns", "beat_ns", "restarts", "deaths", "seat"),
+    *("answered", "stood_in", "refused", "shed", "worst_pause_ns"),
+)
+
+
 class Page:
     """One worker's page, for its writer."""
 
@@ -116,16 +122,24 @@ class Page:
         self._text = memory[start + _TEXT : start + _PAGE]
 
     def begin(
-        self, *, pid: int, wall_ns: int, now_ns: int, seat: int, restarts: int, deaths: int
+        self,
+        *,
+        pid: int,
+        wall_ns: int,
+        now_ns: int,
+        seat: int,
+        restarts: int,
+        deaths: int,
+        why: str,
     ) -> None:
-        """A worker starts; its counts begin at nothing."""
+        """A worker starts; its counts begin at nothing. `why`: the last in its seat died of it."""
         words = self._words
         words[0] = State.NONE
         for i, value in enumerate((pid, wall_ns, now_ns, restarts, deaths, seat), 1):
             words[i] = value
         for i in range(7, 12):
             words[i] = 0
-        self._text[:] = bytes(len(self._text))
+        self._write(why)
         words[0] = State.STARTING
 
     def tell(self, state: State, *, deaths: int | None = None, why: str = "") -> None:
@@ -133,9 +147,11 @@ class Page:
         if deaths is not None:
             self._words[5] = deaths
         if why:
-            text = why.encode()[: len(self._text)]
-            self._text[:] = text.ljust(len(self._text), b"\0")
+            self._write(why)
         self._words[0] = state
+
+    def _write(self, why: str) -> None:
+        self._text[:] = why.encode()[: len(self._text)].ljust(len(self._text), b"\0")
 
     def beat(self, now_ns: int, tally: Tally) -> None:
         """Show that the worker lives, and what it has done so far."""
@@ -180,7 +196,8 @@ class Board:
         start = _PAGE * (1 + number)
         words = self._memory[start : start + _TEXT].cast("Q")
         text = _read_text(self._memory[start + _TEXT : start + _PAGE])
-        return Worker(number, State(words[0]), *words[1:12], text)
+        counts = dict(zip(_WORDS, words[1:12].tolist(), strict=True))
+        return Worker(number=number, state=State(words[0]), why=text, **counts)
 
     def workers(self) -> tuple[Worker, ...]:
         """Return all workers that are, or will be again, in the order of their seats."""
@@ -213,6 +230,7 @@ def supervised(directory: Path) -> Iterator[Board]:
         with _mapped(fd, writable=True) as board:
             yield board
     finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)  # the map holds the file open for longer
         os.close(fd)
 
 

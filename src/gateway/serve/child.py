@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from importlib import import_module
 
 from gateway.errors import ExitCode, GatewayError
 from gateway.serve.beat import Beat
@@ -26,10 +27,12 @@ def main() -> int:
     with stop_on_signals(stop), socket.socket(fileno=int(sys.argv[1])) as supervisor:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         supervisor.set_inheritable(False)
+        # What takes longest, before it has its order: it may be a spare, and wait for that.
+        import_module("gateway.serve.worker")
         with supervisor.makefile("rb") as said:
             line = said.readline()
         if not line:
-            return ExitCode.OK  # the supervisor has gone again
+            return ExitCode.OK  # it is not needed
         try:
             _serve(Order.decode(line), supervisor, stop)
         except GatewayError as error:
@@ -40,15 +43,13 @@ def main() -> int:
 
 
 def _serve(order: Order, supervisor: socket.socket, stop: Stop) -> None:
-    settings = order.settings
-    _log_as(settings)
-    if settings.core is not None:
-        # Before there is any other thread: they inherit it.
-        os.sched_setaffinity(0, {settings.core})
-    # Now, not above: signals are heard, and the processor is chosen.
     from gateway.model.trial import passed, remember
     from gateway.serve import worker
 
+    settings = order.settings
+    _log_as(settings)
+    if settings.core is not None:
+        _keep_to(settings.core)
     remember(order.trials)
     with joined(settings.journal) as board:
         beat = Beat(board.page(settings.worker), supervisor, stop)
@@ -62,6 +63,12 @@ def _serve(order: Order, supervisor: socket.socket, stop: Stop) -> None:
                 stop.ask()  # nobody is there to be told
 
         worker.serve(settings, stop=stop, announce=announce, board=board, beat=beat)
+
+
+def _keep_to(core: int) -> None:
+    """Keep every thread to one processor; those to come inherit it."""
+    for thread in os.listdir("/proc/self/task"):
+        os.sched_setaffinity(int(thread), {core})
 
 
 def _log_as(settings: Settings) -> None:

@@ -57,6 +57,8 @@ SPIN_NS = 100_000
 SHORT_TURN_NS = 500_000
 FLUSH_S = 0.005
 
+_OWN = f"gateway-{os.getpid()}-"
+
 
 class NativeFront:
     """`target` is `host:port` or `unix:path`; port 0 lets the system choose.
@@ -104,7 +106,7 @@ class NativeFront:
     def __enter__(self) -> NativeFront:
         with ExitStack() as stack:
             stack.callback(self._front.close)
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"gateway-{os.getpid()}-"))
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=_OWN))
             workers = stack.enter_context(ThreadPoolExecutor(REFLECTIONS_MAX, "reflection"))
             fallback = grpc.server(workers)
             enable_reflection(fallback)

@@ -15,10 +15,11 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gateway.errors import ListenError
 from gateway.serve.front import bound_address
@@ -101,7 +102,7 @@ def _held(listen: str, held: ExitStack) -> int:
     raise OSError(errno.EADDRINUSE, "the port is in use")
 
 
-def _all_bound(places: list[tuple[int, tuple[object, ...]]], port: int, held: ExitStack) -> int:
+def _all_bound(places: Sequence[tuple[int, tuple[Any, ...]]], port: int, held: ExitStack) -> int:
     unavailable: OSError | None = None
     count = 0
     for family, (host, _, *rest) in places:
@@ -120,7 +121,7 @@ def _all_bound(places: list[tuple[int, tuple[object, ...]]], port: int, held: Ex
     return port
 
 
-def _bound(family: int, place: tuple[object, ...], *, shared: bool) -> socket.socket:
+def _bound(family: int, place: tuple[Any, ...], *, shared: bool) -> socket.socket:
     """Return a socket that is bound to a place. Raises OSError."""
     one = socket.socket(family, socket.SOCK_STREAM)
     try:

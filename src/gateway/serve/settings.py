@@ -45,7 +45,7 @@ class Settings:
             "folders": [str(folder) for folder in self.folders],
             "journal": str(self.journal),
             "mode": self.mode.value,
-            "tls": self.tls and [_text(part) for part in _parts(self.tls)],
+            "tls": None if self.tls is None else _text_of(self.tls),
         }
 
     @classmethod
@@ -57,18 +57,17 @@ class Settings:
                 "folders": tuple(map(Path, row["folders"])),
                 "journal": Path(row["journal"]),
                 "mode": Mode(row["mode"]),
-                "tls": row["tls"] and Tls(*(_bytes(part) for part in row["tls"])),
+                "tls": None if row["tls"] is None else _tls(row["tls"]),
             }
         )
 
 
-def _parts(tls: Tls) -> tuple[bytes, bytes, bytes | None]:
-    return tls.certificate, tls.key, tls.client_authority
+def _text_of(tls: Tls) -> dict[str, str]:
+    """PEM is text, and whatever else a file held comes through as well."""
+    parts = {"certificate": tls.certificate, "key": tls.key, "authority": tls.client_authority}
+    return {name: part.decode("latin-1") for name, part in parts.items() if part is not None}
 
 
-def _text(part: bytes | None) -> str | None:
-    return None if part is None else part.decode("latin-1")
-
-
-def _bytes(part: str | None) -> bytes | None:
-    return None if part is None else part.encode("latin-1")
+def _tls(row: dict[str, str]) -> Tls:
+    parts = {name: part.encode("latin-1") for name, part in row.items()}
+    return Tls(parts["certificate"], parts["key"], parts.get("authority"))
