@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -43,7 +45,7 @@ from gateway.journal import (
     verify,
 )
 from gateway.model import load_generation
-from gateway.serve import Settings, Tls
+from gateway.serve import Settings, Tls, supervisor
 from gateway.serve.backoff import LONGEST_S, SOUND_S, Backoff
 from gateway.serve.beat import BEAT_NS, Beat
 from gateway.serve.board import Board, Gateway, State, Worker, joined, seen, supervised
@@ -140,6 +142,12 @@ def is_spare_loaded(gateway: Running) -> bool:
     """Say whether there is a third child, which has come to the last of its imports."""
     spares = children_of(gateway.process.pid) - {one.pid for one in gateway.workers()}
     return any("pygrpc_native" in Path(f"/proc/{pid}/maps").read_text() for pid in spares)
+
+
+def is_pending(pid: int, number: signal.Signals) -> bool:
+    """Say whether a signal waits for a process that stands still."""
+    (pending,) = re.findall(r"ShdPnd:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return bool(int(pending, 16) >> (number - 1) & 1)
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
@@ -322,6 +330,68 @@ def test_workers_do_not_outlive_their_supervisor(
     report = verify(journal)
     assert report.ok
     assert [segment.sealed for segment in report.segments] == [True, True]
+
+
+# The end
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_worker_that_does_not_end_is_killed_in_time_or_at_a_second_ctrl_c(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    interrupted: bool,
+) -> None:
+    """One that stands still does not hear SIGTERM."""
+    monkeypatch.setattr(supervisor, "END_S_MAX", WAIT_S if interrupted else 0.1)
+    journal, pids = tmp_path / "journal", []
+
+    def stop() -> None:
+        wait_until((journal / "workers").exists)
+        with joined(journal) as board:
+            wait_until(lambda: board.worker(0).state is State.SERVING)
+            pids.append(board.worker(0).pid)
+        os.kill(pids[0], signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGINT)
+        if interrupted:
+            wait_until(lambda: is_pending(pids[0], signal.SIGTERM))
+            os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    began_s = time.monotonic()
+    more = ["--listen", "127.0.0.1:0", "--journal", str(journal), "--workers", "1"]
+    code = run(["serve", str(folder), *more])
+    thread.join()
+    assert time.monotonic() - began_s < WAIT_S
+    assert gone(pids[0])
+    said = capsys.readouterr().err
+    if interrupted:
+        assert code == ExitCode.INTERRUPTED
+    else:
+        assert code == ExitCode.FAILED
+        assert "worker 0 did not drain: killed by SIGKILL" in said
+        assert f"gateway journal verify {journal}" in said
+
+
+def test_a_terminal_that_is_closed_ends_what_was_started_there(
+    folder: Path, tmp_path: Path
+) -> None:
+    """SIGHUP from a terminal is no wish to replace the workers."""
+    ours, theirs = os.openpty()
+    command = ["setsid", "--ctty", sys.executable, "-m", "gateway", "serve", str(folder)]
+    command += ["--listen", "127.0.0.1:0", "--journal", str(tmp_path / "journal")]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        said = b""
+        while b"Next:" not in said:
+            said += os.read(ours, 4096)
+        workers = children_of(process.pid)
+        os.close(ours)
+        process.wait(WAIT_S)
+    assert workers
+    assert all(gone(pid) for pid in workers)
 
 
 # Where they listen

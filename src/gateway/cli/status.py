@@ -72,8 +72,9 @@ def status(
         )
     with seen(journal) as (board, is_supervised):
         gateway = board.gateway
-        rows = _rows(board, gateway)
-    all_serve = len(rows) >= gateway.workers and all(row.serves for row in rows)
+        rows = _rows(board, gateway, supervised=is_supervised)
+    # While one is replaced, there is one more, which starts or drains.
+    all_serve = sum(row.serves for row in rows) >= gateway.workers
     if json:
         print(json_codec.dumps(_summarised(gateway, rows, supervised=is_supervised), indent=2))
     elif rows:
@@ -90,13 +91,14 @@ def status(
     return ExitCode.OK if all_serve else ExitCode.FAILED
 
 
-def _rows(board: Board, gateway: Gateway) -> list[Row]:
+def _rows(board: Board, gateway: Gateway, *, supervised: bool) -> list[Row]:
     before = {(one.number, one.pid): one.calls for one in board.workers()}
     time.sleep(SAMPLE_S)
     workers = board.workers()
     now_ns, wall_ns = time.monotonic_ns(), time.time_ns()
-    # A worker that is gone, and whose supervisor could not say so, is no worker.
-    workers = tuple(one for one in workers if one.state.spelling != "serving" or _lives(one.pid))
+    if not supervised:
+        # Of those that ended, nobody has said so.
+        workers = tuple(one for one in workers if psutil.pid_exists(one.pid))
     total = sum(one.calls for one in workers)
     return [
         Row(
@@ -109,10 +111,6 @@ def _rows(board: Board, gateway: Gateway) -> list[Row]:
         )
         for one in workers
     ]
-
-
-def _lives(pid: int) -> bool:
-    return bool(psutil.pid_exists(pid))
 
 
 def _connections(pid: int, address: str) -> int | None:

@@ -224,7 +224,9 @@ def supervised(directory: Path) -> Iterator[Board]:
         try:
             # Not only as long as that, but there: a write to the map of a hole in a file ends
             # the process when the disk is full.
-            os.posix_fallocate(fd, 0, _SIZE)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(fd, 0, _SIZE)
+            os.ftruncate(fd, _SIZE)
         except OSError as error:
             raise _cannot(error, path) from error
         with _mapped(fd, writable=True) as board:
