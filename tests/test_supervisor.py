@@ -322,14 +322,18 @@ def test_workers_do_not_outlive_their_supervisor(
             asked = catalogue.request(fingerprint)
             DecisionServiceStub(channel).Decide(asked, timeout=WAIT_S, wait_for_ready=True)
         gateway.process.kill()
-        wait_until(lambda: all(gone(pid) for pid in gateway.pids.values()))
-        with claimed(gateway.address):
-            pass  # the port is free
+        gateway.process.wait()
+        # Whoever is started in its place at once waits for them, and has the port and numbers.
+        with serving(folder, journal, "--workers", "2", listen=gateway.address) as again:
+            assert again.address == gateway.address
+            assert all(gone(pid) for pid in gateway.pids.values())
+            assert again.pids.keys() == {0, 1}
+            assert again.ended() == ExitCode.OK
         assert run(["status", "--journal", str(journal)]) == ExitCode.FAILED
         assert "does not run any more" in capsys.readouterr().err
     report = verify(journal)
     assert report.ok
-    assert [segment.sealed for segment in report.segments] == [True, True]
+    assert [segment.sealed for segment in report.segments] == [True] * 4
 
 
 # The end

@@ -17,7 +17,7 @@ from rich.table import Table
 from gateway.cli.terms import Json, microseconds, notes, out
 from gateway.errors import ExitCode, GatewayError, JournalError
 from gateway.serve.backoff import LOOPING, SOUND_S
-from gateway.serve.board import NAME, Board, Gateway, Worker, seen
+from gateway.serve.board import NAME, Board, Gateway, State, Worker, seen
 
 SAMPLE_S = 0.5
 """Over how long the rate of calls is measured."""
@@ -96,9 +96,12 @@ def _rows(board: Board, gateway: Gateway, *, supervised: bool) -> list[Row]:
     time.sleep(SAMPLE_S)
     workers = board.workers()
     now_ns, wall_ns = time.monotonic_ns(), time.time_ns()
-    if not supervised:
-        # Of those that ended, nobody has said so.
-        workers = tuple(one for one in workers if psutil.pid_exists(one.pid))
+    # Of a worker whose supervisor was killed, nobody says that it has ended.
+    workers = tuple(
+        one
+        for one in workers
+        if (supervised and one.state is State.BACKING_OFF) or psutil.pid_exists(one.pid)
+    )
     total = sum(one.calls for one in workers)
     return [
         Row(

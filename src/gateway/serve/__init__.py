@@ -1,6 +1,8 @@
 """The serving wing: one straight hall, on one thread, behind a gRPC front.
 
     supervisor keeps so many workers serving one address
+    crew       how many workers, and what each has
+    live       the processes of the workers
     port       the address that they share
     child      a worker as a process of its own
     board      how each worker is doing, in a mapped file

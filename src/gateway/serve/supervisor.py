@@ -18,8 +18,6 @@ import logging
 import os
 import shutil
 import signal
-import socket
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -29,11 +27,13 @@ from itertools import count
 from pathlib import Path
 
 from gateway.errors import GatewayError, JournalError, UsageError
-from gateway.journal import MAX_WORKER, MIN_JOURNAL_BYTES, is_held, make_directory
+from gateway.journal import MAX_WORKER, is_held, make_directory
 from gateway.serve.address import checked_address
-from gateway.serve.backoff import Backoff
+from gateway.serve.backoff import LOOPING, Backoff
 from gateway.serve.board import Board, Gateway, State, supervised
 from gateway.serve.control import Order, Ready, decode_answer
+from gateway.serve.crew import allowed_cores, checked_count, journal_share
+from gateway.serve.live import Idle, Live, closed, dismissed, opened
 from gateway.serve.port import Claim, claimed
 from gateway.serve.settings import Settings
 
@@ -43,10 +43,11 @@ START_S_MAX = 300.0
 END_S_MAX = 20.0
 """A worker that has not ended so long after SIGTERM is killed."""
 
+ORPHANS_S_MAX = 5.0
+"""How long to wait for workers whose supervisor was killed: they have the port, and drain."""
+
 SPARE_AFTER_S = 1.0
 """The spare is started when the machine has had so long for the workers themselves."""
-
-_MESSAGE_BYTES_MAX = 1 << 24
 
 log = logging.getLogger(__name__)
 
@@ -78,17 +79,18 @@ def supervise(
     """
     if not settings.folders:
         raise UsageError("no product folder is named", hint="For example: models/card-not-present")
-    cores = _cores()
-    count_ = _checked_count(settings, workers, len(cores))
+    cores = allowed_cores()
+    count_ = checked_count(settings, workers, len(cores))
     if affinity and not hasattr(os, "sched_setaffinity"):
         raise UsageError("--affinity needs Linux", hint="Leave it out.")
     checked_address(settings.listen, tls=settings.tls is not None, insecure=settings.insecure)
     if settings.tls is not None and settings.front == "native":
         raise UsageError("the native front has no TLS", hint="Add --front grpcio.")
-    share = _share(settings.journal_max_bytes, count_)
+    share = journal_share(settings.journal_max_bytes, count_)
     make_directory(settings.journal)
     with ExitStack() as stack:
         board = stack.enter_context(supervised(settings.journal))
+        _outwait(board, settings.journal)
         claim = stack.enter_context(claimed(settings.listen))
         board.begin(Gateway(os.getpid(), time.time_ns(), count_, claim.address))
         one = replace(settings, journal_max_bytes=share, reuse_port=not claim.is_unix)
@@ -96,10 +98,19 @@ def supervise(
         asyncio.run(Supervisor(one, claim, board, pinned).run(announce))
 
 
-def _cores() -> list[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
+def _outwait(board: Board, journal: Path) -> None:
+    """Let the workers of a supervisor that was killed drain, and forget them."""
+    until_s = time.monotonic() + ORPHANS_S_MAX
+    for number in range(MAX_WORKER + 1):
+        if board.worker(number).state is State.NONE:
+            continue
+        while is_held(journal, number):
+            if time.monotonic() >= until_s:
+                log.warning("worker %d of a gateway before this one still runs", number)
+                break
+            time.sleep(0.02)
+        else:
+            board.page(number).clear()
 
 
 def _has_terminal() -> bool:
@@ -110,122 +121,13 @@ def _has_terminal() -> bool:
     return True
 
 
-def _checked_count(settings: Settings, workers: int | None, cores: int) -> int:
-    if workers is None:
-        return 1 if settings.is_unix else max(1, min(cores - 1, MAX_WORKER))
-    if not 1 <= workers <= MAX_WORKER:
-        raise UsageError(
-            f"{workers} is no number of workers",
-            subject="--workers",
-            hint=f"Give 1 to {MAX_WORKER}; without it, one less than there are processors.",
-        )
-    if settings.is_unix and workers > 1:
-        raise UsageError(
-            f"{workers} workers cannot share a Unix socket",
-            subject=settings.listen,
-            hint="Listen on HOST:PORT, or give --workers 1.",
-        )
-    return workers
-
-
-def _share(total: int, workers: int) -> int:
-    """Return what each writer may keep: so many workers, and one that replaces another."""
-    share = total // (workers + 1)
-    if share < MIN_JOURNAL_BYTES:
-        each = f"{workers} worker{'s' if workers > 1 else ''} and a replacement"
-        raise JournalError(
-            f"{total} bytes are too few for the journals of {each}",
-            hint=f"Give it --journal-max-bytes {MIN_JOURNAL_BYTES * (workers + 1)} or more.",
-        )
-    return share
-
-
-@dataclass(slots=True, eq=False)
-class _Idle:
-    """A process that has no order yet."""
-
-    process: asyncio.subprocess.Process
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-
-@dataclass(slots=True, eq=False)
-class _Worker:
-    """One process. `ready` is set when it answers; `ended` gives its exit code."""
-
-    number: int
-    process: asyncio.subprocess.Process
-    ready: asyncio.Future[Ready]
-    ended: asyncio.Task[int] = field(init=False)
-    ready_s: float = 0.0
-    error: GatewayError | None = None
-
-    @property
-    def how(self) -> str:
-        """Say how it ended."""
-        if self.error is not None:
-            return str(self.error)
-        code = self.process.returncode or 0
-        if code >= 0:
-            return f"exit code {code}"
-        known = -code in set(signal.Signals)
-        return f"killed by {signal.Signals(-code).name if known else f'signal {-code}'}"
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send it a signal, if it is still there."""
-        with suppress(ProcessLookupError):
-            self.process.send_signal(number)
-
-
-async def _opened() -> _Idle:
-    """Start a process that waits for its order.
-
-    Raises:
-        GatewayError: the machine does not let us.
-    """
-    ours, theirs = socket.socketpair()
-    with theirs:
-        command = [sys.executable, "-P", "-u", "-m", "gateway.serve.child"]
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                str(theirs.fileno()),
-                pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=2,  # ours is for what is announced
-                start_new_session=True,  # Ctrl-C is for the supervisor: it stops them itself
-            )
-        except OSError as error:
-            ours.close()
-            raise GatewayError(
-                f"a worker cannot be started: {error.strerror}",
-                hint="Look at the machine's limits: memory, processes, open files.",
-            ) from None
-    reader, writer = await asyncio.open_connection(sock=ours, limit=_MESSAGE_BYTES_MAX)
-    return _Idle(process, reader, writer)
-
-
-async def _dismissed(idle: _Idle) -> None:
-    """Let a process that has no order go, and wait until it has."""
-    await _closed(idle.writer)
-    with suppress(ProcessLookupError):
-        idle.process.kill()  # it has nothing to finish
-    await idle.process.wait()
-
-
-async def _closed(writer: asyncio.StreamWriter) -> None:
-    writer.close()
-    with suppress(ConnectionError):
-        await writer.wait_closed()
-
-
 @dataclass(slots=True, eq=False)
 class _Seat:
     """A worker's place. Who holds `lock` starts or replaces its worker."""
 
     index: int
     core: int | None
-    worker: _Worker = field(init=False)
+    worker: Live = field(init=False)
     backoff: Backoff = field(default_factory=Backoff)
     restarts: int = 0
     why: str = ""
@@ -243,8 +145,8 @@ class Supervisor:
         self._claim = claim
         self._board = board
         self._pinned = pinned
-        self._live: set[_Worker] = set()
-        self._spare: _Idle | None = None
+        self._live: set[Live] = set()
+        self._spare: Idle | None = None
         self._spare_taken = asyncio.Event()
         self._taken: set[int] = set()
         self._trials: dict[str, object] = {}
@@ -252,16 +154,13 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._to_replace = asyncio.Event()
         self._interrupted = False
-        self._ended_badly: list[GatewayError] = []
+        self._keepers: list[asyncio.Task[None]] = []
 
     async def run(self, announce: Callable[[Started], None]) -> None:
         """Start all workers, `announce`, and keep them until a signal asks to stop.
 
         Raises as `supervise`.
         """
-        for number in range(MAX_WORKER + 1):
-            if self._board.worker(number).state and not is_held(self._settings.journal, number):
-                self._board.page(number).clear()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop)
         loop.add_signal_handler(signal.SIGINT, self._interrupt)
@@ -271,15 +170,16 @@ class Supervisor:
             await self._serve(announce)
         finally:
             self._stopping.set()
-            await asyncio.gather(*map(self._end, tuple(self._live)))
+            ends = await asyncio.gather(*map(self._end, tuple(self._live)))
+            await asyncio.gather(*self._keepers)
             if self._spare is not None:
-                await _dismissed(self._spare)
+                await dismissed(self._spare)
             for caught in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(caught)
         if self._interrupted:
             raise KeyboardInterrupt
-        if self._ended_badly:
-            raise self._ended_badly[0]
+        for bad_end in filter(None, ends):
+            raise bad_end
 
     async def _serve(self, announce: Callable[[Started], None]) -> None:
         try:
@@ -295,11 +195,9 @@ class Supervisor:
         first = seats[0].worker.ready.result()
         workers = tuple((seat.worker.number, seat.worker.process.pid) for seat in seats)
         announce(Started(self._claim.address, first.products, workers))
-        keepers = [asyncio.create_task(self._keep(seat)) for seat in seats]
-        keepers.append(asyncio.create_task(self._replace_when_asked(seats)))
-        keepers.append(asyncio.create_task(self._keep_spare()))
+        kept = [*map(self._keep, seats), self._replace_when_asked(seats), self._keep_spare()]
+        self._keepers = [asyncio.create_task(one) for one in kept]
         await self._stopping.wait()
-        await asyncio.gather(*map(self._end, tuple(self._live)), *keepers)
 
     def _stop(self) -> None:
         self._stopping.set()
@@ -338,7 +236,7 @@ class Supervisor:
             hint="Stop the other `gateway serve`, or name another --journal directory.",
         )
 
-    async def _launch(self, seat: _Seat, number: int) -> _Worker:
+    async def _launch(self, seat: _Seat, number: int) -> Live:
         """Start a process for a seat and wait until it answers.
 
         Raises:
@@ -373,10 +271,10 @@ class Supervisor:
         worker.ready_s = time.monotonic()
         return worker
 
-    async def _spawned(self, order: Order, seat: _Seat) -> _Worker:
+    async def _spawned(self, order: Order, seat: _Seat) -> Live:
         number, idle = order.settings.worker, self._spare
         if idle is None or idle.process.returncode is not None:
-            idle = await _opened()
+            idle = await opened()
         else:
             self._spare = None
             self._spare_taken.set()
@@ -391,13 +289,13 @@ class Supervisor:
         )
         idle.writer.write(order.encode())
         ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
-        worker = _Worker(number, idle.process, ready)
+        worker = Live(number, idle.process, ready)
         worker.ended = asyncio.create_task(self._follow(worker, idle.reader, idle.writer))
         self._live.add(worker)
         return worker
 
     async def _follow(
-        self, worker: _Worker, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, worker: Live, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> int:
         """Hear what a worker says until it has ended. Return its exit code."""
         with suppress(ConnectionError):
@@ -408,7 +306,7 @@ class Supervisor:
                     case GatewayError() as error:
                         worker.error = error
         code = await worker.process.wait()
-        await _closed(writer)
+        await closed(writer)
         self._live.discard(worker)
         # What a killed worker could not remove.
         for left in Path(tempfile.gettempdir()).glob(f"gateway-{worker.process.pid}-*"):
@@ -457,7 +355,7 @@ class Supervisor:
         dead, again = seat.worker, f"again in {delay_s:g} s" if delay_s else "again at once"
         what = "did not start again" if attempt else f"(pid {dead.process.pid}) died"
         log.warning("worker %d %s: %s; %s", dead.number, what, why, again)
-        if seat.backoff.is_loop:
+        if seat.backoff.deaths == LOOPING:
             log.error(
                 "worker %d has died %d times in a row. %s",
                 dead.number,
@@ -483,7 +381,7 @@ class Supervisor:
         while not await self._stopped_within(SPARE_AFTER_S):
             self._spare_taken.clear()
             try:
-                self._spare = await _opened()
+                self._spare = await opened()
             except GatewayError as error:
                 log.warning("there is no spare: %s", error)
                 continue
@@ -526,14 +424,19 @@ class Supervisor:
                 )
             return False
         seat.worker = new
-        await self._end(old)
+        error = await self._end(old)
+        if error is not None:
+            log.error("%s. %s", error, error.hint)
         self._taken.discard(old.number)
         return True
 
     # Ending
 
-    async def _end(self, worker: _Worker) -> None:
-        """Let a worker finish what it has received; kill one that takes too long."""
+    async def _end(self, worker: Live) -> GatewayError | None:
+        """Let a worker finish what it has received; kill one that takes too long.
+
+        Returns why it did not end well.
+        """
         worker.signal(signal.SIGTERM)
         done, _ = await asyncio.wait({worker.ended}, timeout=END_S_MAX)
         if not done:
@@ -541,12 +444,9 @@ class Supervisor:
             worker.signal(signal.SIGKILL)
             await worker.ended
         code = worker.process.returncode
-        if worker.error is not None:
-            self._ended_badly.append(worker.error)
-        elif code and code != -signal.SIGTERM:
-            self._ended_badly.append(
-                GatewayError(
-                    f"worker {worker.number} did not drain: {worker.how}",
-                    hint=f"gateway journal verify {self._settings.journal}",
-                )
-            )
+        if worker.error is not None or not code or code == -signal.SIGTERM:
+            return worker.error
+        return GatewayError(
+            f"worker {worker.number} did not drain: {worker.how}",
+            hint=f"gateway journal verify {self._settings.journal}",
+        )
