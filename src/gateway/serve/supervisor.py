@@ -424,9 +424,9 @@ class Supervisor:
                 )
             return False
         seat.worker = new
-        error = await self._end(old)
-        if error is not None:
-            log.error("%s. %s", error, error.hint)
+        bad_end = await self._end(old)
+        if bad_end is not None:
+            log.error("%s. %s", bad_end, bad_end.hint)
         self._taken.discard(old.number)
         return True
 
