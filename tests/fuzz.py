@@ -714,9 +714,10 @@ def memory_mb(pid: int, what: str = "VmRSS") -> float:
 @contextmanager
 def serving(
     folders: Sequence[Path], journal: Path, log: Path, front: str
-) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Start `gateway serve` as a child; give it and its address."""
+) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
+    """Start `gateway serve` as a child; give it, the pid of its worker, and its address."""
     command = [sys.executable, "-m", "gateway", "serve", *map(str, folders), "--json"]
+    command += ["--workers", "1"]
     command += ["--front", front, "--listen", "127.0.0.1:0", "--journal", str(journal)]
     with log.open("w") as stderr:
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
@@ -725,7 +726,8 @@ def serving(
         line = child.stdout.readline()
         if not line:
             raise SystemExit(f"gateway serve did not start:\n{log.read_text()}")
-        yield child, json.loads(line)["address"]
+        started = json.loads(line)
+        yield child, started["workers"][0]["pid"], started["address"]
     finally:
         child.kill()
         child.wait()
@@ -733,15 +735,15 @@ def serving(
 
 
 def stopped(child: subprocess.Popen[str]) -> str:
-    """Ask the worker to end; return what is wrong about how it does, or nothing."""
+    """Ask the gateway to end; return what is wrong about how it does, or nothing."""
     if (code := child.poll()) is not None:
-        return f"the worker died with {code}"
+        return f"the supervisor died with {code}"
     child.send_signal(signal.SIGTERM)
     try:
         code = child.wait(30)
     except subprocess.TimeoutExpired:
-        return "SIGTERM does not end the worker"
-    return f"the worker ended with {code}" if code else ""
+        return "SIGTERM does not end the gateway"
+    return f"the gateway ended with {code}" if code else ""
 
 
 def fuzz(front: str, *, requests: int, seed: int, only: int | None = None) -> dict[str, Any]:
@@ -754,14 +756,14 @@ def fuzz(front: str, *, requests: int, seed: int, only: int | None = None) -> di
         folders = [write_product(Path(name) / product, product) for product in PRODUCTS]
         first, last = (0, requests) if only is None else (only, only + 1)
         tally = Tally()
-        with serving(folders, journal, log, front) as (child, address):
-            progress = Progress(child.pid, tally, last - first)
+        with serving(folders, journal, log, front) as (child, worker, address):
+            progress = Progress(worker, tally, last - first)
             began_s = time.monotonic()
             chosen = islice(enumerate(Requests(seed)), first, last)
             uvloop.run(send_all(address, chosen, tally, after_each=progress.look))
             seconds = time.monotonic() - began_s
-            rss = {**progress.rss, "end": memory_mb(child.pid)}
-            rss["peak"] = memory_mb(child.pid, "VmHWM")
+            rss = {**progress.rss, "end": memory_mb(worker)}
+            rss["peak"] = memory_mb(worker, "VmHWM")
             end = stopped(child)
         report, said = verify(journal), log.read_text()
     entries = Counter({kind.name.lower(): n for kind, n in report.entries.items()})
@@ -770,6 +772,7 @@ def fuzz(front: str, *, requests: int, seed: int, only: int | None = None) -> di
     wrong = [
         f"outcomes that are none: {tally.faulty}" if tally.faulty else "",
         f"tracebacks in the log: {tracebacks}" if tracebacks else "",
+        "the worker died" if ") died: " in said else "",
         f"{grown:.0f} MB more than when it was warm" if grown > GROWTH_MB_MAX else "",
         "" if report.ok else "the journal does not verify",
         ""

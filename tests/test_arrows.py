@@ -41,6 +41,7 @@ ONLY_IN = {
     "grpc": {"serve/", "cli/", "v1/"},
     "grpc_health": {"serve/"},
     "grpc_reflection": {"serve/"},
+    "psutil": {"cli/status.py"},
     "pyarrow": {"scaffold/"},
     "pydantic": {"product/"},
     "ruamel": {"product/"},
@@ -116,6 +117,7 @@ def test_no_file_imports_against_the_arrows() -> None:
         ("serve/worker.py", "from gateway.bench import load"),
         ("bench/load.py", "from gateway.serve import hall"),
         ("bench/connection.py", "import grpc"),
+        ("serve/supervisor.py", "import psutil"),
     ],
 )
 def test_a_forbidden_import_is_found(file: str, line: str) -> None:
@@ -123,6 +125,19 @@ def test_a_forbidden_import_is_found(file: str, line: str) -> None:
     source = (SOURCE / file).read_text(encoding="utf-8")
     assert broken(file, source) == []
     assert broken(file, f"{source}\n{line}\n") != []
+
+
+def test_the_supervisor_loads_neither_a_model_nor_a_front() -> None:
+    """It must start at once, stay small, and outlive whatever a worker dies of."""
+    code = (
+        "import gateway.cli.main, gateway.cli.serve, sys;"
+        "print(*{m.partition('.')[0] for m in sys.modules})"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    heavy = {"onnxruntime", "onnx", "grpc", "pygrpc_native", "numpy", "pydantic", "google"}
+    assert "cyclopts" in shown.stdout.split()
+    assert heavy & set(shown.stdout.split()) <= {"google"}  # google.crc32c, the journal's
+    assert "google.protobuf" not in shown.stdout
 
 
 def test_onnx_runtime_is_loaded_with_its_telemetry_off() -> None:

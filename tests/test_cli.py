@@ -179,7 +179,7 @@ def test_check_shows_the_thresholds_and_what_is_not_enforced(
 
 
 VERBS = (
-    *(["demo"], ["init"], ["check"], ["serve"], ["decide"], ["explain"]),
+    *(["demo"], ["init"], ["check"], ["serve"], ["status"], ["decide"], ["explain"]),
     *(["journal", "verify"], ["journal", "cat"]),
 )
 
@@ -234,7 +234,7 @@ def test_the_examples_are_decided_and_recorded(
     """From a request file to a decision in words, as JSON, and in the journal."""
     journal = tmp_path / "journal"
     with serving(PRODUCTS, journal) as (address, process):
-        for path in sorted((ROOT / "examples").glob("*.json")):
+        for path in sorted((ROOT / "examples").glob("request-*.json")):
             assert run(["decide", str(path), "--to", address]) == ExitCode.OK
             assert "P(fraud) is" in capsys.readouterr().out
             assert run(["decide", str(path), "--to", address, "--json"]) == ExitCode.OK

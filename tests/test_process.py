@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +27,8 @@ CALLERS = 4
 
 
 @contextmanager
-def server(folder: Path, journal: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def server(folder: Path, journal: Path, *more: str) -> Iterator[tuple[Callable[[], None], str]]:
+    """Give what kills the supervisor and its worker at one blow, and their address."""
     command = [sys.executable, "-m", "gateway", "serve", str(folder), "--json"]
     command += ["--listen", "127.0.0.1:0", "--journal", str(journal), *more]
     process = subprocess.Popen(
@@ -34,7 +36,16 @@ def server(folder: Path, journal: Path, *more: str) -> Iterator[tuple[subprocess
     )
     assert process.stdout is not None
     try:
-        yield process, json.loads(process.stdout.readline())["address"]
+        started = json.loads(process.stdout.readline())
+        worker = os.pidfd_open(started["workers"][0]["pid"])
+
+        def kill() -> None:
+            process.kill()
+            signal.pidfd_send_signal(worker, signal.SIGKILL)
+            select.select([worker], [], [], 20)
+
+        yield kill, started["address"]
+        os.close(worker)
     finally:
         process.kill()
         process.wait()
@@ -82,7 +93,7 @@ def test_every_decision_that_a_client_received_survives_20_kills(tmp_path: Path)
     journal = tmp_path / "journal"
     told: dict[str, int] = {}
     for kill in range(KILLS):
-        with server(folder, journal) as (process, address):
+        with server(folder, journal, "--workers", "1") as (kill_all, address):
             enough = threading.Event()
             wanted = 20 + 37 * kill
 
@@ -106,7 +117,7 @@ def test_every_decision_that_a_client_received_survives_20_kills(tmp_path: Path)
             for caller in callers:
                 caller.start()
             assert enough.wait(60)
-            os.kill(process.pid, signal.SIGKILL)
+            kill_all()
             for caller in callers:
                 caller.join()
     there = recorded(journal)

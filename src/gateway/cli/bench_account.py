@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gateway.bench.rig import Tally
-from gateway.journal import Decision, Entry, Record, decision_id, read, segments
+from gateway.journal import Decision, Record, Shed, decision_id, read, segments
 
 
 def account(journal: Path, tally: Tally) -> dict[str, int]:
@@ -24,8 +24,8 @@ def account(journal: Path, tally: Tally) -> dict[str, int]:
             if isinstance(item.entry, Decision):
                 key = decision_id(name.boot_id, name.worker, item.sequence)
                 recorded[key] = item.entry.action
-            else:
-                shed += _shed_by(item.entry)
+            elif isinstance(item.entry, Shed):
+                shed += item.entry.count
     return {
         "answered": len(tally.actions),
         "recorded": len(recorded),
@@ -34,8 +34,3 @@ def account(journal: Path, tally: Tally) -> dict[str, int]:
         "shed_recorded": shed,
         "unaccounted": abs(tally.shed - shed),
     }
-
-
-def _shed_by(_entry: Entry) -> int:
-    """Return how many shed calls an entry counts: the journal has no entry for them yet."""
-    return 0

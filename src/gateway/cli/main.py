@@ -37,6 +37,7 @@ _VERBS = {
     "init": "Write a product's folder for any ONNX classifier, from its file and its data.",
     "check": "Check products: violations, pinned models, golden vectors, derived thresholds.",
     "serve": "Serve products over gRPC until SIGTERM or Ctrl-C.",
+    "status": "Show how each worker of a running gateway is doing.",
     "decide": "Ask a running gateway for one decision, and say it in words.",
     "explain": "Say why a recorded decision was made, and what would have changed it.",
     "bench": "Measure the clock: lateness, goodput and stand-ins, from idle to overload.",
@@ -55,10 +56,12 @@ _EXAMPLES = {
     ),
     "serve": (
         "gateway serve models/card-not-present --journal journal",
+        "gateway serve models/card-present --workers 4 --affinity",
         "gateway serve models/card-present --listen unix:/run/gateway.sock --mode power",
         "gateway serve models/card-present --listen 0.0.0.0:443 --front grpcio "
         "--tls-certificate tls.pem --tls-key tls.key",
     ),
+    "status": ("gateway status --journal journal", "gateway status --journal journal --json"),
     "decide": (
         "gateway decide examples/request-card-present.json",
         "gateway decide examples/request-card-present.json --explain",

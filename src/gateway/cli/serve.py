@@ -6,16 +6,14 @@ import json as json_codec
 import logging
 import ssl
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
-from rich.logging import RichHandler
 
 from gateway.cli.terms import Folder, Json, notes, out, size_bytes
 from gateway.errors import ExitCode, UsageError
 from gateway.journal import Mode
-from gateway.serve import Ready, Settings, Stop, Tls, stop_on_signals
-from gateway.serve import serve as run_worker
+from gateway.serve import Settings, Started, Tls, supervise
 
 
 def serve(
@@ -50,17 +48,29 @@ def serve(
             negative="", show_default=False, help="Listen on other hosts' networks without TLS."
         ),
     ] = False,
+    workers: Annotated[
+        int | None,
+        Parameter(
+            help="Processes that share the address; each uses one processor at the most. "
+            "Without it: one less than there are processors."
+        ),
+    ] = None,
+    affinity: Annotated[
+        bool,
+        Parameter(negative="", show_default=False, help="Keep each worker on its own processor."),
+    ] = False,
     json: Json = False,
 ) -> int:
     """Serve products over gRPC until SIGTERM or Ctrl-C.
 
     One line on stdout says where, once calls are answered. Stopping answers what was
-    received, then syncs the journal.
+    received, then syncs the journal. SIGHUP replaces the workers one by one, with nothing lost.
     """
     logging.basicConfig(
+        # As the workers': a line is whole, whoever else writes to the same terminal or file.
         level=logging.INFO,
-        format="%(message)s",
-        handlers=[RichHandler(console=notes, show_path=False)],
+        format="[%(asctime)s] %(levelname)-8s %(message)s",
+        datefmt="%H:%M:%S",
     )
     settings = Settings(
         folders=folders,
@@ -73,28 +83,32 @@ def serve(
         insecure=insecure,
     )
 
-    def announce(ready: Ready) -> None:
+    def announce(started: Started) -> None:
         if json:
-            products = {g.name: g.product.generation for g in ready.generations}
-            out.file.write(
-                json_codec.dumps({"address": ready.address, "products": products}) + "\n"
-            )
+            out.file.write(json_codec.dumps(_summarised(started)) + "\n")
         else:
-            names = ", ".join(
-                f"{g.name} (generation {g.product.generation})" for g in ready.generations
-            )
-            out.print(f"Serving {names} on {ready.address}", soft_wrap=True)
+            names = ", ".join(f"{name} (generation {n})" for name, n in started.products.items())
+            count = len(started.workers)
+            many = f", {count} workers" if count > 1 else ""
+            out.print(f"Serving {names} on {started.address}{many}", soft_wrap=True)
             notes.print(
-                f"Records go to {journal}. Next: gateway decide REQUEST.json --to {ready.address}",
+                f"Records go to {journal}. "
+                f"Next: gateway decide REQUEST.json --to {started.address}",
                 markup=False,
             )
         out.file.flush()
 
-    stop = Stop()
-    with stop_on_signals(stop):
-        run_worker(settings, stop=stop, announce=announce)
+    supervise(settings, workers=workers, affinity=affinity, announce=announce)
     notes.print(f"Stopped. Next: gateway journal verify {journal}", markup=False)
     return ExitCode.OK
+
+
+def _summarised(started: Started) -> dict[str, Any]:
+    return {
+        "address": started.address,
+        "products": started.products,
+        "workers": [{"worker": number, "pid": pid} for number, pid in started.workers],
+    }
 
 
 def _tls(certificate: Path | None, key: Path | None, client_authority: Path | None) -> Tls | None:

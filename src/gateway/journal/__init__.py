@@ -31,6 +31,7 @@ What never happens:
 - no log line, span or metric is made, and no error text holds a byte of a payload.
 """
 
+from gateway.journal.directory import is_held, make_directory
 from gateway.journal.entry import (
     DECISION_HEAD,
     FOUND_NOBODY,
@@ -51,7 +52,7 @@ from gateway.journal.entry import (
     kind_of,
     saturated,
 )
-from gateway.journal.identity import Place, decision_id, parse_decision_id
+from gateway.journal.identity import MAX_WORKER, Place, decision_id, parse_decision_id
 from gateway.journal.reader import (
     Answered,
     Damage,
@@ -66,11 +67,13 @@ from gateway.journal.reader import (
     segments,
 )
 from gateway.journal.verification import Missing, Report, SegmentReport, verify
-from gateway.journal.writer import Mode, Writer
+from gateway.journal.writer import MIN_JOURNAL_BYTES, Mode, Writer
 
 __all__ = [
     "DECISION_HEAD",
     "FOUND_NOBODY",
+    "MAX_WORKER",
+    "MIN_JOURNAL_BYTES",
     "U32_MAX",
     "UNKNOWN_PRODUCT",
     "Answered",
@@ -99,8 +102,10 @@ __all__ = [
     "TornTail",
     "Writer",
     "decision_id",
+    "is_held",
     "join_replied",
     "kind_of",
+    "make_directory",
     "parse_decision_id",
     "read",
     "saturated",

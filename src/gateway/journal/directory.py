@@ -57,6 +57,35 @@ def segments_of(directory: Path, worker: int) -> list[tuple[SegmentName, Path]]:
     return sorted((name, path) for name, path in named if name and name.worker == worker)
 
 
+def is_held(directory: Path, worker: int) -> bool:
+    """Say whether a process writes this worker's segments.
+
+    Raises:
+        JournalError: the lock file cannot be made.
+    """
+    fd = _lock_file(directory, worker)
+    try:
+        return not _locked(fd)
+    finally:
+        os.close(fd)
+
+
+def _lock_file(directory: Path, worker: int) -> int:
+    path = directory / f"{worker:03d}.lock"
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise refusal(error, "make the lock file", path) from error
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 class Lock:
     """Held by the one process that writes a worker's segments; the kernel frees it on death."""
 
@@ -66,20 +95,14 @@ class Lock:
         Raises:
             JournalError: another writer holds it, or the lock file cannot be made.
         """
-        path = directory / f"{worker:03d}.lock"
-        try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise refusal(error, "make the lock file", path) from error
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        self._fd = _lock_file(directory, worker)
+        if not _locked(self._fd):
             os.close(self._fd)
             raise JournalError(
                 f"another writer holds the journal of worker {worker}",
-                subject=str(path),
+                subject=str(directory / f"{worker:03d}.lock"),
                 hint="Stop the other `gateway serve`, or name another --journal directory.",
-            ) from error
+            )
 
     def __enter__(self) -> Self:
         return self

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import isnan, nan
 from typing import Any
 
@@ -82,6 +82,22 @@ def try_model(
             _passed.pop(next(iter(_passed)))
         _passed[key] = _trial(answer)
     return _passed[key]
+
+
+def passed() -> dict[str, Any]:
+    """Return what was asked so far, as JSON values, to `remember` in another process."""
+    return {key: _answer(trial) for key, trial in _passed.items()}
+
+
+def remember(trials: dict[str, Any]) -> None:
+    """Take over what another process of this gateway has asked: it is not asked again."""
+    _passed.update((key, _trial(answer)) for key, answer in trials.items())
+
+
+def _answer(trial: Trial) -> dict[str, Any]:
+    """Undo `_trial`."""
+    scores = [None if isnan(score) else score for score in trial.scores]
+    return {**asdict(trial), "scores": scores}
 
 
 def _signal(number: int) -> str:

@@ -57,6 +57,9 @@ DRAIN_MAX = 4096
 SPIN_NS = 100_000
 LULL_NS_MAX = 500_000_000
 SHORT_TURN_NS = 500_000
+FLUSH_S = 0.005
+
+_OWN = f"gateway-{os.getpid()}-"
 
 
 class NativeFront:
@@ -105,7 +108,7 @@ class NativeFront:
     def __enter__(self) -> NativeFront:
         with ExitStack() as stack:
             stack.callback(self._front.close)
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-"))
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=_OWN))
             workers = stack.enter_context(ThreadPoolExecutor(REFLECTIONS_MAX, "reflection"))
             fallback = grpc.server(workers)
             enable_reflection(fallback)
@@ -123,6 +126,8 @@ class NativeFront:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        # Closing cuts what the front's own thread has not written yet: the last replies.
+        time.sleep(FLUSH_S)
         self._stack.close()
 
     def run(self, hall: Turn, stopping: Callable[[], bool]) -> None:

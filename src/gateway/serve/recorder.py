@@ -131,10 +131,10 @@ class Recorder:
         ended_ns = clock_ns()
         self.cost_ns.learn(len(offsets_ns), ended_ns - begun_ns, ended_ns)
         self._carried.append(Replied(first, base_ns, tuple(offsets_ns)).encode())
-        self.tally.answered += len(answers)
+        stood_in = sum(answer.decision is None for answer in answers)
+        self.tally.stood_in += stood_in
+        self.tally.answered += len(answers) - stood_in
         self.tally.refused += len(refusals)
-        for answer in answers:
-            self.tally.stood_in += answer.decision is None
 
     def _append(self, records: list[bytes]) -> bool:
         """Append what is carried and `records` together. False if the journal cannot."""

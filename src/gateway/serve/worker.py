@@ -4,48 +4,35 @@ from __future__ import annotations
 
 import gc
 import logging
-import signal
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from gateway.errors import UsageError
 from gateway.journal import Generation as JournalledGeneration
-from gateway.journal import Mode
 from gateway.journal import Writer as Journal
 from gateway.model import HEAVY_ROW_NS, Classifier, Generation, load_generation
 from gateway.serve.address import checked_address
 from gateway.serve.admit import Serving
 from gateway.serve.annex import Annex
-from gateway.serve.front import Tls
+from gateway.serve.beat import Beat
+from gateway.serve.board import Board
 from gateway.serve.grpcio import GrpcioFront
 from gateway.serve.hall import Hall
 from gateway.serve.health import Health
 from gateway.serve.native import NativeFront
 from gateway.serve.reflection import SERVICES
+from gateway.serve.settings import Settings
+from gateway.serve.stop import Stop
+
+__all__ = ["Ready", "Settings", "Stop", "load_all", "serve", "serve_loaded"]
 
 LOADED_AT_ONCE = 2
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What `gateway serve` was asked to do."""
-
-    folders: tuple[Path, ...]
-    listen: str
-    journal: Path
-    mode: Mode
-    journal_max_bytes: int
-    front: str
-    tls: Tls | None
-    insecure: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +43,18 @@ class Ready:
     generations: tuple[Generation, ...]
 
 
-class Stop:
-    """Set by SIGTERM or SIGINT, or by a test."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def ask(self, *_: object) -> None:
-        """Ask the worker to finish what it has received, and end."""
-        self.asked = True
-
-
-def serve(settings: Settings, *, stop: Stop, announce: Callable[[Ready], None]) -> None:
+def serve(
+    settings: Settings,
+    *,
+    stop: Stop,
+    announce: Callable[[Ready], None],
+    board: Board | None = None,
+    beat: Beat | None = None,
+) -> None:
     """Serve until `stop` is asked. `announce` is called once, when calls are answered.
+
+    A worker among others answers for them on health from the `board`, and shows there with
+    each `beat` how it is doing itself.
 
     Raises:
         GatewayError: what keeps it from serving.
@@ -77,9 +63,18 @@ def serve(settings: Settings, *, stop: Stop, announce: Callable[[Ready], None]) 
         settings.listen, tls=settings.tls is not None, insecure=settings.insecure
     )
     generations = load_all(settings.folders)
+    if stop.asked:
+        return
     measured_ns = {g.name: g.champion.warm_up(time.monotonic_ns) for g in generations}
     serve_loaded(
-        settings, address, generations, stop=stop, announce=announce, measured_ns=measured_ns
+        settings,
+        address,
+        generations,
+        stop=stop,
+        announce=announce,
+        measured_ns=measured_ns,
+        board=board,
+        beat=beat,
     )
 
 
@@ -91,13 +86,15 @@ def serve_loaded(
     stop: Stop,
     announce: Callable[[Ready], None],
     measured_ns: Mapping[str, Mapping[int, int]] | None = None,
+    board: Board | None = None,
+    beat: Beat | None = None,
 ) -> None:
     """Open the journal, listen, and walk the hall until `stop` is asked."""
     served = {g.name: Serving.of(g, index) for index, g in enumerate(generations)}
     heavy = heavy_among(served, measured_ns or {})
     with Journal.open(
         settings.journal,
-        worker=0,
+        worker=settings.worker,
         boot_id=uuid.uuid4().bytes,
         products=tuple(_journalled(serving) for serving in served.values()),
         mode=settings.mode,
@@ -105,7 +102,7 @@ def serve_loaded(
     ) as journal:
         with _front(settings, address) as front, Annex(heavy, time.monotonic_ns) as annex:
             names = (*SERVICES, *(f"product/{name}" for name in served))
-            health = Health(front, names)
+            health = Health(front, names, board)
             hall = Hall(
                 front=front,
                 journal=journal,
@@ -121,11 +118,15 @@ def serve_loaded(
             def stopping() -> bool:
                 if stop.asked and health.is_serving:
                     health.stopping()
+                if beat is not None and beat(hall.tally):
+                    health.follow_workers()
                 return stop.asked
 
             front.run(hall, stopping)
         # The last replies' times; the front may have answered while it closed.
         hall.idle()
+        if beat is not None:
+            beat.last(hall.tally)
 
 
 def heavy_among(
@@ -180,29 +181,12 @@ def load_all(folders: tuple[Path, ...]) -> tuple[Generation, ...]:
     return generations
 
 
-@contextmanager
-def stop_on_signals(stop: Stop) -> Iterator[None]:
-    """Let SIGTERM and SIGINT ask `stop` once; a second SIGINT interrupts."""
-
-    def asked(number: int, _: FrameType | None) -> None:
-        if stop.asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.ask()
-
-    before = {number: signal.signal(number, asked) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _front(settings: Settings, address: str) -> NativeFront | GrpcioFront:
     if settings.front == "grpcio":
-        return GrpcioFront(address, tls=settings.tls)
+        return GrpcioFront(address, tls=settings.tls, reuse_port=settings.reuse_port)
     if settings.tls is not None:
         raise UsageError("the native front has no TLS", hint="Add --front grpcio.")
-    return NativeFront(address)
+    return NativeFront(address, reuse_port=settings.reuse_port)
 
 
 def _journalled(serving: Serving) -> JournalledGeneration:

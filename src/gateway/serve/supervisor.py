@@ -1,0 +1,452 @@
+"""The supervisor: keeps so many workers serving one address, and does nothing else.
+
+It loads no model and answers no call. Each worker is a process of its own; one that dies is
+started again, one that is to be replaced goes on until its successor answers, and when the
+supervisor itself dies, they drain and end.
+
+Beside the workers there is a spare: a process that has loaded its libraries and waits for an
+order, so that a dead worker's place is taken in a third of the time, on a busy machine above all.
+
+A seat is a worker's place among the others, from 0; a number is what a living process writes the
+journal as. A replacement and the worker that it replaces have the same seat and two numbers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+
+from gateway.errors import GatewayError, JournalError, UsageError
+from gateway.journal import MAX_WORKER, is_held, make_directory
+from gateway.serve.address import checked_address
+from gateway.serve.backoff import LOOPING, Backoff
+from gateway.serve.board import Board, Gateway, State, supervised
+from gateway.serve.control import Order, Ready, decode_answer
+from gateway.serve.crew import allowed_cores, checked_count, journal_share
+from gateway.serve.live import Idle, Live, closed, dismissed, opened
+from gateway.serve.port import Claim, claimed
+from gateway.serve.settings import Settings
+
+START_S_MAX = 300.0
+"""A worker that does not answer by then is given up."""
+
+END_S_MAX = 20.0
+"""A worker that has not ended so long after SIGTERM is killed."""
+
+ORPHANS_S_MAX = 5.0
+"""How long to wait for workers whose supervisor was killed: they have the port, and drain."""
+
+SPARE_AFTER_S = 1.0
+"""The spare is started when the machine has had so long for the workers themselves."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """All workers answer calls. `products`: each with its generation; `workers`: number, pid."""
+
+    address: str
+    products: dict[str, int]
+    workers: tuple[tuple[int, int], ...]
+
+
+def supervise(
+    settings: Settings,
+    *,
+    workers: int | None,
+    affinity: bool,
+    announce: Callable[[Started], None],
+) -> None:
+    """Serve with so many workers until SIGTERM or SIGINT; replace all of them at each SIGHUP.
+
+    `workers`: None for one less than the processors that this process may use, at least one.
+    `settings.journal_max_bytes` is for all of them together.
+
+    Raises:
+        GatewayError: what kept it from starting, or a worker from ending well.
+        KeyboardInterrupt: at a second SIGINT.
+    """
+    if not settings.folders:
+        raise UsageError("no product folder is named", hint="For example: models/card-not-present")
+    cores = allowed_cores()
+    count_ = checked_count(settings, workers, len(cores))
+    if affinity and not hasattr(os, "sched_setaffinity"):
+        raise UsageError("--affinity needs Linux", hint="Leave it out.")
+    checked_address(settings.listen, tls=settings.tls is not None, insecure=settings.insecure)
+    if settings.tls is not None and settings.front == "native":
+        raise UsageError("the native front has no TLS", hint="Add --front grpcio.")
+    share = journal_share(settings.journal_max_bytes, count_)
+    make_directory(settings.journal)
+    with ExitStack() as stack:
+        board = stack.enter_context(supervised(settings.journal))
+        _outwait(board, settings.journal)
+        claim = stack.enter_context(claimed(settings.listen))
+        board.begin(Gateway(os.getpid(), time.time_ns(), count_, claim.address))
+        one = replace(settings, journal_max_bytes=share, reuse_port=not claim.is_unix)
+        pinned = [cores[seat % len(cores)] if affinity else None for seat in range(count_)]
+        asyncio.run(Supervisor(one, claim, board, pinned).run(announce))
+
+
+def _outwait(board: Board, journal: Path) -> None:
+    """Let the workers of a supervisor that was killed drain, and forget them."""
+    until_s = time.monotonic() + ORPHANS_S_MAX
+    for number in range(MAX_WORKER + 1):
+        if board.worker(number).state is State.NONE:
+            continue
+        while is_held(journal, number):
+            if time.monotonic() >= until_s:
+                log.warning("worker %d of a gateway before this one still runs", number)
+                break
+            time.sleep(0.02)
+        else:
+            board.page(number).clear()
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+@dataclass(slots=True, eq=False)
+class _Seat:
+    """A worker's place. Who holds `lock` starts or replaces its worker."""
+
+    index: int
+    core: int | None
+    worker: Live = field(init=False)
+    backoff: Backoff = field(default_factory=Backoff)
+    restarts: int = 0
+    why: str = ""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Supervisor:
+    """`pinned`: for each seat, the processor that its worker keeps to, or None."""
+
+    def __init__(
+        self, settings: Settings, claim: Claim, board: Board, pinned: Sequence[int | None]
+    ) -> None:
+        self._settings = settings
+        self._claim = claim
+        self._board = board
+        self._pinned = pinned
+        self._live: set[Live] = set()
+        self._spare: Idle | None = None
+        self._spare_taken = asyncio.Event()
+        self._taken: set[int] = set()
+        self._trials: dict[str, object] = {}
+        self._had_terminal = _has_terminal()
+        self._stopping = asyncio.Event()
+        self._to_replace = asyncio.Event()
+        self._interrupted = False
+        self._keepers: list[asyncio.Task[None]] = []
+
+    async def run(self, announce: Callable[[Started], None]) -> None:
+        """Start all workers, `announce`, and keep them until a signal asks to stop.
+
+        Raises as `supervise`.
+        """
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop)
+        loop.add_signal_handler(signal.SIGINT, self._interrupt)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup stays nohup
+            loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        try:
+            await self._serve(announce)
+        finally:
+            self._stopping.set()
+            ends = await asyncio.gather(*map(self._end, tuple(self._live)))
+            await asyncio.gather(*self._keepers)
+            if self._spare is not None:
+                await dismissed(self._spare)
+            for caught in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(caught)
+        if self._interrupted:
+            raise KeyboardInterrupt
+        for bad_end in filter(None, ends):
+            raise bad_end
+
+    async def _serve(self, announce: Callable[[Started], None]) -> None:
+        try:
+            # The first alone: what keeps it from serving would keep them all.
+            seats = [await self._seated(0)]
+            seats += await asyncio.gather(*map(self._seated, range(1, len(self._pinned))))
+        except GatewayError:
+            if self._stopping.is_set():
+                return
+            raise
+        if self._stopping.is_set():
+            return
+        first = seats[0].worker.ready.result()
+        workers = tuple((seat.worker.number, seat.worker.process.pid) for seat in seats)
+        announce(Started(self._claim.address, first.products, workers))
+        kept = [*map(self._keep, seats), self._replace_when_asked(seats), self._keep_spare()]
+        self._keepers = [asyncio.create_task(one) for one in kept]
+        await self._stopping.wait()
+
+    def _stop(self) -> None:
+        self._stopping.set()
+
+    def _interrupt(self) -> None:
+        if self._stopping.is_set():
+            self._interrupted = True
+            for worker in self._live:
+                worker.signal(signal.SIGKILL)
+        self._stopping.set()
+
+    def _hang_up(self) -> None:
+        if self._had_terminal and not _has_terminal():
+            self._stopping.set()  # whoever started it has closed the window
+        else:
+            self._to_replace.set()
+
+    # Starting
+
+    async def _seated(self, index: int) -> _Seat:
+        seat = _Seat(index, self._pinned[index])
+        seat.worker = await self._launch(seat, self._free_number())
+        return seat
+
+    def _free_number(self) -> int:
+        """Take the lowest number that no living process has."""
+        journal = self._settings.journal
+        for number in range(MAX_WORKER + 1):
+            # What a supervisor before this one has left may still drain.
+            if number not in self._taken and not is_held(journal, number):
+                self._taken.add(number)
+                return number
+        raise JournalError(
+            "every worker number is in use",
+            subject=str(journal),
+            hint="Stop the other `gateway serve`, or name another --journal directory.",
+        )
+
+    async def _launch(self, seat: _Seat, number: int) -> Live:
+        """Start a process for a seat and wait until it answers.
+
+        Raises:
+            GatewayError: why it does not.
+        """
+        settings = replace(
+            self._settings, worker=number, listen=self._claim.listen(number), core=seat.core
+        )
+        worker = await self._spawned(Order(settings, self._trials), seat)
+        if self._stopping.is_set():
+            worker.signal(signal.SIGTERM)
+        both: set[asyncio.Future[object]] = {worker.ready, worker.ended}  # type: ignore[arg-type]
+        await asyncio.wait(both, timeout=START_S_MAX, return_when=asyncio.FIRST_COMPLETED)
+        if not worker.ready.done():
+            if not worker.ended.done():
+                worker.error = GatewayError(
+                    f"worker {number} did not answer within {START_S_MAX:g} s", hint="Start again."
+                )
+                worker.signal(signal.SIGKILL)
+                await worker.ended
+            raise worker.error or GatewayError(
+                f"worker {number} died while it started ({worker.how})",
+                hint="What it said before stands above.",
+            )
+        ready = worker.ready.result()
+        self._trials.update(ready.trials)
+        try:
+            self._claim.take_over(number)
+        except GatewayError:
+            await self._end(worker)
+            raise
+        worker.ready_s = time.monotonic()
+        return worker
+
+    async def _spawned(self, order: Order, seat: _Seat) -> Live:
+        number, idle = order.settings.worker, self._spare
+        if idle is None or idle.process.returncode is not None:
+            idle = await opened()
+        else:
+            self._spare = None
+            self._spare_taken.set()
+        self._board.page(number).begin(
+            pid=idle.process.pid,
+            wall_ns=time.time_ns(),
+            now_ns=time.monotonic_ns(),
+            seat=seat.index,
+            restarts=seat.restarts,
+            deaths=seat.backoff.deaths,
+            why=seat.why,
+        )
+        idle.writer.write(order.encode())
+        ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
+        worker = Live(number, idle.process, ready)
+        worker.ended = asyncio.create_task(self._follow(worker, idle.reader, idle.writer))
+        self._live.add(worker)
+        return worker
+
+    async def _follow(
+        self, worker: Live, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> int:
+        """Hear what a worker says until it has ended. Return its exit code."""
+        with suppress(ConnectionError):
+            async for line in reader:
+                match decode_answer(line):
+                    case Ready() as ready:
+                        worker.ready.set_result(ready)
+                    case GatewayError() as error:
+                        worker.error = error
+        code = await worker.process.wait()
+        await closed(writer)
+        self._live.discard(worker)
+        # What a killed worker could not remove.
+        for left in Path(tempfile.gettempdir()).glob(f"gateway-{worker.process.pid}-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        self._board.page(worker.number).tell(State.ENDED)
+        return code
+
+    # Keeping
+
+    async def _keep(self, seat: _Seat) -> None:
+        """Start a seat's worker again whenever it has died."""
+        while True:
+            worker = seat.worker
+            await asyncio.wait({worker.ended})
+            async with seat.lock:
+                if self._stopping.is_set():
+                    return
+                if seat.worker is worker:
+                    await self._revive(seat)
+
+    async def _revive(self, seat: _Seat) -> None:
+        dead = seat.worker
+        served_s, why, hint = time.monotonic() - dead.ready_s, dead.how, ""
+        for attempt in count():
+            delay_s = seat.backoff.died(served_s)
+            seat.why = why
+            self._mourn(seat, attempt, why, hint, delay_s)
+            page = self._board.page(dead.number)
+            page.tell(State.BACKING_OFF, deaths=seat.backoff.deaths, why=why)
+            if await self._stopped_within(delay_s, seat.hurry):
+                page.tell(State.ENDED)
+                return
+            seat.restarts += 1
+            try:
+                seat.worker = await self._launch(seat, dead.number)
+            except GatewayError as error:
+                if self._stopping.is_set():
+                    return
+                served_s, why, hint = 0.0, str(error), error.hint
+            else:
+                log.info("worker %d serves again", seat.worker.number)
+                return
+
+    def _mourn(self, seat: _Seat, attempt: int, why: str, hint: str, delay_s: float) -> None:
+        """Say that a worker died; of a crash loop, what to try."""
+        dead, again = seat.worker, f"again in {delay_s:g} s" if delay_s else "again at once"
+        what = "did not start again" if attempt else f"(pid {dead.process.pid}) died"
+        log.warning("worker %d %s: %s; %s", dead.number, what, why, again)
+        if seat.backoff.deaths == LOOPING:
+            log.error(
+                "worker %d has died %d times in a row. %s",
+                dead.number,
+                seat.backoff.deaths,
+                hint or "Try: gateway check; SIGHUP to this process starts it at once.",
+            )
+
+    async def _stopped_within(self, seconds: float, *hurry: asyncio.Event) -> bool:
+        """Wait so long, or until `hurry`. Return whether we are to stop."""
+        for event in hurry:
+            event.clear()
+        await self._first_of(self._stopping, *hurry, timeout_s=seconds)
+        return self._stopping.is_set()
+
+    async def _first_of(self, *events: asyncio.Event, timeout_s: float | None = None) -> None:
+        waits = [asyncio.create_task(event.wait()) for event in events]
+        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+    async def _keep_spare(self) -> None:
+        """Have a spare, always but for the moments after it was taken."""
+        while not await self._stopped_within(SPARE_AFTER_S):
+            self._spare_taken.clear()
+            try:
+                self._spare = await opened()
+            except GatewayError as error:
+                log.warning("there is no spare: %s", error)
+                continue
+            await self._first_of(self._stopping, self._spare_taken)
+
+    # Replacing
+
+    async def _replace_when_asked(self, seats: Sequence[_Seat]) -> None:
+        while True:
+            await self._first_of(self._stopping, self._to_replace)
+            if self._stopping.is_set():
+                return
+            self._to_replace.clear()
+            await self._replace(seats)
+
+    async def _replace(self, seats: Sequence[_Seat]) -> None:
+        """Replace every worker, one by one; stop at the first that does not go."""
+        for seat in seats:
+            if seat.lock.locked():
+                seat.hurry.set()  # it is being started again already
+                continue
+            async with seat.lock:
+                if self._stopping.is_set() or not await self._replaced(seat):
+                    return
+        log.info("replaced %d worker%s", len(seats), "s" if len(seats) > 1 else "")
+
+    async def _replaced(self, seat: _Seat) -> bool:
+        old = seat.worker
+        number = self._free_number()
+        try:
+            new = await self._launch(seat, number)
+        except GatewayError as error:
+            self._taken.discard(number)
+            if not self._stopping.is_set():
+                log.error(
+                    "worker %d goes on: its replacement did not start: %s. %s",
+                    old.number,
+                    error,
+                    error.hint,
+                )
+            return False
+        seat.worker = new
+        bad_end = await self._end(old)
+        if bad_end is not None:
+            log.error("%s. %s", bad_end, bad_end.hint)
+        self._taken.discard(old.number)
+        return True
+
+    # Ending
+
+    async def _end(self, worker: Live) -> GatewayError | None:
+        """Let a worker finish what it has received; kill one that takes too long.
+
+        Returns why it did not end well.
+        """
+        worker.signal(signal.SIGTERM)
+        done, _ = await asyncio.wait({worker.ended}, timeout=END_S_MAX)
+        if not done:
+            log.error("worker %d did not end within %g s: killed", worker.number, END_S_MAX)
+            worker.signal(signal.SIGKILL)
+            await worker.ended
+        code = worker.process.returncode
+        if worker.error is not None or not code or code == -signal.SIGTERM:
+            return worker.error
+        return GatewayError(
+            f"worker {worker.number} did not drain: {worker.how}",
+            hint=f"gateway journal verify {self._settings.journal}",
+        )
