@@ -276,8 +276,10 @@ def test_a_broken_model_stands_in_and_the_worker_lives(
         assert not response.HasField("probability")
 
 
-def test_a_thousand_concurrent_calls_are_all_answered_once(serve: Serve) -> None:
-    with serve() as running:
+def test_a_thousand_concurrent_calls_are_all_answered_once(
+    serve: Serve, generation: Generation
+) -> None:
+    with serve(patient(generation)) as running:
         channels = [
             grpc.insecure_channel(running.address, options=(("gateway.channel", i),))
             for i in range(8)
