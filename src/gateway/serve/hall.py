@@ -213,7 +213,10 @@ class Hall:
                 rooms[index] = self._room(lane, arrived_ns, begun_ns)
             rooms[index] -= 1.0
             if payment.row is None or rooms[index] < 0.0:
-                answers.append(stood_in_at_once(payment, StandIn.OVERLOAD, self._clock_ns()))
+                # Also an idle model would be too late for what has waited unseen.
+                is_late = payment.deadline_ns <= begun_ns + lane.cost_ns.of(1, begun_ns)
+                reason = StandIn.DEADLINE if is_late else StandIn.OVERLOAD
+                answers.append(stood_in_at_once(payment, reason, self._clock_ns()))
                 continue
             if not (len(lane) or lane.in_annex):
                 # A lane that comes back has no credit from the time when it had no calls.

@@ -55,6 +55,10 @@ REFLECTIONS_MAX = 8
 
 DRAIN_MAX = 4096
 SPIN_NS = 100_000
+
+BEHIND_NS = 5_000_000
+"""What comes so soon after a pause may have waited for its end in a socket, where nobody looked."""
+
 LULL_NS_MAX = 500_000_000
 SHORT_TURN_NS = 500_000
 FLUSH_S = 0.005
@@ -135,6 +139,7 @@ class NativeFront:
         receive, clock_ns = self._front.recv_batch_details, self._clock_ns
         drained_ns = clock_ns()
         stopped_ns, quiet_ticks, spin_until_ns, worst_ns = 0, 0, 0, TICK_MS * 2_000_000
+        paused_ns, behind_until_ns = 0, 0
         while True:
             # What the turn found at its own look came while it ran, what comes later did not.
             held, self._held = self._held, []
@@ -168,6 +173,10 @@ class NativeFront:
                         arrived_ns = woken_ns if woken_ns - waited_ns <= PAUSE_NS else waited_ns
             now_ns = clock_ns()
             gap_ns = now_ns - drained_ns
+            if gap_ns > PAUSE_NS:
+                paused_ns, behind_until_ns = drained_ns, now_ns + BEHIND_NS
+            elif now_ns < behind_until_ns:
+                arrived_ns = paused_ns
             if gap_ns > worst_ns:
                 worst_ns = gap_ns
                 hall.looked_after(gap_ns)
