@@ -27,6 +27,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from gateway.cli.main import run
 from gateway.errors import (
     ExitCode,
+    JournalError,
     ListenError,
     ModelError,
     ProductError,
@@ -148,6 +149,14 @@ def is_pending(pid: int, number: signal.Signals) -> bool:
     """Say whether a signal waits for a process that stands still."""
     (pending,) = re.findall(r"ShdPnd:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
     return bool(int(pending, 16) >> (number - 1) & 1)
+
+
+def has_board(journal: Path) -> bool:
+    try:
+        with seen(journal):
+            return True
+    except JournalError:
+        return False
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
@@ -352,7 +361,7 @@ def test_a_worker_that_does_not_end_is_killed_in_time_or_at_a_second_ctrl_c(
     journal, pids = tmp_path / "journal", []
 
     def stop() -> None:
-        wait_until((journal / "workers").exists)
+        wait_until(lambda: has_board(journal))
         with joined(journal) as board:
             wait_until(lambda: board.worker(0).state is State.SERVING)
             pids.append(board.worker(0).pid)

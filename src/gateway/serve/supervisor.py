@@ -185,7 +185,11 @@ class Supervisor:
         try:
             # The first alone: what keeps it from serving would keep them all.
             seats = [await self._seated(0)]
-            seats += await asyncio.gather(*map(self._seated, range(1, len(self._pinned))))
+            others = map(self._seated, range(1, len(self._pinned)))
+            for seat in await asyncio.gather(*others, return_exceptions=True):
+                if isinstance(seat, BaseException):
+                    raise seat
+                seats.append(seat)
         except GatewayError:
             if self._stopping.is_set():
                 return
@@ -272,12 +276,14 @@ class Supervisor:
         return worker
 
     async def _spawned(self, order: Order, seat: _Seat) -> Live:
-        number, idle = order.settings.worker, self._spare
-        if idle is None or idle.process.returncode is not None:
-            idle = await opened()
-        else:
-            self._spare = None
+        number = order.settings.worker
+        idle, self._spare = self._spare, None
+        if idle is not None:
             self._spare_taken.set()
+            if idle.process.returncode is not None:  # it was killed while it waited
+                await dismissed(idle)
+                idle = None
+        idle = idle or await opened()
         self._board.page(number).begin(
             pid=idle.process.pid,
             wall_ns=time.time_ns(),
