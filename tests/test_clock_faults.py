@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,16 +33,22 @@ def server(
     """Serve with one worker; give its address and process id."""
     command = [sys.executable, "-m", "gateway", "serve", str(folder), "--json", "--workers", "1"]
     command += ["--listen", "127.0.0.1:0", "--journal", str(journal), "--front", front]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, **environment},
-    ) as process:
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+            env={**os.environ, **environment},
+        ) as process,
+    ):
         assert process.stdout is not None
         try:
-            started = json.loads(process.stdout.readline())
+            line = process.stdout.readline()
+            said.seek(0)
+            assert line, said.read()
+            started = json.loads(line)
             yield started["address"], started["workers"][0]["pid"]
         finally:
             process.terminate()

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from select import select
 from types import TracebackType
 
 import grpc
@@ -131,7 +132,7 @@ class NativeFront:
         traceback: TracebackType | None,
     ) -> None:
         # Closing cuts what the front's own thread has not written yet: the last replies.
-        time.sleep(FLUSH_S)
+        select([], [], [], FLUSH_S)
         self._stack.close()
 
     def run(self, hall: Turn, stopping: Callable[[], bool]) -> None:
