@@ -46,8 +46,11 @@ HERE = Path(__file__).parent
 FLOOR = HERE / "floor" / "build" / "floor"
 BASELINE_NAME = "baseline (grpc.aio, uvloop)"
 FLOOR_NAME = "floor (C++, callbacks)"
+TUNED_NAME = "the same, tuned"
 
 MARGIN_S = 0.2
+SETTLE_S = 2.5
+"""A gateway's spare process loads its libraries in the first seconds."""
 """Left out at both ends of a saturated run when CPU time is read."""
 BARE_RUNS = 5000
 
@@ -117,8 +120,12 @@ def served(command: list[str], cores: str = "0") -> Iterator[tuple[int, int]]:
         line = server.stdout.readline()
         if not line:
             raise SystemExit(f"did not start: {' '.join(command)}\nTry it by hand.")
-        port = json.loads(line)["address"].rpartition(":")[2] if "{" in line else line
-        yield int(port), server.pid
+        if "{" not in line:
+            yield int(line), server.pid
+        else:
+            started = json.loads(line)
+            time.sleep(SETTLE_S)
+            yield int(started["address"].rpartition(":")[2]), server.pid
     finally:
         server.terminate()
         server.wait(10)
@@ -231,7 +238,7 @@ def gateway_on(folder: Path, journal: str, *options: str) -> list[str]:
     """Return the command that serves the benchmark's product."""
     return [
         *(sys.executable, "-m", "gateway", "serve", str(folder), "--json"),
-        *("--listen", "127.0.0.1:0", "--journal-max-bytes", "1GiB", "--journal", journal),
+        *("--listen", "127.0.0.1:0", "--journal-max-bytes", "2GiB", "--journal", journal),
         *options,
     ]
 
@@ -243,6 +250,7 @@ def servers_on(folder: Path, scratch: str, model_us: float) -> dict[str, list[st
     return {
         BASELINE_NAME: baseline,
         **({FLOOR_NAME: floor} if FLOOR.exists() else {}),
+        **({TUNED_NAME: [f"{FLOOR}-tuned", *floor[1:]]} if FLOOR.exists() else {}),
         "gateway, native front": gateway_on(folder, f"{scratch}/native"),
         "gateway, grpcio front": gateway_on(folder, f"{scratch}/grpcio", "--front", "grpcio"),
     }

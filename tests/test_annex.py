@@ -80,7 +80,7 @@ def test_what_a_heavy_model_cannot_do_in_time_is_stood_in_for_in_time(
         answers = [future.result(10) for future in ask(running, "heavy", 12)]
         took_s = time.monotonic() - begun
     assert {answer.stand_in for answer in answers} <= {pb.DEADLINE, pb.OVERLOAD}
-    assert all(answer.elapsed_us <= 100_000 for answer in answers)
+    assert all(answer.elapsed_us <= 200_000 for answer in answers), "it did not wait for the model"
     assert took_s < 0.35
 
 

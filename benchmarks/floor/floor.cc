@@ -3,10 +3,11 @@
 //   floor [--model-us 14] [--port 0]
 //
 // It decodes the request, burns the model's time, answers with an action and encodes: no
-// validation, no costs, no record, one model run a call. It is the rival, so it gets what was
-// seen to help it on one core: recycled arenas for the messages, the minimal stack, no probes
-// and, in the Makefile, gRPC linked statically and jemalloc. What did not help: a resource
-// quota, another polling engine, an optimization target.
+// validation, no costs, no record, one model run a call. Built twice: as gRPC's documents show
+// it, on Debian's libraries; and, with -DTUNED, with all that was seen to help it on one core:
+// recycled arenas for the messages, the minimal stack, no probes and, in the Makefile, gRPC
+// linked statically and jemalloc. What did not help: a resource quota, another polling engine,
+// an optimization target.
 //
 // The port is the one line on stdout, 0 lets the system choose; SIGTERM or SIGINT ends it.
 #include <grpcpp/grpcpp.h>
@@ -75,7 +76,9 @@ void Messages::Release() { pool_->Take(this); }
 class Decisions final : public v1::DecisionService::CallbackService {
  public:
   explicit Decisions(std::chrono::nanoseconds model) : model_(model) {
+#ifdef TUNED
     SetMessageAllocatorFor_Decide(&pool_);
+#endif
   }
 
   grpc::ServerUnaryReactor* Decide(grpc::CallbackServerContext* context,
@@ -96,7 +99,9 @@ class Decisions final : public v1::DecisionService::CallbackService {
  private:
   const std::chrono::nanoseconds model_;
   std::atomic<unsigned long> count_{0};
+#ifdef TUNED
   Pool pool_;
+#endif
 };
 
 struct Asked {
@@ -135,10 +140,12 @@ int main(int count, char** arguments) {
   builder.AddListeningPort("127.0.0.1:" + std::to_string(asked.port),
                            grpc::InsecureServerCredentials(), &port);
   builder.RegisterService(&service);
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // a port in use is an error
+#ifdef TUNED
   builder.AddChannelArgument(GRPC_ARG_MINIMAL_STACK, 1);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // a port in use is an error
   builder.AddChannelArgument(GRPC_ARG_ENABLE_CHANNELZ, 0);
+#endif
   const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (server == nullptr || port == 0) {
     std::fprintf(stderr, "floor: port %d cannot be listened on; try --port 0\n",

@@ -47,8 +47,10 @@ ANNEX_TICK_MS = 1
 """The loop wakes so often while a model in the annex works."""
 
 LIGHT_NS = 100_000_000
-"""For so long after a call of a light product the loop answers every arrival at once. Without
-any it may rest while the annex is busy, and finds more of them together."""
+"""For so long after a call of a light product the loop answers every arrival at once."""
+
+REST_MS_MAX = 4
+"""Without such calls the loop may rest so long while the annex is busy."""
 
 SHED_SHARE = 0.5
 """Of the shortest budget: what would take longer even to stand in for is shed, unread."""
@@ -118,12 +120,23 @@ class Hall:
         return ANNEX_TICK_MS if self._annex.is_busy else TICK_MS
 
     def rest(self) -> bool:
-        """Wait for the annex instead of the front, where nothing light is asked. False: do not."""
-        if not self._annex.is_busy or self._busy or self._unread:
+        """Wait for the annex instead of the front, where nothing light is asked. False: do not.
+
+        To look at each arrival would take from the models the time that they need: who is stood
+        in for at once and asks again at once could starve them for ever.
+        """
+        if not self._heavy or self._busy or self._unread or not self._annex.is_busy:
             return False
-        if self._clock_ns() - self._light_ns < LIGHT_NS:
+        now_ns = self._clock_ns()
+        if now_ns - self._light_ns < LIGHT_NS:
             return False
-        self._annex.wait(ANNEX_TICK_MS / 1000)
+        due_ns = min(
+            self._annex_due_ns(lane, now_ns)
+            for lane in self._heavy
+            if self._annex.in_flight(lane.index)
+        )
+        rest_ms = min(max((due_ns - now_ns) / 1e6, ANNEX_TICK_MS), REST_MS_MAX)
+        self._annex.wait(rest_ms / 1000)
         return True
 
     def wake_with(self, wake: Callable[[], None]) -> None:
@@ -406,6 +419,17 @@ class Hall:
         """Return how long it may take from a batch that is done to its replies."""
         reply_ns = self._recorder.cost_ns.of(lane.batch_limit(now_ns), now_ns)
         return ANNEX_TICK_MS * 1e6 + reply_ns
+
+    def _annex_due_ns(self, lane: Lane, now_ns: int) -> float:
+        """Return when the first of what is under way has to be stood in for."""
+        margin_ns = self._annex_margin_ns(lane, now_ns)
+        return (
+            min(
+                batch.payments[min(batch.answered, len(batch.payments) - 1)].deadline_ns
+                for batch in self._annex.in_flight(lane.index)
+            )
+            - margin_ns
+        )
 
     def _free_ns(self, lane: Lane, now_ns: int) -> float:
         """Return when the model will have done what is under way."""

@@ -142,6 +142,7 @@ class NativeFront:
         stopped_ns, quiet_ticks, spin_until_ns, worst_ns = 0, 0, 0, TICK_MS * 2_000_000
         paused_ns, behind_until_ns = 0, 0
         while True:
+            rested = hall.rest()
             # What the turn found at its own look came while it ran, what comes later did not.
             held, self._held = self._held, []
             arrived_ns = drained_ns if held else max(drained_ns, self._looked_ns)
@@ -159,19 +160,16 @@ class NativeFront:
             else:
                 events = held + (receive(DRAIN_MAX, 0) or [])
             wait_ms = hall.wait_ms
-            if not events and wait_ms:
-                if hall.rest():
+            if not (events or rested) and wait_ms:
+                while not events and (now_ns := clock_ns()) < spin_until_ns:
+                    arrived_ns = now_ns  # nothing was there yet
+                    os.sched_yield()
                     events = receive(DRAIN_MAX, 0)
-                else:
-                    while not events and (now_ns := clock_ns()) < spin_until_ns:
-                        arrived_ns = now_ns  # nothing was there yet
-                        os.sched_yield()
-                        events = receive(DRAIN_MAX, 0)
-                    if not events:
-                        waited_ns = clock_ns()
-                        events = receive(DRAIN_MAX, wait_ms)
-                        woken_ns = clock_ns()
-                        arrived_ns = woken_ns if woken_ns - waited_ns <= PAUSE_NS else waited_ns
+                if not events:
+                    waited_ns = clock_ns()
+                    events = receive(DRAIN_MAX, wait_ms)
+                    woken_ns = clock_ns()
+                    arrived_ns = woken_ns if woken_ns - waited_ns <= PAUSE_NS else waited_ns
             now_ns = clock_ns()
             gap_ns = now_ns - drained_ns
             if gap_ns > PAUSE_NS:
