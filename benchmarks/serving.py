@@ -9,8 +9,9 @@ h2load (Debian's nghttp2-client) from core 1: 4 connections x 16 streams for thr
 time, one stream for latency. Medians over the rounds. The servers take turns within a round,
 and another one begins each round, so that what the machine does meanwhile hits all of them.
 
-`--cpu` compares CPU time a decision instead: one worker on core 0 with h2load on core 1, against
-two workers that share both cores with h2load; 16 connections x 4 streams a worker.
+`--cpu` compares CPU time a decision instead, at 5,000 calls a second a worker: one worker on core 0
+with h2load on core 1, against two, one a core, beside an h2load of twice that. (Saturated, the two
+would have to share their cores with their driver, and would get smaller batches of it.)
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from cpu import cpu_us, rss_mb, tree_of
@@ -49,6 +50,7 @@ FLOOR_NAME = "floor (C++, callbacks)"
 TUNED_NAME = "the same, tuned"
 
 MARGIN_S = 0.2
+CLIENTS, WORKER_PER_S = 20, 5_000
 SETTLE_S = 2.5
 """A gateway's spare process loads its libraries in the first seconds."""
 """Left out at both ends of a saturated run when CPU time is read."""
@@ -134,7 +136,14 @@ def served(command: list[str], cores: str = "0") -> Iterator[tuple[int, int]]:
 
 @contextmanager
 def driven(
-    port: int, body: Path, *, clients: int, streams: int, seconds: int, cores: str = "1"
+    port: int,
+    body: Path,
+    *,
+    clients: int,
+    streams: int,
+    seconds: int,
+    cores: str = "1",
+    client_per_s: int | None = None,
 ) -> Iterator[list[Call]]:
     """Drive a server with h2load. What it logged stands in the list once the block has ended."""
     calls: list[Call] = []
@@ -144,6 +153,7 @@ def driven(
             *(f"--clients={clients}", f"--max-concurrent-streams={streams}"),
             *("--header=content-type: application/grpc", "--header=te: trailers"),
             *(f"--data={body}", f"--log-file={log.name}"),
+            *(() if client_per_s is None else (f"--rps={client_per_s}",)),
             f"http://127.0.0.1:{port}/gateway.v1.DecisionService/Decide",
         ]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as driver:
@@ -160,14 +170,10 @@ def driven(
         raise SystemExit(f"h2load ended with {failed}; {wrong} of {len(rows)} calls failed")
 
 
-def saturate(
-    port: int, pid: int, body: Path, *, clients: int, streams: int, seconds: int, cores: str = "1"
-) -> Saturated:
+def saturate(port: int, pid: int, body: Path, *, seconds: int, **how: Any) -> Saturated:
     """Keep a server busy; return its throughput, and the CPU time of its tree a call."""
     pids = tree_of(pid)
-    with driven(
-        port, body, clients=clients, streams=streams, seconds=seconds, cores=cores
-    ) as calls:
+    with driven(port, body, seconds=seconds, **how) as calls:
         time.sleep(1 + MARGIN_S)  # the warm-up
         begun_us, before = time.time() * 1e6, [cpu_us([one]) for one in pids]
         time.sleep(seconds - 2 * MARGIN_S)
@@ -339,13 +345,15 @@ def compare_workers(folder: Path, body: Path, scratch: str, asked: argparse.Name
     journals = {workers: Path(scratch) / str(workers) for workers in rounds}
     for number in range(asked.rounds):
         for workers in (1, 2) if number % 2 == 0 else (2, 1):
-            command = gateway_on(folder, str(journals[workers]), "--workers", str(workers))
+            options = ("--workers", str(workers), "--affinity")
+            command = gateway_on(folder, str(journals[workers]), *options)
             own, drivers = ("0", "1") if workers == 1 else ("0,1", "0,1")
             with served(command, own) as (port, pid):
                 busy = saturate(
                     *(port, pid, body),
-                    clients=16 * workers,
-                    streams=4,
+                    clients=CLIENTS * workers,
+                    streams=32,
+                    client_per_s=WORKER_PER_S // CLIENTS,
                     seconds=asked.seconds,
                     cores=drivers,
                 )

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.model import Generation
-from gateway.serve.admit import Payment, Refusal, Serving, admit
+from gateway.serve.admit import Arrival, Payment, Refusal, Serving, admit
 from gateway.serve.front import CALL, DECIDE
 from gateway.v1.decision_pb2 import DecideRequest
 
@@ -29,11 +29,8 @@ def admitted(
 ) -> Payment | Refusal:
     return admit(
         (CALL, 1, DECIDE, payload, None, ((), "peer", seconds_left)),
-        arrived_ns=100 * MS,
-        drained_ns=101 * MS,
-        wall_s=time.time(),
-        served={"test": serving},
-        clock_ns=lambda: 102 * MS,
+        Arrival(100 * MS, 101 * MS, time.time()),
+        {"test": serving},
     )
 
 

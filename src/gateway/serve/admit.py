@@ -7,7 +7,7 @@ the caller sent, but its own field names.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, nan
 from typing import Any, NamedTuple
@@ -77,6 +77,22 @@ class Serving:
         )
 
 
+class Arrival:
+    """What arrived together: monotonic times in nanoseconds, and the wall clock's in seconds.
+
+    `at_ns` is when the earliest of it can have come, `drained_ns` when the loop found it, and
+    `admitted_ns`, set once all of it is read, when that was done.
+    """
+
+    __slots__ = ("admitted_ns", "at_ns", "drained_ns", "wall_s")
+
+    def __init__(self, at_ns: int, drained_ns: int, wall_s: float) -> None:
+        self.at_ns = at_ns
+        self.drained_ns = drained_ns
+        self.wall_s = wall_s
+        self.admitted_ns = drained_ns
+
+
 class Payment(NamedTuple):
     """An admitted call. `row` is its features as the model's bytes; times are monotonic.
 
@@ -89,8 +105,7 @@ class Payment(NamedTuple):
     serving: Serving
     payload: bytes
     traceparent: bytes
-    arrived_ns: int
-    admitted_ns: int
+    arrival: Arrival
     deadline_ns: float
     transaction_id: str
     amount_minor: int
@@ -104,7 +119,7 @@ class Refusal(NamedTuple):
     """A call that is the caller's to mend. `fields` names what broke a rule, never a value."""
 
     call_id: Any
-    arrived_ns: int
+    arrival: Arrival
     code: int
     message: str
     details: bytes | None
@@ -114,19 +129,13 @@ class Refusal(NamedTuple):
 
 
 def admit(
-    event: Event,
-    arrived_ns: int,
-    drained_ns: int,
-    wall_s: float,
-    served: Mapping[str, Serving],
-    clock_ns: Callable[[], int],
-    closed: Container[int] = (),
+    event: Event, arrival: Arrival, served: Mapping[str, Serving], closed: Container[int] = ()
 ) -> Payment | Refusal:
     """Decode and check one Decide call.
 
-    The deadline is the earlier of the caller's, counted from `drained_ns`, and the product's
-    budget, counted from `arrived_ns`. The features of a product whose index is in `closed` are
-    not read: it will be stood in for.
+    The deadline is the earlier of the caller's, counted from when the call was found, and the
+    product's budget, counted from when it arrived. The features of a product whose index is in
+    `closed` are not read: it will be stood in for.
     """
     _, call_id, _, payload, _, details = event
     traceparent, seconds_left = b"", None
@@ -135,21 +144,26 @@ def admit(
         traceparent, metadata_bytes = _read(metadata)
         if metadata_bytes > METADATA_BYTES_MAX:
             message = f"the metadata are too long: at most {METADATA_BYTES_MAX} bytes are taken"
-            return _refusal(call_id, arrived_ns, RESOURCE_EXHAUSTED, message, traceparent)
+            return _refusal(call_id, arrival, RESOURCE_EXHAUSTED, message, traceparent)
     if payload is None or len(payload) > MESSAGE_BYTES_MAX:
         message = f"the message is too long: at most {MESSAGE_BYTES_MAX} bytes are taken"
-        return _refusal(call_id, arrived_ns, RESOURCE_EXHAUSTED, message, traceparent)
+        return _refusal(call_id, arrival, RESOURCE_EXHAUSTED, message, traceparent)
+    request: DecideRequest | DecideRequestHead
     try:
-        request, serving = _decoded(payload, served, closed)
+        if closed:
+            request, serving = _decoded(payload, served, closed)
+        else:
+            request = DecideRequest.FromString(payload)
+            serving = served.get(request.product)
     except DecodeError:
         message = "not a DecideRequest"
-        return _refusal(call_id, arrived_ns, INVALID_ARGUMENT, message, traceparent)
+        return _refusal(call_id, arrival, INVALID_ARGUMENT, message, traceparent)
     if serving is None:
-        return _unknown_product(call_id, arrived_ns, request.product, served, traceparent)
+        return _unknown_product(call_id, arrival, request.product, served, traceparent)
 
     when = request.event_time
     event_s = when.seconds + when.nanos * 1e-9
-    violations = _violations(request, serving, event_s, wall_s)
+    violations = _violations(request, serving, event_s, arrival.wall_s)
     row, defaulted = None, False
     if isinstance(request, DecideRequest):
         row, wrong, defaulted = _features(request, serving)
@@ -158,21 +172,20 @@ def admit(
             wrong += [v for v in _row_violations(serving, row) if v.field not in fields]
         violations += wrong
     if violations:
-        return refused_for(call_id, arrived_ns, violations, serving, traceparent)
+        return refused_for(call_id, arrival, violations, serving, traceparent)
 
     request.DiscardUnknownFields()
-    deadline_ns: float = arrived_ns + serving.budget_ns
+    deadline_ns: float = arrival.at_ns + serving.budget_ns
     if seconds_left is not None:
         # A deadline that is over already is dated to the beginning of time.
-        callers_ns = drained_ns + seconds_left * 1e9 if seconds_left > 0.0 else 0.0
+        callers_ns = arrival.drained_ns + seconds_left * 1e9 if seconds_left > 0.0 else 0.0
         deadline_ns = min(deadline_ns, callers_ns)
     return Payment(
         call_id,
         serving,
         request.SerializeToString(),
         traceparent,
-        arrived_ns,
-        clock_ns(),
+        arrival,
         deadline_ns,
         request.transaction_id,
         request.amount,
@@ -187,11 +200,10 @@ def _decoded(
     payload: bytes, served: Mapping[str, Serving], closed: Container[int]
 ) -> tuple[DecideRequest | DecideRequestHead, Serving | None]:
     """Return the request, without its features where its product is closed, and its product."""
-    if closed:
-        head = DecideRequestHead.FromString(payload)
-        serving = served.get(head.product)
-        if serving is None or serving.index in closed:
-            return head, serving
+    head = DecideRequestHead.FromString(payload)
+    serving = served.get(head.product)
+    if serving is None or serving.index in closed:
+        return head, serving
     request = DecideRequest.FromString(payload)
     return request, served.get(request.product)
 
@@ -250,7 +262,7 @@ def _features(
 
 def refused_for(
     call_id: Any,
-    arrived_ns: int,
+    arrival: Arrival,
     violations: Sequence[FieldViolation],
     serving: Serving,
     traceparent: bytes,
@@ -259,7 +271,7 @@ def refused_for(
     message = summary(violations)
     return Refusal(
         call_id,
-        arrived_ns,
+        arrival,
         INVALID_ARGUMENT,
         message,
         bad_request(INVALID_ARGUMENT, message, violations),
@@ -292,21 +304,23 @@ def summary(violations: Sequence[FieldViolation]) -> str:
     return f"{count} violation{'s' if count > 1 else ''}: {shown}{rest}"
 
 
-def _refusal(call_id: Any, arrived_ns: int, code: int, message: str, traceparent: bytes) -> Refusal:
-    return Refusal(call_id, arrived_ns, code, message, None, UNKNOWN_PRODUCT, (), traceparent)
+def _refusal(
+    call_id: Any, arrival: Arrival, code: int, message: str, traceparent: bytes
+) -> Refusal:
+    return Refusal(call_id, arrival, code, message, None, UNKNOWN_PRODUCT, (), traceparent)
 
 
 def _unknown_product(
-    call_id: Any, arrived_ns: int, name: str, served: Mapping[str, Serving], traceparent: bytes
+    call_id: Any, arrival: Arrival, name: str, served: Mapping[str, Serving], traceparent: bytes
 ) -> Refusal:
     if name:
         message = f"no such product; served: {', '.join(sorted(served))}"
-        return _refusal(call_id, arrived_ns, NOT_FOUND, message, traceparent)
+        return _refusal(call_id, arrival, NOT_FOUND, message, traceparent)
     missing = [FieldViolation("product", "is missing")]
     message = summary(missing)
     details = bad_request(INVALID_ARGUMENT, message, missing)
     return Refusal(
-        *(call_id, arrived_ns, INVALID_ARGUMENT, message, details),
+        *(call_id, arrival, INVALID_ARGUMENT, message, details),
         *(UNKNOWN_PRODUCT, ("product",), traceparent),
     )
 

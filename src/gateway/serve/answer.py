@@ -45,9 +45,10 @@ def stood_in_at_once(payment: Payment, reason: StandIn, now_ns: int) -> Answer:
 
 def stamps_of(payment: Payment, encode_ns: int, infer_ns: int, decide_ns: int) -> Stamps:
     """Return the ends of a payment's stages, given on the clock, from its arrival on."""
-    arrived_ns = payment.arrived_ns
+    arrival = payment.arrival
+    arrived_ns = arrival.at_ns
     stamps = (
-        payment.admitted_ns - arrived_ns,
+        arrival.admitted_ns - arrived_ns,
         encode_ns - arrived_ns,
         infer_ns - arrived_ns,
         decide_ns - arrived_ns,

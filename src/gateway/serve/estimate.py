@@ -35,7 +35,7 @@ was thought of many, which might else not be tried again."""
 
 _SMOOTH = 0.05
 
-_BUCKETS = 16
+_BUCKETS = 33  # up to 2**32 rows
 
 
 class CostEstimate:
@@ -58,7 +58,7 @@ class CostEstimate:
 
     def of(self, n: int, now_ns: int) -> float:
         """Return what n rows are estimated to take; more rows never take less."""
-        cost_ns = self._costs_ns[_bucket(n)]
+        cost_ns = self._costs_ns[(n - 1).bit_length()]
         idle_ns = now_ns - self._learned_ns
         return cost_ns if idle_ns < HALVES_NS else cost_ns * 0.5 ** (idle_ns / HALVES_NS)
 
@@ -113,4 +113,4 @@ class CostEstimate:
 
 
 def _bucket(n: int) -> int:
-    return min((n - 1).bit_length(), _BUCKETS - 1)
+    return (n - 1).bit_length()

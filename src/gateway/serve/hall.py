@@ -18,12 +18,12 @@ import gc
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import compress
 
 from gateway.journal import Writer
 from gateway.product import StandIn
-from gateway.serve.admit import RESOURCE_EXHAUSTED, Payment, Refusal, Serving, admit
+from gateway.serve.admit import RESOURCE_EXHAUSTED, Arrival, Payment, Refusal, Serving, admit
 from gateway.serve.annex import IN_FLIGHT, Annex, Batch
 from gateway.serve.answer import Answer, stamps_of, stood_in, stood_in_at_once
 from gateway.serve.front import (
@@ -117,7 +117,7 @@ class Hall:
         """How long the front may wait for the next arrival before it calls `turn` or `idle`."""
         if self._busy or self._unread:
             return 0
-        return ANNEX_TICK_MS if self._annex.is_busy else TICK_MS
+        return ANNEX_TICK_MS if self._heavy and self._annex.is_busy else TICK_MS
 
     def rest(self) -> bool:
         """Wait for the annex instead of the front, where nothing light is asked. False: do not.
@@ -148,13 +148,13 @@ class Hall:
         now_ns = self._clock_ns()
         if now_ns - self._ticked_ns > _TICKS_APART_NS:
             self._tick(now_ns)
-        drained_ns = now_ns
         if self._unread or len(events) > BATCH_MAX:
             self._queue(events, arrived_ns, now_ns)
             events, arrived_ns, drained_ns = self._next_unread()
-        if events:
-            self._take_in(events, arrived_ns, drained_ns)
-        if self._annex.is_busy:
+            self._take_in(events, Arrival(arrived_ns, drained_ns, self._wall_s()))
+        elif events:
+            self._take_in(events, Arrival(arrived_ns, now_ns, self._wall_s()))
+        if self._heavy and self._annex.is_busy:
             self._collect()
         for lane in self._heavy:
             if len(lane):
@@ -210,41 +210,78 @@ class Hall:
         self._unread_count -= len(events)
         return events, arrived_ns, drained_ns
 
-    def _take_in(self, events: list[Event], arrived_ns: int, drained_ns: int) -> None:
+    def _take_in(self, events: list[Event], arrival: Arrival) -> None:
         """Let what can be decided wait in its lane; refuse, or stand in for, the others."""
         begun_ns = self._clock_ns()
-        self._look_for_room(arrived_ns, begun_ns)
-        payments, refusals = self._admit(events, arrived_ns, drained_ns)
+        self._look_for_room(arrival.at_ns, begun_ns)
+        payments, refusals = self._admit(events, arrival)
+        arrival.admitted_ns = now_ns = self._clock_ns()
+        if (
+            len(payments) == 1
+            and not (self._busy or refusals)
+            and self._answered_alone(payments[0], now_ns)
+        ):
+            return
         answers: list[Answer] = []
-        rooms: dict[int, float] = {}
-        for payment in payments:
-            index = payment.serving.index
-            lane = self._lanes[index]
+        for lane, asked in self._by_lane(payments):
             if not lane.in_annex:
                 self._light_ns = begun_ns
-            if index not in rooms:
-                rooms[index] = self._room(lane, arrived_ns, begun_ns)
-            rooms[index] -= 1.0
-            if payment.row is None or rooms[index] < 0.0:
-                # Also an idle model would be too late for what has waited unseen.
-                is_late = payment.deadline_ns <= begun_ns + lane.cost_ns.of(1, begun_ns)
-                reason = StandIn.DEADLINE if is_late else StandIn.OVERLOAD
-                answers.append(stood_in_at_once(payment, reason, self._clock_ns()))
-                continue
-            if not (len(lane) or lane.in_annex):
-                # A lane that comes back has no credit from the time when it had no calls.
-                lane.used_ns = max(lane.used_ns, self._served_ns)
-                self._busy.append(lane)
-            lane.put(payment)
+            taken = self._taken_in(lane, asked, arrival)
+            for payment in asked[taken:]:
+                answers.append(self._turned_away(lane, payment, begun_ns))
         if answers or refusals:
             self._recorder.leave(answers, refusals)
         if len(events) >= 16:
             each_ns = (self._clock_ns() - begun_ns) / len(events)
             self._unread_each_ns += 0.1 * (each_ns - self._unread_each_ns)
 
+    def _answered_alone(self, payment: Payment, now_ns: int) -> bool:
+        """Take a light payment to its model at once, where nothing waits. False: it has to."""
+        lane = self._lanes[payment.serving.index]
+        if lane.in_annex or not lane.circuit.lets_through(now_ns):
+            return False
+        takes_ns = lane.cost_ns.of(1, now_ns) + self._recorder.cost_ns.of(1, now_ns)
+        if payment.deadline_ns < now_ns + takes_ns:
+            return False
+        self._light_ns = now_ns
+        self._answer_surely(lane, [payment])
+        return True
+
+    def _by_lane(self, payments: list[Payment]) -> Iterable[tuple[Lane, list[Payment]]]:
+        if not payments:
+            return ()
+        if len(self._lanes) == 1 or len(payments) == 1:
+            return ((self._lanes[payments[0].serving.index], payments),)
+        asked: dict[int, list[Payment]] = {}
+        for payment in payments:
+            asked.setdefault(payment.serving.index, []).append(payment)
+        return [(self._lanes[index], some) for index, some in asked.items()]
+
+    def _taken_in(self, lane: Lane, asked: list[Payment], arrival: Arrival) -> int:
+        """Let as many wait in a lane as it has room for; return how many, from the first on."""
+        if lane.index in self._closed:
+            return 0
+        count, is_idle = len(asked), not len(lane)
+        if count > 1 or not is_idle or lane.in_annex or self._busy:
+            count = min(count, int(self._room(lane, arrival.at_ns, arrival.admitted_ns)))
+            if count <= 0:
+                return 0
+        if is_idle and not lane.in_annex:
+            # A lane that comes back has no credit from the time when it had no calls.
+            lane.used_ns = max(lane.used_ns, self._served_ns)
+            self._busy.append(lane)
+        lane.put(asked if count == len(asked) else asked[:count])
+        return count
+
+    def _turned_away(self, lane: Lane, payment: Payment, now_ns: int) -> Answer:
+        # Also an idle model would be too late for what has waited unseen.
+        is_late = payment.deadline_ns <= now_ns + lane.cost_ns.of(1, now_ns)
+        reason = StandIn.DEADLINE if is_late else StandIn.OVERLOAD
+        return stood_in_at_once(payment, reason, self._clock_ns())
+
     def _look_for_room(self, arrived_ns: int, now_ns: int) -> None:
         """Close the lanes that have no room; their requests are read without the features."""
-        if self._closed or self._unread or len(self._busy) or self._annex.is_busy:
+        if self._closed or self._unread or self._busy or self._heavy:
             self._closed = {
                 lane.index
                 for lane in self._lanes
@@ -283,22 +320,15 @@ class Hall:
                 if not len(lane) and not lane.in_annex:
                     self._busy.remove(lane)
 
-    def _admit(
-        self, events: list[Event], arrived_ns: int, drained_ns: int
-    ) -> tuple[list[Payment], list[Refusal]]:
+    def _admit(self, events: list[Event], arrival: Arrival) -> tuple[list[Payment], list[Refusal]]:
         """Split what arrived into payments and refusals; health is answered at once."""
         payments: list[Payment] = []
         refusals: list[Refusal] = []
-        wall_s, served, clock_ns, closed = (
-            self._wall_s(),
-            self._served,
-            self._clock_ns,
-            self._closed,
-        )
+        served, closed = self._served, self._closed
         for event in events:
             try:
                 if event[0] == CALL and event[2] == DECIDE:
-                    one = admit(event, arrived_ns, drained_ns, wall_s, served, clock_ns, closed)
+                    one = admit(event, arrival, served, closed)
                     (payments if type(one) is Payment else refusals).append(one)  # type: ignore[arg-type]
                 else:
                     self._attend(event)
@@ -389,8 +419,11 @@ class Hall:
         lane.circuit.saw(bool(batch), infer_ns)
         decisions = policy.decide(scores, batch)
         decide_ns = self._clock_ns()
+        last: Arrival | None = None
         for payment, decision, its_score in zip(batch, decisions, scores, strict=True):
-            stamps = stamps_of(payment, encode_ns, infer_ns, decide_ns)
+            if payment.arrival is not last:
+                last = payment.arrival
+                stamps = stamps_of(payment, encode_ns, infer_ns, decide_ns)
             if payment.deadline_ns <= decide_ns:
                 answers.append(stood_in(payment, StandIn.DEADLINE, stamps, size))
                 continue

@@ -26,6 +26,7 @@ SHARE_OF_BUDGET = 0.25
 _WORTH = 1.1
 """A batch is worth its fixed costs where a row costs so little more than in the largest one."""
 
+_PLAN_NS = 1_000_000
 _SMOOTH = 0.2
 _DOUBT = 0.05
 
@@ -41,6 +42,8 @@ class Lane:
     __slots__ = (
         "_backlogged_ns",
         "_fresh",
+        "_plan",
+        "_plan_until_ns",
         "_quantum_ns",
         "_waiting",
         "circuit",
@@ -62,15 +65,19 @@ class Lane:
         self.used_ns = 0
         self._quantum_ns = serving.budget_ns * SHARE_OF_BUDGET if in_annex else float(QUANTUM_NS)
         self._backlogged_ns = 0.0
+        self._plan, self._plan_until_ns = (1, 0.0, 0.0), 0
         self._waiting: list[Payment] = []  # by deadline
         self._fresh: list[Payment] = []  # as they came
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._fresh)
 
-    def put(self, payment: Payment) -> None:
-        """Let a payment wait for the model."""
-        self._fresh.append(payment)
+    def put(self, payments: list[Payment]) -> None:
+        """Let payments wait for the model. The list is the lane's from here on."""
+        if self._fresh:
+            self._fresh += payments
+        else:
+            self._fresh = payments
 
     def clear(self) -> list[Payment]:
         """Take out everything that waits."""
@@ -79,22 +86,34 @@ class Lane:
 
     def batch_limit(self, now_ns: int) -> int:
         """Return how many rows go through the model together at the most; at least one."""
-        return self.cost_ns.most(BATCH_MAX, self._quantum_ns, now_ns) or 1
+        return self._planned(now_ns)[0]
 
     def backlog_ns(self, now_ns: int) -> float:
         """Return how long what waits will take."""
-        return self._each_ns(self.batch_limit(now_ns), now_ns) * len(self)
+        return self._each_ns(now_ns) * len(self)
 
     def room(self, now_ns: int, slack_ns: float) -> float:
         """Return how many more calls can wait and still be decided within `slack_ns`."""
-        limit = self.batch_limit(now_ns)
-        each_ns = self._each_ns(limit, now_ns)
+        _, _, last_ns = self._planned(now_ns)
+        ahead = max(0.0, slack_ns - last_ns) / self._each_ns(now_ns)
+        return ahead + 1.0 - len(self)
+
+    def _planned(self, now_ns: int) -> tuple[int, float, float]:
+        """Return the batch limit, what a row costs in such a batch, and the least worth it.
+
+        They hold for a millisecond: estimates do not move faster.
+        """
+        if now_ns < self._plan_until_ns:
+            return self._plan
+        limit = self.cost_ns.most(BATCH_MAX, self._quantum_ns, now_ns) or 1
+        each_ns = self.cost_ns.mean(limit, now_ns) / limit
         # Whoever waits longest has time left for a batch that is worth its fixed costs.
         last = 1
         while last < limit and self.cost_ns.of(last, now_ns) > _WORTH * each_ns * last:
             last *= 2
-        ahead = max(0.0, slack_ns - self.cost_ns.of(last, now_ns)) / each_ns
-        return ahead + 1.0 - len(self)
+        self._plan = limit, each_ns, self.cost_ns.of(last, now_ns)
+        self._plan_until_ns = now_ns + _PLAN_NS
+        return self._plan
 
     @property
     def last_deadline_ns(self) -> float:
@@ -146,13 +165,13 @@ class Lane:
             self._backlogged_ns = 0.0
         return self._taken(count)
 
-    def _each_ns(self, limit: int, now_ns: int) -> float:
+    def _each_ns(self, now_ns: int) -> float:
         """Return what a row costs in the batches that are formed.
 
         As long as some have to wait, that is what it was lately: where deadlines let batches be
         small only, fewer calls can wait, until there is time for larger ones again.
         """
-        return max(self._backlogged_ns, self.cost_ns.mean(limit, now_ns) / limit)
+        return max(self._backlogged_ns, self._planned(now_ns)[1])
 
     def _taken(self, count: int) -> list[Payment]:
         if not count:

@@ -33,7 +33,7 @@ def decision_record(answer: Answer, response: bytes, after_ns: int) -> bytes:
         flags |= decision.flags & _DECISIONS_FLAGS
     else:
         second_best, margin, probability, propensity = 0, inf, nan, 1.0
-        if payment.deadline_ns <= payment.arrived_ns:
+        if payment.deadline_ns <= payment.arrival.at_ns:
             flags |= _EXPIRED
     head = DECISION_HEAD.pack(
         Kind.DECISION,
@@ -44,7 +44,7 @@ def decision_record(answer: Answer, response: bytes, after_ns: int) -> bytes:
         serving.index,
         serving.number,
         answer.batch_size,
-        payment.arrived_ns,
+        payment.arrival.at_ns,
         max(int(payment.deadline_ns), 0),
         *answer.stamps,
         after_ns,
@@ -63,7 +63,7 @@ def decision_record(answer: Answer, response: bytes, after_ns: int) -> bytes:
 def refusal_record(refusal: Refusal, after_ns: int) -> bytes:
     """Lay out a REFUSED entry: what broke a rule, and none of the request's values."""
     return Refused(
-        arrival_ns=refusal.arrived_ns,
+        arrival_ns=refusal.arrival.at_ns,
         refused_after_ns=after_ns,
         code=refusal.code,
         product=refusal.product,

@@ -15,7 +15,7 @@ import grpc
 from gateway.errors import JournalError
 from gateway.journal import FOUND_NOBODY, Pause, Replied, Shed, Writer, decision_id, saturated
 from gateway.product import StandIn
-from gateway.serve.admit import RESOURCE_EXHAUSTED, Refusal
+from gateway.serve.admit import RESOURCE_EXHAUSTED, Arrival, Refusal
 from gateway.serve.answer import Answer, stood_in
 from gateway.serve.estimate import CostEstimate
 from gateway.serve.front import Front
@@ -98,21 +98,24 @@ class Recorder:
         first = self._journal.next_sequence + len(self._carried)
         responses: list[bytes] = []
         records: list[bytes] = []
+        last: Arrival | None = None
+        after_ns = 0
         for sequence, answer in enumerate(answers, first):
-            arrived_ns = answer.payment.arrived_ns
-            after_ns = saturated(begun_ns - arrived_ns)
+            arrival = answer.payment.arrival
+            if arrival is not last:
+                last, after_ns = arrival, saturated(begun_ns - arrival.at_ns)
             response = _response(answer, self._id_prefix + b"%012x" % sequence, after_ns // 1000)
             responses.append(response)
             records.append(decision_record(answer, response, after_ns))
         for refusal in refusals:
-            after_ns = saturated(begun_ns - refusal.arrived_ns)
+            after_ns = saturated(begun_ns - refusal.arrival.at_ns)
             records.append(refusal_record(refusal, after_ns))
         if not self._append(records):
             responses = [
                 _response(
                     _unrecorded(answer),
                     _id_of(response),
-                    saturated(begun_ns - answer.payment.arrived_ns) // 1000,
+                    saturated(begun_ns - answer.payment.arrival.at_ns) // 1000,
                 )[: -len(RECORDED)]
                 for answer, response in zip(answers, responses, strict=True)
             ]
@@ -131,10 +134,13 @@ class Recorder:
         ended_ns = clock_ns()
         self.cost_ns.learn(len(offsets_ns), ended_ns - begun_ns, ended_ns)
         self._carried.append(Replied(first, base_ns, tuple(offsets_ns)).encode())
-        stood_in = sum(answer.decision is None for answer in answers)
-        self.tally.stood_in += stood_in
-        self.tally.answered += len(answers) - stood_in
-        self.tally.refused += len(refusals)
+        tally = self.tally
+        for answer in answers:
+            if answer.decision is None:
+                tally.stood_in += 1
+            else:
+                tally.answered += 1
+        tally.refused += len(refusals)
 
     def _append(self, records: list[bytes]) -> bool:
         """Append what is carried and `records` together. False if the journal cannot."""

@@ -36,7 +36,7 @@ def encode(batch: list[Payment]) -> tuple[Rows, list[Payment], list[Refusal], se
     refusals = [
         refused_for(
             batch[i].call_id,
-            batch[i].arrived_ns,
+            batch[i].arrival,
             violations,
             batch[i].serving,
             batch[i].traceparent,
