@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.serve.estimate import HALVES_NS, CostEstimate
+from gateway.serve.estimate import BASE_HALVES_NS, HALVES_NS, CostEstimate
 
 MS = 1_000_000
 
@@ -37,9 +37,25 @@ def test_a_new_cost_is_found_at_once_and_a_single_pause_is_none() -> None:
 
 
 def test_what_is_not_tried_is_forgotten() -> None:
-    estimate = CostEstimate({1: 100 * MS}, 0)
+    """What was learned within seconds, what was measured before the first call within minutes."""
+    estimate = CostEstimate({1: 10 * MS}, 0)
+    for i in range(30):
+        estimate.learn(1, 100 * MS, i)
     assert estimate.most(1, 25 * MS, 0) == 0
     assert estimate.most(1, 25 * MS, 3 * HALVES_NS) == 1
+    assert estimate.of(1, 10 * HALVES_NS) > 8 * MS
+    measured = CostEstimate({1: 100 * MS}, 0)
+    assert measured.most(1, 25 * MS, 3 * HALVES_NS) == 0
+    assert measured.most(1, 25 * MS, 3 * BASE_HALVES_NS) == 1
+
+
+def test_more_rows_than_were_measured_cost_as_much_more_as_the_last_did() -> None:
+    """A heavy model is not measured to the end: 40 ms a row, and 40 ms whatever the rows."""
+    linear = CostEstimate({1: 40 * MS, 2: 80 * MS, 4: 160 * MS}, 0)
+    flat = CostEstimate({1: 40 * MS, 2: 40 * MS, 4: 40 * MS}, 0)
+    assert linear.of(16, 0) == pytest.approx(640 * MS)
+    assert flat.of(128, 0) == pytest.approx(40 * MS)
+    assert CostEstimate({1: 2_500 * MS}, 0).most(128, 3_000 * MS, 0) == 1
 
 
 def test_what_one_row_was_thought_to_take_does_not_keep_many_from_being_tried() -> None:

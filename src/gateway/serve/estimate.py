@@ -23,6 +23,9 @@ and a single pause of the machine is no new cost."""
 _LONGER_MAX = 8
 """What takes longer time after time is a new cost, too: the steps up grow with it."""
 
+BASE_HALVES_NS = 60_000_000_000
+"""What was measured before the first call is trusted longer."""
+
 _SHORTER_MAX, _FAR_DOWN = 200, 0.98
 """So many in a row that took less than half are no accident: the estimate falls faster."""
 
@@ -44,7 +47,7 @@ class CostEstimate:
     `measured_ns` has what was measured before the first call, by number of rows.
     """
 
-    __slots__ = ("_costs_ns", "_learned_ns", "_longer", "_means_ns", "_shorter")
+    __slots__ = ("_base_ns", "_costs_ns", "_learned_ns", "_longer", "_means_ns", "_shorter")
 
     def __init__(self, measured_ns: Mapping[int, int], now_ns: int) -> None:
         self._costs_ns = [1.0] * _BUCKETS
@@ -55,12 +58,17 @@ class CostEstimate:
         for n, cost_ns in measured_ns.items():
             self._raise(_bucket(n), float(cost_ns))
             self._means_ns[_bucket(n)] = float(cost_ns)
+        if measured_ns:
+            self._extrapolate(_bucket(max(measured_ns)))
+        self._base_ns = self._costs_ns[:] if measured_ns else [0.0] * _BUCKETS
 
     def of(self, n: int, now_ns: int) -> float:
         """Return what n rows are estimated to take; more rows never take less."""
         cost_ns = self._costs_ns[(n - 1).bit_length()]
         idle_ns = now_ns - self._learned_ns
-        return cost_ns if idle_ns < HALVES_NS else cost_ns * 0.5 ** (idle_ns / HALVES_NS)
+        if idle_ns < HALVES_NS:
+            return cost_ns
+        return _faded(cost_ns, self._base_ns[(n - 1).bit_length()], idle_ns)
 
     def mean(self, n: int, now_ns: int) -> float:
         """Return what n rows take on average: what many batches, one after the other, come to."""
@@ -71,7 +79,8 @@ class CostEstimate:
         bucket = _bucket(n)
         idle_ns = now_ns - self._learned_ns
         if idle_ns >= HALVES_NS:
-            self._costs_ns = [cost * 0.5 ** (idle_ns / HALVES_NS) for cost in self._costs_ns]
+            both = zip(self._costs_ns, self._base_ns, strict=True)
+            self._costs_ns = [_faded(cost_ns, base_ns, idle_ns) for cost_ns, base_ns in both]
         self._learned_ns = now_ns
         cost_ns, mean_ns = self._costs_ns[bucket], self._means_ns[bucket]
         mean_ns = took_ns if mean_ns == inf else mean_ns
@@ -96,6 +105,13 @@ class CostEstimate:
             n = (1 << (_bucket(n) - 1)) if n > 1 else 0
         return n
 
+    def _extrapolate(self, last: int) -> None:
+        """Let more rows than were measured cost as much more as the last of those did."""
+        costs_ns = self._costs_ns
+        for i in range(last + 1, _BUCKETS):
+            grown_ns = costs_ns[i - 1] - costs_ns[i - 2] if i > 1 else costs_ns[i - 1]
+            costs_ns[i] = costs_ns[i - 1] + 2.0 * grown_ns
+
     def _raise(self, bucket: int, cost_ns: float) -> None:
         for i in range(bucket, _BUCKETS):
             self._costs_ns[i] = max(self._costs_ns[i], cost_ns)
@@ -110,6 +126,11 @@ class CostEstimate:
             if costs_ns[i] <= cost_ns:
                 break
             costs_ns[i] = cost_ns
+
+
+def _faded(cost_ns: float, base_ns: float, idle_ns: int) -> float:
+    least_ns = min(cost_ns, base_ns * 0.5 ** (idle_ns / BASE_HALVES_NS))
+    return max(cost_ns * 0.5 ** (idle_ns / HALVES_NS), least_ns)
 
 
 def _bucket(n: int) -> int:
