@@ -35,6 +35,7 @@ from gateway.bench.frames import (
     PRIORITY,
     REFUSED_STREAM,
     REFUSED_TWICE,
+    RETRIED,
     RST_STREAM,
     SETTINGS,
     SETTINGS_ACK,
@@ -71,11 +72,14 @@ class Ledger:
     """
 
     __slots__ = (
-        *("again", "answer", "done", "received_ns", "resent", "scheduled_ns", "sent_ns"),
-        "status",
+        *("_retries", "again", "answer", "done", "received_ns", "resent", "scheduled_ns"),
+        *("sent_ns", "status", "tries"),
     )
 
-    def __init__(self) -> None:
+    def __init__(self, *, retries: int = 0) -> None:
+        """`retries`: how often a call is sent again that ended as UNAVAILABLE."""
+        self._retries = retries
+        self.tries: dict[int, int] = {}
         self.scheduled_ns: list[int] = []
         self.sent_ns: list[int] = []
         self.received_ns: list[int] = []
@@ -95,7 +99,13 @@ class Ledger:
         return len(self.status) - 1
 
     def close(self, call: int, status: int, received_ns: int) -> None:
-        """End a call."""
+        """End a call, or send it again, as a client does by its retry policy."""
+        if self._retries and status in RETRIED and self.tries.get(call, 0) < self._retries:
+            self.tries[call] = self.tries.get(call, 0) + 1
+            self.resent.add(call)
+            self.answer[call] = None
+            self.again.append(call)
+            return
         self.status[call] = status
         self.received_ns[call] = received_ns
         self.done += 1

@@ -40,6 +40,10 @@ OK, CANCELLED, UNKNOWN, RESOURCE_EXHAUSTED, INTERNAL = 0, 1, 2, 8, 13
 NO_ANSWER, CONNECTION_LOST, REFUSED_TWICE = -1, -2, -3
 """What stands in a status' place where no server gave one. gRPC clients say UNAVAILABLE."""
 
+UNAVAILABLE = 14
+RETRIED = frozenset((CANCELLED, UNAVAILABLE, CONNECTION_LOST, REFUSED_TWICE))
+"""What `examples/service-config.json` has a client try again, besides RESOURCE_EXHAUSTED."""
+
 STATUS_NAMES = dict(
     enumerate(
         (

@@ -49,7 +49,8 @@ class Plan:
     ids are `run`, 8 hex digits, and the call's number. With `in_flight_max` no more calls
     than that are open at a time; with `closed_s` there is no schedule at all, and calls are
     sent for so long, each as soon as there is room. `at_once` calls leave, when so many are
-    due, before the loop looks for answers again.
+    due, before the loop looks for answers again. `retries`: how often a call is sent again that
+    ended as UNAVAILABLE.
     """
 
     address: str
@@ -65,6 +66,7 @@ class Plan:
     closed_s: float | None = None
     patience_s: float = 2.0
     at_once: int = AT_ONCE
+    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def generate(
     requests = [request(plan.block, one, plan.placeholder) for one in plan.messages]
     which: list[int] = plan.which.tolist()
     ids = plan.run.encode() + b"%016x"
-    ledger = Ledger()
+    ledger = Ledger(retries=plan.retries)
     pool = Pool(address_of(plan.address), plan.connections, ledger, clock_ns)
     try:
         pool.open(plan.address)

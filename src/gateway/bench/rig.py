@@ -97,6 +97,7 @@ class Rig:
         closed_s: float | None = None,
         deed: Deed | None = None,
         at_once: int = AT_ONCE,
+        retries: int = 0,
     ) -> Measured:
         """Send one schedule. With several kinds, `kind_of` says whose each call is."""
         pools = [self._requests(kind) for kind in kinds]
@@ -117,6 +118,7 @@ class Rig:
             in_flight_max=in_flight_max,
             closed_s=closed_s,
             at_once=at_once,
+            retries=retries,
             patience_s=2.0 + max(kind.budget_ms for kind in kinds) / 1000,
         )
         load = apply(

@@ -15,7 +15,7 @@ from gateway.bench.count import GRACE_US, Count, fate, median_of, recovery_ms, w
 from gateway.bench.load import Deed
 from gateway.bench.product import HEAVY, LIGHT, SLOW, Kind
 from gateway.bench.rig import Measured, Rig, Scope
-from gateway.bench.schedule import apart, burst, poisson, steps
+from gateway.bench.schedule import burst, poisson, steps
 
 LEVELS = (0.5, 0.9, 1.5, 3.0)
 """Of capacity."""
@@ -26,13 +26,18 @@ IN_FLIGHT = {HEAVY.name: (8, 12, 16), LIGHT.name: (32, 64, 128), SLOW.name: (2, 
 GENERATOR_PER_S = 20_000.0
 """The generator is not asked for more: on one core its own lag would grow."""
 
-IDLE_PER_S, IDLE_APART_NS = 100.0, 2_000_000
+IDLE_S = 0.0002
+"""A call alone takes about so long."""
+
 BESIDE_PER_S = 300.0
 BESIDE_LOAD = 2.0
 """Of the slow product's capacity: saturated."""
 
 RESTART_S = 12.0
 """A new worker needs some seconds until the old one may go."""
+
+RETRIES = 4
+"""As in `examples/service-config.json`: five attempts."""
 
 _NOT_REPLACED = (
     "no connection ended: nothing was replaced while calls were sent; give it longer (--seconds)"
@@ -74,12 +79,12 @@ class Scenario:
 
 
 def idle(rig: Rig, scope: Scope) -> Outcome:
-    """One call in flight at a time."""
-    rounds = []
-    for number in range(scope.rounds):
-        schedule = poisson(rig.rng, IDLE_PER_S, scope.seconds_at(IDLE_PER_S))
-        spaced = apart(schedule, IDLE_APART_NS)
-        rounds.append(rig.send(_round("idle", number, scope), spaced, LIGHT, in_flight_max=1))
+    """One call in flight, and the next when it is answered: a wait is nobody else's."""
+    seconds = scope.seconds if scope.calls is None else scope.calls * IDLE_S
+    rounds = [
+        rig.saturate(_round("idle", number, scope), seconds, 1, LIGHT)
+        for number in range(scope.rounds)
+    ]
     count = _median(rounds)
     p50, tail = count.latency_us["p50"], count.latency_us["p99_9"]
     ratio = round(tail / p50, 2) if p50 else 0.0
@@ -87,7 +92,7 @@ def idle(rig: Rig, scope: Scope) -> Outcome:
     if ratio > TAIL_MAX:
         broken.append(f"p99.9 is {ratio:g} x p50, more than {TAIL_MAX:g} x")
     level = _level(count, LIGHT, None)
-    return _outcome("idle", {"tail_ratio": ratio, "levels": [level]}, rounds, broken)
+    return _outcome("idle", {"tail_ratio": ratio, "levels": [level]}, rounds, broken, timed=False)
 
 
 def capacity(rig: Rig, scope: Scope, kind: Kind = HEAVY) -> Outcome:
@@ -229,14 +234,21 @@ def burst_of_500(rig: Rig, scope: Scope) -> Outcome:
 
 
 def restart(rig: Rig, scope: Scope) -> Outcome:
-    """Half of capacity, and every worker replaced meanwhile: SIGHUP after a quarter of it."""
+    """Half of capacity, and every worker replaced meanwhile: SIGHUP after a quarter of it.
+
+    Sent by a client that tries again as the published configuration says.
+    """
     found = capacity(rig, Scope(min(scope.seconds, 4.0), 1))
     rate = LEVELS[0] * found.figures["capacity"]
     seconds = max(RESTART_S, scope.seconds_at(rate))
     deed = Deed(seconds / 4, lambda: os.kill(rig.server.pid, signal.SIGHUP))
     rounds = [
         rig.send(
-            _round("restart", number, scope), poisson(rig.rng, rate, seconds), HEAVY, deed=deed
+            _round("restart", number, scope),
+            poisson(rig.rng, rate, seconds),
+            HEAVY,
+            deed=deed,
+            retries=RETRIES,
         )
         for number in range(scope.rounds)
     ]

@@ -28,12 +28,6 @@ def steps(rng: np.random.Generator, *parts: tuple[float, float]) -> Schedule:
     return np.concatenate(drawn)
 
 
-def apart(schedule: Schedule, gap_ns: int) -> Schedule:
-    """Move arrivals back until there are at least `gap_ns` between any two."""
-    steady = np.arange(len(schedule)) * gap_ns
-    return np.maximum.accumulate(schedule - steady) + steady
-
-
 def burst(count: int) -> Schedule:
     """Return `count` arrivals at one instant."""
     return np.zeros(count, np.int64)

@@ -129,8 +129,8 @@ class CostEstimate:
 
 
 def _faded(cost_ns: float, base_ns: float, idle_ns: int) -> float:
-    least_ns = min(cost_ns, base_ns * 0.5 ** (idle_ns / BASE_HALVES_NS))
-    return max(cost_ns * 0.5 ** (idle_ns / HALVES_NS), least_ns)
+    least_ns = min(cost_ns, base_ns * float(0.5 ** (idle_ns / BASE_HALVES_NS)))
+    return max(cost_ns * float(0.5 ** (idle_ns / HALVES_NS)), least_ns)
 
 
 def _bucket(n: int) -> int:
