@@ -1,22 +1,44 @@
 """The serving wing: one straight hall, on one thread, behind a gRPC front.
 
-    supervisor keeps so many workers serving one address
-    crew       how many workers, and what each has
-    live       the processes of the workers
-    port       the address that they share
-    child      a worker as a process of its own
-    board      how each worker is doing, in a mapped file
-    worker     load, warm up, open the journal, listen, walk the hall until told to stop
-    hall       admit ▶ encode ▶ infer ▶ decide ▶ record ▶ reply, over whatever has arrived
-    admit      a caller's bytes -> a payment that can be decided, or a refusal
-    response   a decision -> DecideResponse bytes
-    health     grpc.health.v1, answered by the hall itself
-    front      what a front is; native and grpcio are two of them
-    address    where to listen, unless that would be open to others
+The supervisor's side, which knows no gRPC, no model and no NumPy:
+
+    supervisor  keeps so many workers serving one address
+    crew        how many workers, and what each has
+    live        the processes of the workers
+    backoff     when a worker that died is started again                              pure
+    control     what supervisor and workers tell each other                           pure
+    port        the address that they share
+    address     where to listen, unless that would be open to others
+    board       how each worker is doing, in a mapped file
+    settings    what a worker serves, as a value and as JSON
+    child       a worker as a process of its own
+    beat        what a worker shows on the board between turns
+    stop        how a worker is asked to end
+
+A worker's side:
+
+    worker      load, warm up, open the journal, listen, walk the hall until told to stop
+    hall        admit ▶ lanes ▶ encode ▶ infer ▶ decide ▶ record ▶ reply, on one thread
+    admit       a caller's bytes -> a payment that can be decided, or a refusal
+    head        a request without its features: what a stand-in needs
+    lane        what waits for one product's model, and what that will cost           pure
+    estimate    how long a step will take, before it is taken                         pure
+    circuit     a model that fails again and again is left alone                      pure
+    scoring     payments -> rows -> scores
+    annex       heavy models, on threads beside the hall
+    answer      what one payment gets
+    recorder    responses and records laid out, appended, then replied
+    response    a decision -> DecideResponse bytes
+    record      answers and refusals -> journal entries
+    tally       what a worker has done, in plain counts
+    health      grpc.health.v1, answered by the hall itself
+    reflection  server reflection
+    front       what a front is; `native` and `grpcio` are two of them
+    logs        one line a second, whatever happens
 
 It never imports the sidecar wing: they meet in the journal.
 
-What is exported is what the supervisor needs: it knows no gRPC, no model and no NumPy.
+What is exported is what the command line needs to start a supervisor.
 """
 
 from gateway.serve.front import Tls

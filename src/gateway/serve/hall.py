@@ -49,8 +49,8 @@ ANNEX_TICK_MS = 1
 LIGHT_NS = 100_000_000
 """For so long after a call of a light product the loop answers every arrival at once."""
 
-REST_MS_MAX = 4
-"""Without such calls the loop may rest so long while the annex is busy."""
+REST_SHARE = 0.2
+"""Without such calls the loop may rest while the annex is busy: so much of the shortest budget."""
 
 SHED_SHARE = 0.5
 """Of the shortest budget: what would take longer even to stand in for is shed, unread."""
@@ -135,8 +135,8 @@ class Hall:
             for lane in self._heavy
             if self._annex.in_flight(lane.index)
         )
-        rest_ms = min(max((due_ns - now_ns) / 1e6, ANNEX_TICK_MS), REST_MS_MAX)
-        self._annex.wait(rest_ms / 1000)
+        rest_ns = min(max(due_ns - now_ns, ANNEX_TICK_MS * 1e6), REST_SHARE * self._budget_ns)
+        self._annex.wait(rest_ns / 1e9)
         return True
 
     def wake_with(self, wake: Callable[[], None]) -> None:
