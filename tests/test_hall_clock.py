@@ -27,7 +27,7 @@ from gateway.serve.annex import Annex, Batch
 from gateway.serve.circuit import FAILURES, OPEN_NS
 from gateway.serve.front import CALL, DECIDE
 from gateway.serve.hall import ANNEX_TICK_MS, Hall
-from gateway.serve.lane import QUANTUM_NS
+from gateway.serve.lane import QUANTUM_NS, Lane
 from gateway.v1.decision_pb2 import DecideRequest, DecideResponse
 
 US, MS = 1_000, 1_000_000
@@ -468,6 +468,20 @@ def test_a_deadline_that_has_passed_is_recorded_and_not_computed(generation: Gen
     assert outcomes[-1].is_model
     # A microsecond is not over on arrival: its model may have been asked, and came too late.
     assert asked <= 2
+
+
+def test_batches_that_the_machine_interrupts_now_and_then_stay_large(
+    generation: Generation,
+) -> None:
+    """One in twenty takes 3 ms longer: smaller ones would be interrupted as often, for less."""
+    cost_ns = linear(4 * US, 20 * US)
+    serving = Serving.of(generation, 0)
+    lane = Lane(serving, {n: cost_ns(n) for n in BATCHES}, 0, in_annex=False)
+    for i in range(2_000):
+        n = BATCHES[i % len(BATCHES)]
+        lane.cost_ns.learn(n, cost_ns(n) + (3 * MS if i % 20 == 0 else 0), i * MS)
+    assert lane.cost_ns.of(32, 2_000 * MS) > QUANTUM_NS
+    assert lane.batch_limit(2_000 * MS) == 128
 
 
 def test_a_circuit_opens_and_tries_again(generation: Generation) -> None:

@@ -86,12 +86,15 @@ def _started(
     """Start a child on some cores: it inherits them, and we have ours back."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, before if cores is None else cores)
+    # Under nohup it would inherit that SIGHUP means nothing; we replace its workers with it.
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
         # Ctrl-C is for us: we stop the server ourselves.
         return subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=said, text=True, start_new_session=True
         )
     finally:
+        signal.signal(signal.SIGHUP, hangup)
         os.sched_setaffinity(0, before)
 
 

@@ -105,8 +105,15 @@ class Lane:
         """
         if now_ns < self._plan_until_ns:
             return self._plan
-        limit = self.cost_ns.most(BATCH_MAX, self._quantum_ns, now_ns) or 1
-        each_ns = self.cost_ns.mean(limit, now_ns) / limit
+        # On average: single batches take longer now and then, and smaller ones would not help.
+        limit, batch_ns = 1, self.cost_ns.mean(1, now_ns)
+        while limit < BATCH_MAX:
+            # Twice the rows in one batch never take longer than in two.
+            larger_ns = min(self.cost_ns.mean(2 * limit, now_ns), 2.0 * batch_ns)
+            if larger_ns > self._quantum_ns:
+                break
+            limit, batch_ns = 2 * limit, larger_ns
+        each_ns = batch_ns / limit
         # Whoever waits longest has time left for a batch that is worth its fixed costs.
         last = 1
         while last < limit and self.cost_ns.of(last, now_ns) > _WORTH * each_ns * last:
