@@ -42,7 +42,7 @@ from serving import gateway_on, machine, median_batch, request_bytes, saturate, 
 
 from gateway.journal import Decision, Kind, Replied, Writer
 from gateway.model import load_generation
-from gateway.serve import hall as hall_module
+from gateway.serve import recorder as recorder_module
 from gateway.serve.admit import Serving
 from gateway.serve.hall import Hall
 from gateway.serve.health import Health
@@ -173,13 +173,13 @@ def clock_reads(bench: Bench, batch: int) -> float:
 
 def record_us(bench: Bench) -> float:
     """Return what laying out one DECISION record takes, with the arguments the hall gives it."""
-    lay_out, given = hall_module.decision_record, []
+    lay_out, given = recorder_module.decision_record, []
 
     def spied(*arguments: Any, **named: Any) -> bytes:
         given.append((arguments, named))
         return lay_out(*arguments, **named)
 
-    with patch.object(hall_module, "decision_record", spied):
+    with patch.object(recorder_module, "decision_record", spied):
         bench.hall(NoJournal()).turn([bench.event] * 8, time.monotonic_ns())
     arguments, named = given[-1]
     return timed_us(lambda: lay_out(*arguments, **named))
@@ -221,7 +221,7 @@ def share_of(bench: Bench, journal: Writer, batch: int) -> Share:
     for _ in range(3 * ROUNDS):
         real.append(bench.per_call_us(hall, batch))
         no_writer.append(bench.per_call_us(unwritten, batch))
-        with patch.object(hall_module, "decision_record", lambda *_, **__: b""):
+        with patch.object(recorder_module, "decision_record", lambda *_, **__: b""):
             bare.append(bench.per_call_us(unstamped, batch, still))
     writer_us, without_us = less(real, no_writer), less(real, bare)
     records_us, entry_us = record_us(bench), replied_us(bench, batch)
