@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import Running, Serve
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
-from google.rpc.error_details_pb2 import BadRequest
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
@@ -27,12 +27,14 @@ from gateway.journal import (
     Flag,
     Refused,
     Reply,
+    Shed,
     join_replied,
     read,
     segments,
     verify,
 )
 from gateway.model import Generation
+from gateway.serve import hall as hall_module
 from gateway.serve import recorder as recorder_module
 from gateway.serve.answer import Answer
 from gateway.v1 import decision_pb2 as pb
@@ -492,6 +494,46 @@ def test_a_fault_of_ours_costs_the_call_it_comes_from_and_no_other(
         assert answer.stand_in == (pb.MODEL_ERROR if name == fatal else pb.NONE)
     assert len(journalled(running.journal)) == 21
     assert verify(running.journal).ok
+
+
+def test_what_cannot_even_be_read_in_time_is_shed_counted_and_told_when_to_come_again(
+    serve: Serve, front: str, generation: Generation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if front == "grpcio":
+        pytest.skip("its batches form while calls come to their handlers, never 300 at once")
+    monkeypatch.setattr(hall_module, "SHED_SHARE", 0.0)
+    gate, entered = threading.Event(), threading.Event()
+    with serve(slow(patient(generation), gate, entered)) as running:
+        channels = [
+            grpc.insecure_channel(running.address, options=(("gateway.channel", i),))
+            for i in range(3)
+        ]
+        stubs = [DecisionServiceStub(channel) for channel in channels]
+        first = stubs[0].Decide.future(catalogue.request(), timeout=20)
+        assert entered.wait(10)
+        futures = [
+            stubs[i % 3].Decide.future(catalogue.request(transaction_id=f"s-{i}"), timeout=20)
+            for i in range(300)
+        ]
+        threading.Timer(0.5, gate.set).start()
+        assert first.result().recorded
+        errors = [error for future in futures if (error := future.exception()) is not None]
+        answered = len(futures) - len(errors)
+        after = decide(running, catalogue.request(transaction_id="after"))
+        for channel in channels:
+            channel.close()
+        running.ended()
+    assert after.recorded
+    assert errors
+    for error in errors:
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        (detail,) = rpc_status.from_call(error).details
+        info = RetryInfo()
+        assert detail.Unpack(info)
+        assert info.retry_delay.ToMilliseconds() >= 1
+    told = [item.entry for one in segments(running.journal) for item in read(one)]
+    assert sum(one.count for one in told if isinstance(one, Shed)) == len(errors)
+    assert sum(isinstance(one, Decision) for one in told) == answered + 2
 
 
 def test_a_callers_deadline_does_not_grow_with_its_place_in_the_queue(

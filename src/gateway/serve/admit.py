@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.message import DecodeError
-from google.rpc.error_details_pb2 import BadRequest
+from google.protobuf.message import DecodeError, Message
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from gateway.journal import UNKNOWN_PRODUCT
@@ -290,8 +290,19 @@ def bad_request(code: int, message: str, violations: Sequence[FieldViolation]) -
             more = f"{len(violations) - i - 1} more violations do not fit the answer"
             bad.field_violations.add(field="...", description=more)
             break
+    return _status(code, message, bad)
+
+
+def retry_info(code: int, message: str, retry_ms: int) -> bytes:
+    """Return an encoded google.rpc.Status that says when to try again."""
+    info = RetryInfo()
+    info.retry_delay.FromMilliseconds(retry_ms)
+    return _status(code, message, info)
+
+
+def _status(code: int, message: str, content: Message) -> bytes:
     detail = AnyMessage()
-    detail.Pack(bad)
+    detail.Pack(content)
     encoded: bytes = Status(code=code, message=message, details=[detail]).SerializeToString()
     return encoded
 

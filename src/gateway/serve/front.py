@@ -105,7 +105,8 @@ class Front(Protocol):
     ) -> bool:
         """End a call with a status. False if its caller is gone.
 
-        `details` is an encoded google.rpc.Status; `retry_ms` tells the caller when to try again.
+        `details` is an encoded google.rpc.Status; `retry_ms` tells the caller when to try again
+        (gRFC A6), where the front can.
         """
 
     def look(self) -> None:
@@ -116,16 +117,6 @@ class Front(Protocol):
 
     def stream_send(self, call_id: Any, payload: bytes) -> bool:
         """Send one message of a stream, without waiting. False if it cannot take one."""
-
-
-def trailers(details: bytes | None, retry_ms: int | None) -> tuple[tuple[str, str | bytes], ...]:
-    """Return what goes with a status (gRFC A6 for the retry)."""
-    found: list[tuple[str, str | bytes]] = []
-    if details is not None:
-        found.append(("grpc-status-details-bin", details))
-    if retry_ms is not None:
-        found.append(("grpc-retry-pushback-ms", str(retry_ms)))
-    return tuple(found)
 
 
 def bound_address(target: str, port: int) -> str:

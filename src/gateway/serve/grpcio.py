@@ -43,7 +43,6 @@ from gateway.serve.front import (
     Tls,
     Turn,
     bound_address,
-    trailers,
 )
 from gateway.serve.reflection import enable_reflection
 
@@ -285,7 +284,12 @@ class GrpcioFront:
         retry_ms: int | None = None,
     ) -> bool:
         """End a call with a status."""
-        status = (code, message, trailers(details, retry_ms))
+        trailing: list[tuple[str, str | bytes]] = []
+        if details is not None:
+            trailing.append(("grpc-status-details-bin", details))
+        if retry_ms is not None:
+            trailing.append(("grpc-retry-pushback-ms", str(retry_ms)))
+        status = (code, message, tuple(trailing))
         if isinstance(call_id, _Stream):
             call_id.status = status
             call_id.changed.set()

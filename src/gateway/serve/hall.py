@@ -145,6 +145,14 @@ class Hall:
 
     def turn(self, events: list[Event], arrived_ns: int) -> None:
         """Take in what has arrived, and take one batch of what waits to its model."""
+        try:
+            self._turn(events, arrived_ns)
+        except Exception:
+            # Nothing that is known gets here; whoever is not answered yet must not wait for ever.
+            log.exception("a turn over %d events failed", len(events))
+            self._recorder.give_up([event[1] for event in events if event[0] == CALL])
+
+    def _turn(self, events: list[Event], arrived_ns: int) -> None:
         now_ns = self._clock_ns()
         if now_ns - self._ticked_ns > _TICKS_APART_NS:
             self._tick(now_ns)

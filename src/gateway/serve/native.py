@@ -42,7 +42,6 @@ from gateway.serve.front import (
     Event,
     Turn,
     bound_address,
-    trailers,
 )
 from gateway.serve.reflection import enable_reflection
 
@@ -197,10 +196,11 @@ class NativeFront:
         code: int,
         message: str,
         details: bytes | None = None,
-        retry_ms: int | None = None,
+        retry_ms: int | None = None,  # noqa: ARG002
     ) -> bool:
-        """End a call with a status."""
-        return self._front.fail(call_id, code, message, trailers(details, retry_ms))
+        """End a call with a status. `retry_ms` is left out: the front keeps such trailers back."""
+        trailing = None if details is None else (("grpc-status-details-bin", details),)
+        return self._front.fail(call_id, code, message, trailing)
 
     def look(self) -> None:
         """Take in what has come so far: what comes from here on may be owed to a reply."""

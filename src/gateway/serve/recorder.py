@@ -15,7 +15,7 @@ import grpc
 from gateway.errors import JournalError
 from gateway.journal import FOUND_NOBODY, Pause, Replied, Shed, Writer, decision_id, saturated
 from gateway.product import StandIn
-from gateway.serve.admit import RESOURCE_EXHAUSTED, Arrival, Refusal
+from gateway.serve.admit import RESOURCE_EXHAUSTED, Arrival, Refusal, retry_info
 from gateway.serve.answer import Answer, stood_in
 from gateway.serve.estimate import CostEstimate
 from gateway.serve.front import Front
@@ -77,8 +77,9 @@ class Recorder:
     ) -> None:
         """Turn calls away unread; the journal counts them."""
         message = "more calls have arrived than can be answered in time"
+        details = retry_info(RESOURCE_EXHAUSTED, message, retry_ms)
         for call_id in call_ids:
-            self._front.fail(call_id, RESOURCE_EXHAUSTED, message, None, retry_ms)
+            self._front.fail(call_id, RESOURCE_EXHAUSTED, message, details, retry_ms)
         self.tally.shed += len(call_ids)
         self._carried.append(Shed(first_arrival_ns, last_arrival_ns, len(call_ids)).encode())
 
