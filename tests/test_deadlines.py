@@ -87,9 +87,11 @@ def test_a_deadline_that_has_passed_is_recorded_and_a_distant_one_is_the_budget(
         return
     assert answer is None or answer.stand_in == pb.DEADLINE
     assert decision.stand_in == pb.DEADLINE
-    assert decision.batch_size == 0, "it was not computed"
+    if front == "native" or decision.flags & Flag.EXPIRED:
+        # In what gRPC's core makes of a nanosecond, the model may have been asked, in vain.
+        assert decision.batch_size == 0, "it was not computed"
     if timeout == b"0n":
-        assert decision.flags & Flag.EXPIRED
+        assert decision.flags & Flag.EXPIRED or front == "grpcio"
 
 
 @pytest.mark.parametrize("timeout", [b"-1S", b"1", b"S", b"123456789S", b"1.5S"])
