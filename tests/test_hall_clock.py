@@ -330,7 +330,7 @@ def test_no_model_answer_is_past_its_deadline(
 def test_no_more_stands_in_than_for_who_knows_everything_in_advance(
     generation: Generation, gaps: list[int], each_ns: int, heavy: bool
 ) -> None:
-    """Bursts, lulls and overload; 5 % more at the most, and four calls that did not divide.
+    """Bursts, lulls and overload; 5 % more at the most, and two calls that did not divide.
 
     The one who knows has to leave the time, too, in which the loop does not look: at the annex,
     or at what arrives, which is dated to the look before.
@@ -338,10 +338,11 @@ def test_no_more_stands_in_than_for_who_knows_everything_in_advance(
     each_ns = max(each_ns, 500 * US) if heavy else min(each_ns, 500 * US)
     calls = [Call(at_ns, "p") for at_ns in accumulate(gaps)]
     product = Product("p", 25, linear(each_ns), heavy=heavy)
-    share = stand_in_share(run(generation, [product], calls))
-    indivisible = 4 / len(calls)
+    late = sum(not one.is_model for one in run(generation, [product], calls))
     budget_ns = 25 * MS - (ANNEX_TICK_MS * MS if heavy else QUANTUM_NS)
-    assert share <= optimum(calls, budget_ns, each_ns) + 0.05 + indivisible
+    # In calls, not in shares: 25 of 100 are no more than 18 + 5 + 2, in floats they may be.
+    least = round(optimum(calls, budget_ns, each_ns) * len(calls))
+    assert late <= least + 0.05 * len(calls) + 2
 
 
 @pytest.mark.parametrize("heavy", [False, True])
