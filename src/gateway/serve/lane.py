@@ -114,9 +114,14 @@ class Lane:
                 break
             limit, batch_ns = 2 * limit, larger_ns
         each_ns = batch_ns / limit
-        # Whoever waits longest has time left for a batch that is worth its fixed costs.
+        # Whoever waits longest has time left for a batch that is worth its fixed costs; but a
+        # batch that nobody has seen yet, and that may take all of the budget, closes no lane.
         last = 1
-        while last < limit and self.cost_ns.of(last, now_ns) > _WORTH * each_ns * last:
+        while (
+            last < limit
+            and self.cost_ns.of(last, now_ns) > _WORTH * each_ns * last
+            and self.cost_ns.of(2 * last, now_ns) <= 2.0 * self._quantum_ns
+        ):
             last *= 2
         self._plan = limit, each_ns, self.cost_ns.of(last, now_ns)
         self._plan_until_ns = now_ns + _PLAN_NS
