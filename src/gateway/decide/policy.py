@@ -27,6 +27,8 @@ from gateway.decide.stand_in import StandInRule, stand_in_rule
 from gateway.product import (
     Action,
     CalendarEvent,
+    Challenger,
+    Champion,
     Override,
     Product,
     StandIn,
@@ -375,8 +377,13 @@ class Policy:
         )
 
 
-def compile_policy(product: Product, calibration: Calibration) -> Policy:
-    """Compile what product.yaml declares into the numbers that a decision needs."""
+def compile_policy(
+    product: Product, calibration: Calibration, arm: Champion | Challenger | None = None
+) -> Policy:
+    """Compile what product.yaml declares into the numbers that a decision needs.
+
+    `arm`: the model whose base rate holds; where left out, the champion.
+    """
     unit = minor_per_major(product.costs.currency)
     actions = tuple(sorted(product.actions))
     categories = product.costs.categories
@@ -392,7 +399,7 @@ def compile_policy(product: Product, calibration: Calibration) -> Policy:
         tuple((x.alpha, x.alpha_amount, x.beta, x.beta_amount) for x in cost_class.lines)
         for cost_class in classes
     )
-    base = product.models.champion.base_rate
+    base = (arm or product.models.champion).base_rate
     base_ratio = 1.0 if base is None else base_rate_odds_ratio(base.calibrated_at, base.serving)
     bounds, ratios = _calendar(product.calendar, base_ratio)
     mccs = {name: frozenset(category.mcc) for name, category in categories.items()}

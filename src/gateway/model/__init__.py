@@ -8,7 +8,8 @@ session      an ONNX file as a classifier: rows (n, columns) -> n scores
 trial        a file is opened and scored in a child process first, with limits
 features     what a caller sent -> a row, by the declared rules (pure)
 sample       rows to try a model on (pure)
-generation   a product's folder, loaded whole: parsed, pinned, tried, opened, verified
+folder       a product's folder, read whole
+generation   what is read, as a plan: pinned, tried; and opened, verified, as a generation
 attribution  what each feature did to one probability
 
 What is exported is loaded when it is asked for: the child process of a trial, which is started
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
         references,
     )
     from gateway.model.features import LOOKS_LIKE_A_PAN, FeatureSchema, FieldViolation
-    from gateway.model.generation import Generation, load_generation, read_product
+    from gateway.model.folder import Contents, read_folder, read_product
+    from gateway.model.generation import Arm, Generation, Plan, load_generation, opened, planned
     from gateway.model.inputs import Rows
     from gateway.model.session import HEAVY_ROW_NS, Classifier
 
@@ -42,9 +44,15 @@ _PLACES = {
     "FeatureSchema": "features",
     "FieldViolation": "features",
     "LOOKS_LIKE_A_PAN": "features",
+    "Contents": "folder",
+    "read_folder": "folder",
+    "read_product": "folder",
+    "Arm": "generation",
     "Generation": "generation",
+    "Plan": "generation",
     "load_generation": "generation",
-    "read_product": "generation",
+    "opened": "generation",
+    "planned": "generation",
     "Rows": "inputs",
     "Classifier": "session",
     "HEAVY_ROW_NS": "session",
@@ -53,17 +61,23 @@ _PLACES = {
 __all__ = [
     "HEAVY_ROW_NS",
     "LOOKS_LIKE_A_PAN",
+    "Arm",
     "Attribution",
     "Classifier",
+    "Contents",
     "Effect",
     "FeatureSchema",
     "FeatureValue",
     "FieldViolation",
     "Generation",
+    "Plan",
     "Rows",
     "attribute",
     "golden_features",
     "load_generation",
+    "opened",
+    "planned",
+    "read_folder",
     "read_product",
     "references",
 ]

@@ -1,32 +1,36 @@
-"""One generation of a product: everything that serves it, loaded whole or not at all."""
+"""One generation of a product: everything that serves it, loaded whole or not at all.
+
+A folder becomes a `Plan`, in which everything is checked that can be without a session, and the
+plan becomes a `Generation`. A plan can be sent to another process, which opens the same files.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway import product as product_yaml
 from gateway.decide import Calibration, Policy, Scaled, compile_policy, from_mapping
-from gateway.errors import ModelError, ProductError, UsageError, Violation
+from gateway.errors import ModelError
 from gateway.model.features import FeatureSchema, feature_schema
+from gateway.model.folder import Contents, arms_in, read_folder
 from gateway.model.inputs import Column
-from gateway.model.outputs import is_label
+from gateway.model.outputs import Output, is_label
 from gateway.model.sample import sample_rows
 from gateway.model.session import Classifier, classifier_on, digest_of, open_session
 from gateway.model.trial import Trial, try_model
-from gateway.product import UNSEEN_TEXT, Champion, Product
+from gateway.product import UNSEEN_TEXT, Challenger, Champion, Product
 
 SCORE_TOLERANCE = 1e-5
 """Of a score, or of its share where it is more than 1."""
 
-_FILE_BYTES_MAX = 64 * 2**20
-"""Of a calibration or of golden vectors."""
+Mode = Literal["champion", "shadow", "canary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +42,27 @@ class Golden:
 
 
 @dataclass(frozen=True, slots=True)
+class Arm:
+    """One model of a product, and the decisions that follow from its scores.
+
+    `share`: of the traffic that it decides (a canary's, by subject) or scores (a shadow's).
+    """
+
+    name: str
+    mode: Mode
+    share: float
+    classifier: Classifier
+    policy: Policy
+    golden: Golden | None
+    trial: Trial
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
     """A product as it is served: its promises, its features, its model, its decisions.
 
-    `digest` is the sha256 of product.yaml, the model and the calibration together. `trial` is
-    what the child process saw that opened the model first.
+    `digest` is the sha256 of product.yaml, the models and the calibrations together. `trial` is
+    what the child process saw that opened the champion first.
     """
 
     product: Product
@@ -52,124 +72,26 @@ class Generation:
     digest: str
     golden: Golden | None
     trial: Trial
+    challengers: tuple[Arm, ...] = ()
 
     @property
     def name(self) -> str:
         """The product's name."""
         return self.product.name
 
-
-def read_product(folder: Path) -> Product:
-    """Read and check a folder's product.yaml.
-
-    Raises:
-        UsageError: there is no such folder or file, or it cannot be read.
-        ProductError: with every violation.
-    """
-    path, text = _read_yaml(folder)
-    return product_yaml.parse(text, str(path))
-
-
-def _read_yaml(folder: Path) -> tuple[Path, str]:
-    """Return where a folder's product.yaml is, and its text. Raises as `read_product`."""
-    path = folder
-    try:
-        path = folder / "product.yaml" if folder.is_dir() else folder
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UsageError(
-            "there is no product.yaml here",
-            subject=str(folder),
-            hint="Name a product's folder, such as models/card-not-present.",
-        ) from None
-    except UnicodeDecodeError as error:
-        violation = Violation(str(path), 1, "", f"is not UTF-8 (byte {error.start})")
-        raise ProductError((violation,)) from None
-    except OSError as error:
-        raise UsageError(f"cannot be read: {error.strerror}", subject=str(path)) from None
-    return path, text
-
-
-def load_generation(folder: Path) -> Generation:
-    """Load a product's folder: parse, verify the pinned model, try it in a child process, open it.
-
-    Its golden vectors must give what they gave, and its scores must be what the calibration
-    takes.
-
-    The champion is not warmed up yet: `champion.warm_up()` before it serves.
-
-    Raises:
-        UsageError, ProductError: as `read_product`.
-        ModelError: a file that is missing, altered, no classifier, or off its golden vectors.
-    """
-    yaml_path, text = _read_yaml(folder)
-    product = product_yaml.parse(text, str(yaml_path))
-    base = yaml_path.parent
-    arm = product.models.champion
-    path = base / arm.path
-    limits = product.models.limits
-    model = _read(path, limits.file_mib << 20, what="models.champion.path")
-    digest = digest_of(model)
-    if digest != arm.sha256:
-        raise ModelError(
-            f"its sha256 is {digest}, product.yaml pins {arm.sha256}",
-            subject=str(path),
-            hint="If the file is the one you mean, put its sha256 into models.champion.sha256.",
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """All models: the champion first, then the challengers in the file's order."""
+        champion = Arm(
+            self.champion.name,
+            "champion",
+            1.0,
+            self.champion,
+            self.policy,
+            self.golden,
+            self.trial,
         )
-    calibration, calibration_bytes = _calibration(arm, base)
-    vectors = None if arm.golden is None else _golden(base / arm.golden, len(product.columns))
-    columns = _columns(product)
-    rows = sample_rows(product.columns, () if vectors is None else vectors.features)
-    trial = try_model(
-        model, subject=str(path), limits=limits, output=arm.output, columns=columns, rows=rows
-    )
-    champion = classifier_on(
-        open_session(model, str(path)),
-        subject=str(path),
-        output=arm.output,
-        columns=columns,
-        example=rows[0],
-        name=arm.name,
-        version=arm.version,
-        digest=digest,
-    )
-    schema = feature_schema(product.features, champion.feeds)
-    policy = compile_policy(product, calibration)
-    golden = None if vectors is None else _try_golden(champion, vectors)
-    _expect_probabilities(trial, arm, policy, str(path))
-    together = hashlib.sha256(text.encode() + digest.encode() + calibration_bytes).hexdigest()
-    return Generation(
-        product=product,
-        schema=schema,
-        champion=champion,
-        policy=policy,
-        digest=together,
-        golden=golden,
-        trial=trial,
-    )
-
-
-def _calibration(champion: Champion, base: Path) -> tuple[Calibration, bytes]:
-    declared = champion.calibration
-    parameters = declared.parameters
-    subject, content = "models.champion.calibration", b""
-    if parameters is None:
-        path = base / str(declared.path)
-        subject = str(path)
-        content = _read(path, _FILE_BYTES_MAX, what="models.champion.calibration.path")
-        parameters = _json(content, path)
-        if parameters.get("kind", declared.kind) != declared.kind:
-            raise ModelError(
-                f"is a {parameters['kind']} map, product.yaml says {declared.kind}",
-                subject=subject,
-            )
-    try:
-        calibration = from_mapping(declared.kind, parameters)
-    except ValueError as error:
-        raise ModelError(str(error), subject=subject) from None
-    if champion.scale is not None:
-        calibration = Scaled(calibration, *champion.scale)
-    return calibration, content
+        return (champion, *self.challengers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +103,182 @@ class _Vectors:
     scores: NDArray[np.float64]
 
 
-def _golden(path: Path, columns: int) -> _Vectors:
-    vectors = _json(_read(path, _FILE_BYTES_MAX, what="models.champion.golden"), path)
+@dataclass(frozen=True, slots=True)
+class ArmPlan:
+    """A model that was read and tried, and is not open. `file`: its name in the folder."""
+
+    name: str
+    version: str
+    mode: Mode
+    share: float
+    file: str
+    digest: str
+    output: Output
+    policy: Policy
+    vectors: _Vectors | None
+    example: tuple[float, ...]
+    trial: Trial
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A generation without its sessions: what another process needs to open it, besides files."""
+
+    product: Product
+    digest: str
+    columns: tuple[Column, ...]
+    arms: tuple[ArmPlan, ...]
+
+
+def load_generation(folder: Path) -> Generation:
+    """Load a product's folder: parse, verify the pinned models, try them in a child process, open
+    them.
+
+    Their golden vectors must give what they gave, and their scores must be what the calibration
+    takes.
+
+    The models are not warmed up yet: `champion.warm_up()` before it serves.
+
+    Raises:
+        UsageError, ProductError: as `read_product`.
+        ModelError: a file that is missing, altered, no classifier, or off its golden vectors.
+    """
+    contents = read_folder(folder)
+    plan = planned(contents)
+    return opened(plan, lambda name: (contents.files[name], contents.place(name)))
+
+
+def planned(contents: Contents) -> Plan:
+    """Check all that can be checked of a folder before its models are opened here.
+
+    Raises as `load_generation`.
+    """
+    product = contents.product
+    columns = _columns(product)
+    arms = tuple(_arm_plan(key, arm, contents, columns=columns) for key, arm in arms_in(product))
+    return Plan(product, _digest(contents, arms), columns, arms)
+
+
+def opened(plan: Plan, file: Callable[[str], tuple[bytes | Path, Path]]) -> Generation:
+    """Open the models of a plan.
+
+    `file`: for a name, the bytes of the file, or the path where ONNX Runtime itself may read it,
+    and the path that errors name.
+
+    Raises:
+        ModelError: a model that cannot be opened, or is off its golden vectors.
+    """
+    arms: list[Arm] = []
+    for arm in plan.arms:
+        model, subject = file(arm.file)
+        classifier = classifier_on(
+            open_session(model, str(subject)),
+            subject=str(subject),
+            output=arm.output,
+            columns=plan.columns,
+            example=arm.example,
+            name=arm.name,
+            version=arm.version,
+            digest=arm.digest,
+        )
+        golden = None if arm.vectors is None else _try_golden(classifier, arm.vectors)
+        arms.append(Arm(arm.name, arm.mode, arm.share, classifier, arm.policy, golden, arm.trial))
+    # Rows are made once a call, as precise as the most demanding model needs them.
+    widest = max((arm.classifier for arm in arms), key=lambda one: one.dtype.itemsize)
+    schema = feature_schema(plan.product.features, widest.feeds)
+    for arm_ in arms:
+        feature_schema(plan.product.features, arm_.classifier.feeds)  # it fits each of them
+    champion, *challengers = (
+        replace(arm, classifier=arm.classifier.taking(schema.dtype)) for arm in arms
+    )
+    return Generation(
+        product=plan.product,
+        schema=schema,
+        champion=champion.classifier,
+        policy=champion.policy,
+        digest=plan.digest,
+        golden=champion.golden,
+        trial=champion.trial,
+        challengers=tuple(challengers),
+    )
+
+
+def _arm_plan(
+    key: str, arm: Champion | Challenger, contents: Contents, *, columns: tuple[Column, ...]
+) -> ArmPlan:
+    product = contents.product
+    path, model = contents.place(arm.path), contents.files[arm.path]
+    digest = digest_of(model)
+    if arm.sha256 is not None and digest != arm.sha256:
+        raise ModelError(
+            f"its sha256 is {digest}, product.yaml pins {arm.sha256}",
+            subject=str(path),
+            hint=f"If the file is the one you mean, put its sha256 into {key}.sha256.",
+        )
+    calibration = _calibration(key, arm, contents)
+    vectors = _golden(arm, contents, len(product.columns))
+    rows = sample_rows(product.columns, () if vectors is None else vectors.features)
+    output = arm.output or product.models.champion.output
+    trial = try_model(
+        model,
+        subject=str(path),
+        limits=product.models.limits,
+        output=output,
+        columns=columns,
+        rows=rows,
+    )
+    policy = compile_policy(product, calibration, arm)
+    _expect_probabilities(trial, key, arm, output, policy, str(path))
+    mode: Mode = "champion" if isinstance(arm, Champion) else arm.mode
+    share = None if isinstance(arm, Champion) else arm.share
+    return ArmPlan(
+        name=arm.name,
+        version=arm.version,
+        mode=mode,
+        share=1.0 if share is None else share,
+        file=arm.path,
+        digest=digest,
+        output=output,
+        policy=policy,
+        vectors=vectors,
+        example=tuple(rows[0]),
+        trial=trial,
+    )
+
+
+def _digest(contents: Contents, arms: Sequence[ArmPlan]) -> str:
+    together = hashlib.sha256(contents.text.encode())
+    for (_, declared), arm in zip(arms_in(contents.product), arms, strict=True):
+        together.update(arm.digest.encode())
+        if declared.calibration.path is not None:
+            together.update(contents.files[declared.calibration.path])
+    return together.hexdigest()
+
+
+def _calibration(key: str, arm: Champion | Challenger, contents: Contents) -> Calibration:
+    declared = arm.calibration
+    parameters, subject = declared.parameters, f"{key}.calibration"
+    if parameters is None:
+        path = contents.place(str(declared.path))
+        subject = str(path)
+        parameters = _json(contents.files[str(declared.path)], path)
+        if parameters.get("kind", declared.kind) != declared.kind:
+            raise ModelError(
+                f"is a {parameters['kind']} map, product.yaml says {declared.kind}",
+                subject=subject,
+            )
+    try:
+        calibration = from_mapping(declared.kind, parameters)
+    except ValueError as error:
+        raise ModelError(str(error), subject=subject) from None
+    return calibration if arm.scale is None else Scaled(calibration, *arm.scale)
+
+
+def _golden(arm: Champion | Challenger, contents: Contents, columns: int) -> _Vectors | None:
+    if arm.golden is None:
+        return None
+    path = contents.place(arm.golden)
+    vectors = _json(contents.files[arm.golden], path)
     try:
         features = np.array(vectors["features"], dtype=np.float64)  # null is NaN
         expected = np.array(vectors["scores"], dtype=np.float64)
@@ -225,15 +321,22 @@ def _columns(product: Product) -> tuple[Column, ...]:
     )
 
 
-def _expect_probabilities(trial: Trial, arm: Champion, policy: Policy, subject: str) -> None:
+def _expect_probabilities(
+    trial: Trial,
+    key: str,
+    arm: Champion | Challenger,
+    output: Output,
+    policy: Policy,
+    subject: str,
+) -> None:
     """Refuse a model whose scores the calibration map cannot read as probabilities."""
-    port = next(port for port in trial.outputs if port.name == arm.output.name)
+    port = next(port for port in trial.outputs if port.name == output[0])
     if is_label(port) and arm.calibration.kind == "identity":
         raise ModelError(
             f"output {port.name!r} is a label, which is no probability",
             subject=subject,
             hint="Name an output of probabilities, or say how likely fraud is under each label: "
-            "models.champion.calibration: {kind: isotonic, x: [0, 1], y: [SHARE, SHARE]}.",
+            f"{key}.calibration: {{kind: isotonic, x: [0, 1], y: [SHARE, SHARE]}}.",
         )
     scores = [score for score in trial.scores if score == score]
     if not scores:
@@ -248,30 +351,11 @@ def _expect_probabilities(trial: Trial, arm: Champion, policy: Policy, subject: 
             f"output {port.name!r} is no probability: it gave {low:.4g} to {high:.4g} for "
             f"{len(scores)} sample rows, outside {policy.score_low:g}..{policy.score_high:g}",
             subject=subject,
-            hint="Say what turns it into one: models.champion.scale: [0, 100] for such a range, "
-            "or models.champion.calibration: {kind: logistic, a: SLOPE, b: INTERCEPT} for any "
+            hint=f"Say what turns it into one: {key}.scale: [0, 100] for such a range, "
+            f"or {key}.calibration: {{kind: logistic, a: SLOPE, b: INTERCEPT}} for any "
             "score; `gateway init --data` fits it. Where features cannot go so far, declare "
             "their min and max.",
         )
-
-
-def _read(path: Path, bytes_max: int, *, what: str) -> bytes:
-    try:
-        if not path.is_file() and path.exists():
-            raise ModelError("is no regular file", subject=str(path))
-        if path.stat().st_size > bytes_max:
-            raise ModelError(
-                f"is larger than {bytes_max // 2**20} MiB",
-                subject=str(path),
-                hint="models.limits.file_mib is what a model's file may have.",
-            )
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise ModelError(
-            "there is no such file", subject=str(path), hint=f"{what} names it."
-        ) from None
-    except OSError as error:
-        raise ModelError(f"cannot be read: {error.strerror}", subject=str(path)) from None
 
 
 def _json(content: bytes, path: Path) -> dict[str, Any]:

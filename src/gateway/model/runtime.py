@@ -7,6 +7,7 @@ variable is set before the import.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
@@ -28,8 +29,8 @@ def session_options() -> onnxruntime.SessionOptions:
     return options
 
 
-def inference_session(model: bytes) -> InferenceSession:
-    """Open a session on the bytes of an ONNX file. Raises what ONNX Runtime raises."""
+def inference_session(model: bytes | Path) -> InferenceSession:
+    """Open a session on an ONNX file or its bytes. Raises what ONNX Runtime raises."""
     return InferenceSession(
         model,
         sess_options=session_options(),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -54,6 +55,19 @@ class Classifier:
         """Of a row: float32, or float64 where an input needs its precision."""
         return self.feeds.dtype
 
+    def taking(self, dtype: np.dtype[Any]) -> Classifier:
+        """Return this classifier for rows of `dtype`, which is as precise as its own or more."""
+        own, score, score_one = self.dtype, self.score, self.score_one
+        if dtype == own:
+            return self
+        return replace(
+            self,
+            feeds=replace(self.feeds, dtype=dtype),
+            score=lambda rows: score(rows.astype(own)),
+            score_one=lambda row: score_one(np.frombuffer(row, dtype=dtype).astype(own).tobytes()),
+            example=np.frombuffer(self.example, dtype=own).astype(dtype).tobytes(),
+        )
+
     def warm_up(self, clock_ns: Callable[[], int]) -> dict[int, int]:
         """Run every batch size that the hall may form, so that no caller pays for the first.
 
@@ -89,8 +103,10 @@ def digest_of(model: bytes) -> str:
     return hashlib.sha256(model).hexdigest()
 
 
-def open_session(model: bytes, subject: str) -> InferenceSession:
-    """Open the bytes of an ONNX file.
+def open_session(model: bytes | Path, subject: str) -> InferenceSession:
+    """Open an ONNX file: its bytes, or where it is.
+
+    By its path, ONNX Runtime does not hold the interpreter while it reads a large file.
 
     Raises:
         ModelError: ONNX Runtime cannot.
