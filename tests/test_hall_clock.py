@@ -23,7 +23,7 @@ from gateway.model import Generation
 from gateway.product import StandIn
 from gateway.serve import hall as hall_module
 from gateway.serve.admit import RESOURCE_EXHAUSTED, Serving
-from gateway.serve.annex import Annex, Batch
+from gateway.serve.annex import Annex, Batch, _Room
 from gateway.serve.circuit import FAILURES, OPEN_NS
 from gateway.serve.front import CALL, DECIDE
 from gateway.serve.hall import ANNEX_TICK_MS, Hall
@@ -89,32 +89,33 @@ class AnnexOnTheClock(Annex):
     """Scores one batch of a model after the other, beside the hall, on the world's clock."""
 
     def __init__(self, world: World, costs: dict[int, Cost]) -> None:
-        super().__init__(dict.fromkeys(costs), world.clock)
+        super().__init__(world.clock)
+        self._rooms = {lane: _Room(None) for lane in costs}  # type: ignore[arg-type]
         self.world, self.costs = world, costs
         self.ends_ns = dict.fromkeys(costs, 0)
 
     def submit(self, batch: Batch) -> None:
-        self.in_flight(batch.index).append(batch)
-        batch.begun_ns = max(self.world.now_ns, self.ends_ns[batch.index])
+        self.in_flight(batch.lane).append(batch)
+        batch.begun_ns = max(self.world.now_ns, self.ends_ns[batch.lane])
         batch.ended_ns = batch.begun_ns
         if batch.begun_ns < batch.payments[-1].deadline_ns:
             batch.scores = [0.01] * len(batch.payments)
-            batch.ended_ns += self.costs[batch.index](len(batch.payments))
-        self.ends_ns[batch.index] = batch.ended_ns
+            batch.ended_ns += self.costs[batch.lane](len(batch.payments))
+        self.ends_ns[batch.lane] = batch.ended_ns
 
     def next_end_ns(self) -> int | None:
-        ends = [one.ended_ns for index in self.costs for one in self.in_flight(index)]
+        ends = [one.ended_ns for lane in self.costs for one in self.in_flight(lane)]
         return min(ends, default=None)
 
     def done(self) -> list[Batch]:
         finished = [
             one
-            for index in self.costs
-            for one in self.in_flight(index)
+            for lane in self.costs
+            for one in self.in_flight(lane)
             if one.ended_ns <= self.world.now_ns
         ]
         for one in finished:
-            self.in_flight(one.index).remove(one)
+            self.in_flight(one.lane).remove(one)
         return finished
 
     def wait(self, timeout_s: float) -> None:
@@ -180,7 +181,8 @@ def run(
     served = {
         one.name: Serving.of(generation_of(base, world, one), i) for i, one in enumerate(products)
     }
-    annex = AnnexOnTheClock(world, {i: one.cost_ns for i, one in enumerate(products) if one.heavy})
+    heavy = {served[one.name].lane: one.cost_ns for one in products if one.heavy}
+    annex = AnnexOnTheClock(world, heavy)
     hall = Hall(
         front=world,
         journal=world,

@@ -38,6 +38,7 @@ from gateway.journal import (
     Decision,
     Mode,
     Record,
+    Rejected,
     Reply,
     decision_id,
     join_replied,
@@ -50,7 +51,17 @@ from gateway.serve import Settings, Tls, supervisor
 from gateway.serve.backoff import LONGEST_S, SOUND_S, Backoff
 from gateway.serve.beat import BEAT_NS, Beat
 from gateway.serve.board import Board, Gateway, State, Worker, joined, seen, supervised
-from gateway.serve.control import Order, Ready, decode_answer, encode_error
+from gateway.serve.control import (
+    Load,
+    Loaded,
+    NotLoaded,
+    Order,
+    Ready,
+    decode_answer,
+    decode_message,
+    encode_error,
+    encode_rejected,
+)
 from gateway.serve.port import claimed
 from gateway.serve.stop import Stop
 from gateway.serve.tally import Tally
@@ -743,10 +754,18 @@ def test_an_order_and_an_error_arrive_as_they_were_sent() -> None:
         reuse_port=True,
         core=1,
     )
-    order = Order(settings, {"x": {"scores": [1.0, None]}})
+    load = Load("p", 2, "ab" * 32, "/j/generations/p/2-abababababab", "cGxhbg==")
+    order = Order(settings, (load,))
     assert Order.decode(order.encode()) == order
-    ready = Ready("127.0.0.1:1", {"p": 2}, {})
-    assert decode_answer(ready.encode()) == ready
+    for answer in (
+        Ready("127.0.0.1:1", {"p": 2}),
+        Loaded("p", "ab" * 32),
+        NotLoaded.of(load, ModelError("w", hint="h")),
+    ):
+        assert decode_answer(answer.encode()) == answer
+    rejected = Rejected("p", "models/p", 3, "", ("no", "no"))
+    assert decode_message(load.encode()) == load
+    assert decode_message(encode_rejected(rejected)) == rejected
     violations = (Violation("p.yaml", 3, "costs.fee", "is no number", "Write one."),)
     for error in (
         UsageError("w", subject="s", hint="h"),

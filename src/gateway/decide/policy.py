@@ -99,6 +99,17 @@ class Decision(NamedTuple):
     costs: tuple[float, ...]
 
 
+class Chosen(NamedTuple):
+    """What n payments get, as arrays: `probability` (n,), `action` (n,), `costs` (n, actions).
+
+    Costs are in minor units, in the order of `Policy.actions`; nothing is explored.
+    """
+
+    probability: NDArray[np.float64]
+    action: NDArray[np.int64]
+    costs: NDArray[np.float64]
+
+
 @dataclass(frozen=True, slots=True)
 class _Bar:
     """An override: the actions from index `first` up, exactly when p ≥ `at_least`."""
@@ -275,22 +286,14 @@ class Policy:
         """Decide n payments: the vector path, to the same bits as `decide_one`."""
         n, k = len(class_indices), len(self.actions)
         rows = np.arange(n)
-        p = self.calibration.many(np.array(scores, dtype=np.float64))
-        if self._event_bounds_s:
-            ratio = np.array([self.odds_ratio(event_s) for event_s in events_s])
-            p = np.where(ratio != 1.0, shift_many(p, ratio), p)
-        elif self.base_odds_ratio != 1.0:
-            p = shift_many(p, self.base_odds_ratio)
-        amount = np.array(amounts_minor, dtype=np.float64)[:, None]
-        c = self._coefficients[class_indices]  # (n, 4, k)
-        alphas = c[:, 0] + c[:, 1] * amount
-        betas = c[:, 2] + c[:, 3] * amount
+        p, ratio = self._probabilities(scores, events_s)
+        alphas, betas = self._lines(amounts_minor, class_indices)
         costs = alphas + betas * p[:, None]
 
         compared, low, high = costs, np.full(n, -inf), np.full(n, inf)
         at_bar = np.zeros(n, dtype=np.bool_)
         allowed: NDArray[np.bool_] | None = None
-        if any(self._bars[i] for i in set(class_indices)):
+        if self._any_bars(class_indices):
             allowed, low, high, at_bar = self._allowed(p, class_indices, events_s)
             compared = np.where(allowed, costs, inf)
         best = compared.argmin(axis=1)
@@ -338,8 +341,55 @@ class Policy:
             )
         )
 
+    def choose_many(
+        self,
+        scores: Sequence[float] | NDArray[np.float64],
+        amounts_minor: Sequence[int] | NDArray[np.int64],
+        class_indices: Sequence[int] | NDArray[np.intp],
+        events_s: Sequence[float] | NDArray[np.float64],
+    ) -> Chosen:
+        """Choose for n payments as `decide_many` does, to the same bits, and nothing else."""
+        p, _ = self._probabilities(scores, events_s)
+        alphas, betas = self._lines(amounts_minor, class_indices)
+        costs = compared = alphas + betas * p[:, None]
+        if self._any_bars(class_indices):
+            allowed, *_ = self._allowed(p, class_indices, events_s)
+            compared = np.where(allowed, costs, inf)
+        return Chosen(p, np.array(self.actions)[compared.argmin(axis=1)], costs)
+
+    def _probabilities(
+        self,
+        scores: Sequence[float] | NDArray[np.float64],
+        events_s: Sequence[float] | NDArray[np.float64],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | float]:
+        """Return P(fraud) of each score, shifted, and by which odds ratio."""
+        p = self.calibration.many(np.asarray(scores, dtype=np.float64))
+        if self._event_bounds_s:
+            at = np.searchsorted(self._event_bounds_s, events_s, side="right")
+            ratio = np.array(self._event_odds_ratios)[at]
+            return np.where(ratio != 1.0, shift_many(p, ratio), p), ratio
+        if self.base_odds_ratio != 1.0:
+            p = shift_many(p, self.base_odds_ratio)
+        return p, self.base_odds_ratio
+
+    def _lines(
+        self,
+        amounts_minor: Sequence[int] | NDArray[np.int64],
+        class_indices: Sequence[int] | NDArray[np.intp],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return intercept and slope of each action's cost line, (n, actions) each."""
+        amount = np.asarray(amounts_minor, dtype=np.float64)[:, None]
+        c = self._coefficients[class_indices]  # (n, 4, actions)
+        return c[:, 0] + c[:, 1] * amount, c[:, 2] + c[:, 3] * amount
+
+    def _any_bars(self, class_indices: Sequence[int] | NDArray[np.intp]) -> bool:
+        return any(self._bars) and any(self._bars[i] for i in set(class_indices))
+
     def _allowed(
-        self, p: NDArray[np.float64], class_indices: Sequence[int], events_s: Sequence[float]
+        self,
+        p: NDArray[np.float64],
+        class_indices: Sequence[int] | NDArray[np.intp],
+        events_s: Sequence[float] | NDArray[np.float64],
     ) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
         """Return which actions (n, k) the overrides leave, the bars on either side of p, and
         whether p is at one of them."""
