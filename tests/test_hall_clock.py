@@ -332,7 +332,7 @@ def test_no_model_answer_is_past_its_deadline(
 def test_no_more_stands_in_than_for_who_knows_everything_in_advance(
     generation: Generation, gaps: list[int], each_ns: int, heavy: bool
 ) -> None:
-    """Bursts, lulls and overload; 5 % more at the most, and two calls that did not divide.
+    """Bursts, lulls and overload; 5 % more at the most, and one batch that did not divide.
 
     The one who knows has to leave the time, too, in which the loop does not look: at the annex,
     or at what arrives, which is dated to the look before.
@@ -342,9 +342,10 @@ def test_no_more_stands_in_than_for_who_knows_everything_in_advance(
     product = Product("p", 25, linear(each_ns), heavy=heavy)
     late = sum(not one.is_model for one in run(generation, [product], calls))
     budget_ns = 25 * MS - (ANNEX_TICK_MS * MS if heavy else QUANTUM_NS)
-    # In calls, not in shares: 25 of 100 are no more than 18 + 5 + 2, in floats they may be.
+    # In calls, not in shares: 25 of 100 are no more than 18 + 5 + 2, in floats they may be. A batch
+    # of a heavy model has up to eight of them, and is late as a whole.
     least = round(optimum(calls, budget_ns, each_ns) * len(calls))
-    assert late <= least + 0.05 * len(calls) + 2
+    assert late <= least + 0.05 * len(calls) + (8 if heavy else 2)
 
 
 @pytest.mark.parametrize("heavy", [False, True])

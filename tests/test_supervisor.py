@@ -297,9 +297,11 @@ def test_what_cannot_start_backs_off_is_shown_and_harms_nobody_who_serves(
     folder: Path, fingerprint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As a replacement it leaves the old one; after a death it is a crash loop, until repaired."""
-    journal, log, model = tmp_path / "journal", tmp_path / "log", folder / "model.onnx"
-    sound = model.read_bytes()
+    journal, log = tmp_path / "journal", tmp_path / "log"
+    sound = (folder / "model.onnx").read_bytes()
     with serving(folder, journal, "--workers", "2", log=log) as gateway:
+        (model,) = (journal / "generations").glob("*/*/model.onnx")
+        model.chmod(0o600)
         model.write_bytes(sound + b"\0")
         gateway.process.send_signal(signal.SIGHUP)
         wait_until(lambda: "worker 0 goes on" in log.read_text())
@@ -321,7 +323,7 @@ def test_what_cannot_start_backs_off_is_shown_and_harms_nobody_who_serves(
         delays = [line.rpartition("again in ")[2] for line in lines if "again in" in line]
         assert delays[:2] == ["0.1 s", "0.2 s"]
         (loop,) = [line for line in lines if "worker 0 has died 3 times in a row" in line]
-        assert "If the file is the one you mean" in loop
+        assert "Somebody altered a snapshot" in loop
 
         model.write_bytes(sound)
         gateway.process.send_signal(signal.SIGHUP)  # does not wait for the back-off
