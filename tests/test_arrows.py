@@ -22,11 +22,12 @@ ROOMS = {
     "model": {"decide", "product", "errors", "pan"},
     "serve": {"model", "decide", "product", "journal", "errors", "pan", "v1"},
     "demo": {"product", "errors"},
-    "scaffold": {"model", "product", "errors"},
+    "evaluate": {"decide", "product", "errors"},
+    "scaffold": {"model", "evaluate", "product", "errors"},
     "bench": {"model", "errors", "v1"},
     "cli": {
         *("serve", "model", "decide", "product", "journal", "demo", "scaffold", "bench"),
-        *("errors", "v1"),
+        *("evaluate", "errors", "v1"),
     },
     "__main__": {"cli"},
     "__init__": set(),
@@ -43,6 +44,7 @@ ONLY_IN = {
     "grpc_reflection": {"serve/"},
     "psutil": {"cli/status.py"},
     "pyarrow": {"scaffold/"},
+    "scipy": {"evaluate/"},
     "pydantic": {"product/"},
     "ruamel": {"product/"},
     "rich": {"cli/"},
@@ -53,7 +55,7 @@ ONLY_IN = {
 }
 """Where the outside may be known."""
 
-PURE = ("product", "decide", "pan")
+PURE = ("product", "decide", "evaluate", "pan")
 IMPURE = {
     *("os", "io", "time", "random", "secrets", "socket", "threading", "asyncio", "logging"),
     *("subprocess", "tempfile", "shutil", "pathlib"),
