@@ -59,7 +59,8 @@ def oracle(costs: dict[str, Any], action: Action, p: float, amount: float, harm:
     if r["meanwhile"] == "hold":
         held = r["specificity"] * harm * r["hold"]["per_hour"] * r["hold"]["hours"]
     genuine = (1 - r["specificity"]) * c_fp + held
-    return r["fee"] + p * (1 - r["sensitivity"]) * c_fn + (1 - p) * genuine
+    fee = r["fee"] + r.get("shadow_price", 0.0)
+    return fee + p * (1 - r["sensitivity"]) * c_fn + (1 - p) * genuine
 
 
 def random_costs(chance: random.Random) -> dict[str, Any]:
@@ -89,6 +90,8 @@ def random_costs(chance: random.Random) -> dict[str, Any]:
             "specificity": share(),
             "hold": {"per_hour": money(1), "hours": 4.0},
             "meanwhile": chance.choice(["hold", "approve"]),
+            "per_hour": 20,
+            "shadow_price": money(4),
         },
         "categories": {
             "pharmacy": {"mcc": ["5912"], "harm": 1 + money(5)},
