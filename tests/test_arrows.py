@@ -22,12 +22,13 @@ ROOMS = {
     "model": {"decide", "product", "errors", "pan"},
     "serve": {"model", "decide", "product", "journal", "errors", "pan", "v1"},
     "demo": {"product", "errors"},
-    "evaluate": {"decide", "product", "errors"},
     "scaffold": {"model", "evaluate", "product", "errors"},
+    "evaluate": {"decide", "product", "errors"},
+    "verify": {"model", "scaffold", "evaluate", "decide", "product", "errors"},
     "bench": {"model", "errors", "v1"},
     "cli": {
         *("serve", "model", "decide", "product", "journal", "demo", "scaffold", "bench"),
-        *("evaluate", "errors", "v1"),
+        *("evaluate", "verify", "errors", "v1"),
     },
     "__main__": {"cli"},
     "__init__": set(),
@@ -48,6 +49,7 @@ ONLY_IN = {
     "pydantic": {"product/"},
     "ruamel": {"product/"},
     "rich": {"cli/"},
+    "scipy": {"evaluate/"},
     "cyclopts": {"cli/"},
     "opentelemetry": set(),
     "duckdb": set(),
@@ -120,6 +122,9 @@ def test_no_file_imports_against_the_arrows() -> None:
         ("bench/load.py", "from gateway.serve import hall"),
         ("bench/connection.py", "import grpc"),
         ("serve/supervisor.py", "import psutil"),
+        ("evaluate/__init__.py", "import os"),
+        ("evaluate/__init__.py", "from gateway.model import Generation"),
+        ("verify/labelled.py", "import pyarrow"),
     ],
 )
 def test_a_forbidden_import_is_found(file: str, line: str) -> None:

@@ -182,10 +182,10 @@ def test_thinned_rows_are_evenly_spaced(sizes: list[int], most: int) -> None:
         batches.append(pa.table({"row": np.arange(start, start + size)}))
         start += size
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tables, "ROWS_MAX", most)
         patch.setattr(tables, "_ROWS_MIN", 1)
-        kept, seen = tables._thinned(iter(batches))
+        kept, numbers, seen = tables._thinned(iter(batches), most)
     rows = kept["row"].to_numpy()
+    assert numbers.tolist() == rows.tolist()
     assert seen == start
     assert len(rows) == min(start, most) or (most / 1 >= len(rows) > most / 2)
     steps = np.diff(rows)

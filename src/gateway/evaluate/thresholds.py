@@ -185,7 +185,8 @@ def _steps(rise: Floats, place: Places, group: Places, groups: int) -> Floats:
     """Return what each group's costs go up by at each δ, (groups, shifts)."""
     inside = place < len(SHIFTS)
     flat = group[inside] * len(SHIFTS) + place[inside]
-    sums: Floats = np.bincount(flat, weights=rise[inside], minlength=groups * len(SHIFTS))
+    cells = groups * len(SHIFTS)
+    sums = np.bincount(flat, weights=rise[inside], minlength=cells).astype(np.float64)
     return sums.reshape(groups, len(SHIFTS))
 
 
