@@ -49,7 +49,6 @@ ONLY_IN = {
     "pydantic": {"product/"},
     "ruamel": {"product/"},
     "rich": {"cli/"},
-    "scipy": {"evaluate/"},
     "cyclopts": {"cli/"},
     "opentelemetry": set(),
     "duckdb": set(),

@@ -229,9 +229,12 @@ class Hall:
         return bool(self._leaving)
 
     def reject(self, rejected: Rejected) -> None:
-        """Let the journal say that a change of a product is not served, and health show it."""
+        """Let the journal say that a change of a product is not served, and health show it.
+
+        Without a reason it says that the folder holds again what is served.
+        """
         self._recorder.carry([rejected.encode()])
-        self._health.tell(f"generation/{rejected.product}", serving=False)
+        self._health.tell(f"generation/{rejected.product}", serving=not rejected.why)
 
     def left(self) -> list[Serving]:
         """Return the generations that have nothing under way any more, and forget them."""
