@@ -22,11 +22,13 @@ ROOMS = {
     "model": {"decide", "product", "errors", "pan"},
     "serve": {"model", "decide", "product", "journal", "errors", "pan", "v1"},
     "demo": {"product", "errors"},
-    "scaffold": {"model", "product", "errors"},
+    "scaffold": {"model", "evaluate", "product", "errors"},
+    "evaluate": {"decide", "product", "errors"},
+    "verify": {"model", "scaffold", "evaluate", "decide", "product", "errors"},
     "bench": {"model", "errors", "v1"},
     "cli": {
         *("serve", "model", "decide", "product", "journal", "demo", "scaffold", "bench"),
-        *("errors", "v1"),
+        *("evaluate", "verify", "errors", "v1"),
     },
     "__main__": {"cli"},
     "__init__": set(),
@@ -43,9 +45,11 @@ ONLY_IN = {
     "grpc_reflection": {"serve/"},
     "psutil": {"cli/status.py"},
     "pyarrow": {"scaffold/"},
+    "scipy": {"evaluate/"},
     "pydantic": {"product/"},
     "ruamel": {"product/"},
     "rich": {"cli/"},
+    "scipy": {"evaluate/"},
     "cyclopts": {"cli/"},
     "opentelemetry": set(),
     "duckdb": set(),
@@ -53,7 +57,7 @@ ONLY_IN = {
 }
 """Where the outside may be known."""
 
-PURE = ("product", "decide", "pan")
+PURE = ("product", "decide", "evaluate", "pan")
 IMPURE = {
     *("os", "io", "time", "random", "secrets", "socket", "threading", "asyncio", "logging"),
     *("subprocess", "tempfile", "shutil", "pathlib"),
@@ -118,6 +122,9 @@ def test_no_file_imports_against_the_arrows() -> None:
         ("bench/load.py", "from gateway.serve import hall"),
         ("bench/connection.py", "import grpc"),
         ("serve/supervisor.py", "import psutil"),
+        ("evaluate/__init__.py", "import os"),
+        ("evaluate/__init__.py", "from gateway.model import Generation"),
+        ("verify/labelled.py", "import pyarrow"),
     ],
 )
 def test_a_forbidden_import_is_found(file: str, line: str) -> None:

@@ -29,7 +29,12 @@ if TYPE_CHECKING:
         golden_features,
         references,
     )
-    from gateway.model.features import LOOKS_LIKE_A_PAN, FeatureSchema, FieldViolation
+    from gateway.model.features import (
+        LOOKS_LIKE_A_PAN,
+        FeatureSchema,
+        FieldViolation,
+        feature_schema,
+    )
     from gateway.model.folder import Contents, read_folder, read_product
     from gateway.model.generation import Arm, Generation, Plan, load_generation, opened, planned
     from gateway.model.inputs import Rows
@@ -44,6 +49,7 @@ _PLACES = {
     "references": "attribution",
     "FeatureSchema": "features",
     "FieldViolation": "features",
+    "feature_schema": "features",
     "LOOKS_LIKE_A_PAN": "features",
     "Contents": "folder",
     "read_folder": "folder",
@@ -74,6 +80,7 @@ __all__ = [
     "Plan",
     "Rows",
     "attribute",
+    "feature_schema",
     "golden_features",
     "load_generation",
     "opened",

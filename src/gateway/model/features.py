@@ -159,7 +159,12 @@ class FeatureSchema:
         violations stay in the matrix as they were and must not reach a model.
         """
         joined = rows[0] if len(rows) == 1 else b"".join(rows)
-        batch = np.frombuffer(joined, dtype=self.dtype).reshape(len(rows), len(self.features))
+        return self.checked(
+            np.frombuffer(joined, dtype=self.dtype).reshape(len(rows), len(self.features))
+        )
+
+    def checked(self, batch: Rows) -> tuple[Rows, dict[int, CheckedRow]]:
+        """Check (n, features) of `dtype`: `matrix` of rows that are joined already."""
         # NaN and the infinities fail both comparisons' bounds.
         clean = batch >= self._low
         clean &= batch <= self._high
@@ -187,7 +192,7 @@ class FeatureSchema:
         for i in columns:
             feature, value = self.features[i], float(row[i])
             if math.isnan(value):
-                default = self._missing(i)
+                default = self.missing(i)
                 if default is None:
                     violations.append(_violation(feature, "is missing"))
                 else:
@@ -213,12 +218,17 @@ class FeatureSchema:
         bound = feature.max if value > 0 else feature.min
         return feature.out_of_range == "clip" and bound is not None
 
-    def _missing(self, i: int) -> float | None:
-        """Return what stands for a missing value: NaN where the model takes NaN, or None."""
+    def missing(self, i: int) -> float | None:
+        """Return what stands for a missing value of column i: NaN where the model takes NaN, or
+        None where it is refused."""
         feature, codes = self.features[i], self._codes[i]
         if feature.missing == "refuse":
             return None
         return float(codes[str(feature.missing)]) if codes else float(feature.missing)
+
+    def codes(self, i: int) -> Mapping[str, int] | None:
+        """Return the index of each text of column i; None where it is no category."""
+        return self._codes[i]
 
     def _no_such_feature(self, name: str) -> FieldViolation:
         near = get_close_matches(name[:64], self._index, n=1)

@@ -3,7 +3,7 @@
     source      YAML text -> plain content, and the line of every key
     rule        what one value must be: numbers, shares, durations, actions, ...
     section     what sections have in common; each states its own rules
-    product     all of the file; with models, features, costs, stand_in, promises
+    product     all of the file; with models, gates, features, costs, stand_in, promises
     schema      content -> sections, pydantic's errors in our words
     checks      the rules between sections
     parse       the way through all of it
@@ -29,6 +29,7 @@ from gateway.product.costs import (
 )
 from gateway.product.features import UNSEEN, UNSEEN_TEXT, Feature, columns_of, schema_fingerprint
 from gateway.product.frozen import FrozenMapping
+from gateway.product.gates import CalibrationGate, CostGate, Gates, LabelledColumns
 from gateway.product.lint import lint
 from gateway.product.models import (
     BaseRate,
@@ -62,10 +63,12 @@ __all__ = [
     "Action",
     "BaseRate",
     "CalendarEvent",
+    "CalibrationGate",
     "CalibrationSource",
     "Category",
     "Challenger",
     "Champion",
+    "CostGate",
     "Costs",
     "Exploration",
     "Fairness",
@@ -73,9 +76,11 @@ __all__ = [
     "FalsePositive",
     "Feature",
     "FrozenMapping",
+    "Gates",
     "Goal",
     "Hold",
     "Hypothesis",
+    "LabelledColumns",
     "Labels",
     "Latency",
     "Limits",

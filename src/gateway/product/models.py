@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from gateway.product.gates import Gates
 from gateway.product.rule import (
     FilePath,
     Name,
@@ -221,6 +222,7 @@ class Models(Section):
         (), description="Models that run beside the champion, to be compared with it."
     )
     limits: Limits = Field(Limits(), description="What a file may take while it is opened.")
+    gates: Gates = Field(Gates(), description="What a model must hold before it decides.")
 
     def problems(self) -> Iterator[Problem]:
         """Names are unique; canaries leave the champion some traffic."""

@@ -31,6 +31,9 @@ CELLS_MAX = 20_000_000
 _ROWS_MIN = 1000
 """But so many at least, where there are as many."""
 
+_LEAST_UNIX_S = 1e8
+"""A time of 1973: what is more in a smaller unit is in that unit."""
+
 DELIMITERS = ",;\t|"
 _HEAD_BYTES = 1 << 22
 _NO_NUMBER = ("", "na", "n/a", "nan", "null", "none", "nil", "-", "?", "<na>", "#n/a")
@@ -108,6 +111,37 @@ class Column:
         counts = [(str(text), count) for text, count in pairs if text is not None]
         return tuple(sorted(counts, key=lambda one: (-one[1], one[0])))
 
+    @cached_property
+    def codes(self) -> NDArray[np.int64]:
+        """Equal values as equal whole numbers (n,), from 0; -1 where one is missing."""
+        words = self._words
+        whole = words.combine_chunks() if isinstance(words, pa.ChunkedArray) else words
+        encoded = whole if pa.types.is_dictionary(whole.type) else whole.dictionary_encode()
+        codes: NDArray[np.int64] = pc.fill_null(pc.cast(encoded.indices, pa.int64()), -1).to_numpy()
+        return codes
+
+    @cached_property
+    def seconds(self) -> Floats | None:
+        """The values as Unix seconds (n,), NaN where one is missing; None where they are no times.
+
+        Numbers are taken as they are, and as milliseconds or microseconds where they are so large.
+        """
+        kind = self.values.type
+        if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+            return _as_seconds(self.values)
+        if self.numbers is not None:
+            there = self.numbers[~np.isnan(self.numbers)]
+            usual = float(np.median(np.abs(there))) if len(there) else 0.0
+            unit = next((unit for unit in (1e9, 1e6, 1e3) if usual / unit > _LEAST_UNIX_S), 1.0)
+            return self.numbers / unit
+        if pa.types.is_string(kind):
+            for zone in (None, "UTC"):
+                try:
+                    return _as_seconds(pc.cast(self._words, pa.timestamp("us", zone)))
+                except pa.ArrowInvalid:
+                    continue
+        return None
+
     @property
     def _words(self) -> Any:
         if not pa.types.is_string(self.values.type):
@@ -122,16 +156,22 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of a file, evenly spaced where it has too many: `rows` of `rows_in_file`."""
+    """Rows of a file, evenly spaced where it has too many: `rows` of `rows_in_file`.
+
+    `numbers` (rows,): which row of the file each is, from 1, without a header.
+    """
 
     path: str
     rows: int
     rows_in_file: int
     columns: Mapping[str, Column] = field(repr=False)
+    numbers: NDArray[np.int64] = field(repr=False)
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, rows_max: int = ROWS_MAX) -> Table:
     """Read a CSV (also gzipped; separated by comma, semicolon, tab or bar) or a Parquet file.
+
+    `rows_max`: of a file with more, so many rows are kept, evenly spaced.
 
     Raises:
         UsageError: there is no such file, or it holds no table that can be told apart.
@@ -152,7 +192,7 @@ def read_table(path: Path) -> Table:
             batches = _of_parquet(path)
         else:
             batches, comma = _of_csv(path, subject)
-        kept, seen = _thinned(batches)
+        kept, numbers, seen = _thinned(batches, rows_max)
     except (pa.ArrowException, OSError, EOFError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         said = re.sub(r"(got \d+): .*", r"\1", said)  # without the row itself
@@ -170,28 +210,33 @@ def read_table(path: Path) -> Table:
         for name, values in zip(names, kept.columns, strict=True)
         if not pa.types.is_nested(values.type)
     }
-    return Table(subject, kept.num_rows, seen, columns)
+    return Table(subject, kept.num_rows, seen, columns, numbers + 1)
 
 
-def _thinned(batches: Iterator[Any]) -> tuple[Any, int]:
-    """Return evenly spaced rows, as many as may be kept, and how many there were."""
+def _thinned(batches: Iterator[Any], rows_max: int) -> tuple[Any, NDArray[np.int64], int]:
+    """Return evenly spaced rows, as many as may be kept, their numbers from 0, and how many
+    there were."""
     parts: list[Any] = []
-    seen, kept, step, most = 0, 0, 1, ROWS_MAX
+    numbers: list[NDArray[np.int64]] = []
+    seen, kept, step, most = 0, 0, 1, rows_max
     for batch in batches:
-        most = max(_ROWS_MIN, min(ROWS_MAX, CELLS_MAX // max(batch.num_columns, 1)))
+        most = min(rows_max, max(_ROWS_MIN, CELLS_MAX // max(batch.num_columns, 1)))
         rows = np.arange(-seen % step, batch.num_rows, step)
         parts.append(batch if step == 1 else batch.take(pa.array(rows)))
+        numbers.append(seen + rows)
         seen, kept = seen + batch.num_rows, kept + len(rows)
         while kept > 2 * most:
             halved = np.arange(0, kept, 2)
             parts = [pa.concat_tables(parts).take(pa.array(halved))]
+            numbers = [np.concatenate(numbers)[halved]]
             kept, step = len(halved), 2 * step
     if not kept:
-        return None, seen
-    table = pa.concat_tables(parts)
+        return None, np.empty(0, dtype=np.int64), seen
+    table, places = pa.concat_tables(parts), np.concatenate(numbers)
     if kept > most:
-        table = table.take(pa.array(np.linspace(0, kept - 1, most).astype(np.int64)))
-    return table.combine_chunks(), seen
+        spaced = np.linspace(0, kept - 1, most).astype(np.int64)
+        table, places = table.take(pa.array(spaced)), places[spaced]
+    return table.combine_chunks(), places, seen
 
 
 def _of_parquet(path: Path) -> Iterator[Any]:
@@ -294,6 +339,12 @@ def _as_floats(values: Any) -> Floats:
     numbers = pc.cast(values, pa.float64(), safe=False)
     floats: Floats = pc.fill_null(numbers, float("nan")).to_numpy()
     return floats.astype(np.float64, copy=False)
+
+
+def _as_seconds(values: Any) -> Floats:
+    zone = values.type.tz if pa.types.is_timestamp(values.type) else None
+    micros = pc.cast(values, pa.timestamp("us", zone), safe=False)
+    return _as_floats(pc.cast(micros, pa.int64())) / 1e6
 
 
 def _is_number(kind: Any) -> bool:
