@@ -156,7 +156,7 @@ _TOO_MANY = _Fault(
 class Inference:
     """The service. A context manager: it starts and ends threads; without them it is not there.
 
-    `serve`, `submit`, `cancel`, `leave` and `is_busy` are for the hall's thread.
+    All of it but `under_way` and `is_pressed` is for the hall's thread.
     """
 
     def __init__(self, front: Front, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
@@ -205,6 +205,12 @@ class Inference:
     def is_busy(self) -> bool:
         """Whether any call waits for its answer."""
         return self._unanswered > 0
+
+    @property
+    def under_way(self) -> int:
+        """How many calls wait for a model, or run in one, that were not answered yet."""
+        with self._changed:
+            return len(self._under_way())
 
     def serve(self, generations: Iterable[Generation]) -> None:
         """Serve the models of these generations from here on. What is under way goes on."""
