@@ -21,7 +21,10 @@ from gateway.journal import (
     Loss,
     Pause,
     Refused,
+    Rejected,
     Replied,
+    Scored,
+    ScoredCall,
     Sealed,
     Shed,
     decision_id,
@@ -71,6 +74,12 @@ entries = st.one_of(
     st.builds(Pause, u64, u64),
     st.builds(Shed, u64, u64, u32),
     st.builds(Generation, u16, name, u32, name, st.lists(name, max_size=3).map(tuple)),
+    st.builds(Rejected, name, name, u32, name, st.lists(name, max_size=3).map(tuple)),
+    st.builds(
+        Scored,
+        *(u16, u8, u32, u32, u64),
+        st.lists(st.builds(ScoredCall, u64, number, number, u8), max_size=5).map(tuple),
+    ),
     st.just(Sealed()),
 )
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from gateway.errors import ProductError
 from gateway.product import (
     EXPONENTS,
     Action,
@@ -133,6 +134,22 @@ def test_what_has_no_effect_yet_is_told_and_only_if_the_file_has_it() -> None:
         "labels",
     }, "an empty list of hypotheses declares nothing"
     assert "per_hour: 200" in lines[told["costs.review.per_hour"] - 1]
+
+
+def test_a_capacity_with_its_shadow_price_is_held_and_a_price_needs_a_capacity() -> None:
+    for price in ("0", "1.25"):
+        priced = DESIGN.replace("per_hour: 200,", f"per_hour: 200, shadow_price: {price},")
+        assert priced != DESIGN
+        product = parse(priced, "p.yaml")
+        assert "costs.review.per_hour" not in {entry.key for entry in unenforced(product)}
+        assert product.costs.review is not None
+        assert product.costs.review.shadow_price == float(price)
+    alone = DESIGN.replace("per_hour: 200,", "shadow_price: 1.25,")
+    with pytest.raises(ProductError) as caught:
+        parse(alone, "p.yaml")
+    (violation,) = caught.value.violations
+    assert violation.key == "costs.review.shadow_price"
+    assert "not declared" in violation.problem
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from gateway.errors import GatewayError, ModelError, UsageError
+from gateway.evaluate.fit import fit_logistic
 from gateway.model import Generation, child, load_generation, trial
 from gateway.model.inputs import Port
 from gateway.model.reading import Width, reading
@@ -32,7 +33,7 @@ from gateway.scaffold import Asked, Written, checked, write_product
 from gateway.scaffold import table as tables
 from gateway.scaffold.columns import Plan, plan_with
 from gateway.scaffold.features import nice, of_table
-from gateway.scaffold.fit import auc, chance_error, fit_logistic
+from gateway.scaffold.fit import auc, chance_error
 from gateway.scaffold.label import find_label
 from gateway.scaffold.names import unique
 from gateway.scaffold.page import number, scalar

@@ -23,7 +23,10 @@ from gateway.journal import (
     Pause,
     Record,
     Refused,
+    Rejected,
     Reply,
+    Scored,
+    ScoredCall,
     Shed,
     TornTail,
     decision_id,
@@ -50,7 +53,7 @@ def rows_of(directory: Path) -> Iterator[Row]:
                 if not isinstance(item, Record):
                     asides.append(item)
                     continue
-                if isinstance(item.entry, Gap | Pause | Shed | Generation):
+                if isinstance(item.entry, Gap | Pause | Shed | Generation | Rejected | Scored):
                     asides.append(item)
                 yield item
 
@@ -99,7 +102,8 @@ def as_line(row: Row) -> str:
             _product(record) or "",
             _note(row, ""),
         )
-    details = ", ".join(f"{name}={_plain(value)}" for name, value in _details(entry))
+    shown = ((name, len(value) if name == "calls" else value) for name, value in _details(entry))
+    details = ", ".join(f"{name}={_plain(value)}" for name, value in shown)
     return headed("", type(entry).__name__.lower(), "", "", details, "", "")
 
 
@@ -119,6 +123,8 @@ def _details(entry: Entry) -> Iterator[tuple[str, Any]]:
 def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, tuple):
+        return [one._asdict() if isinstance(one, ScoredCall) else one for one in value]
     return value.name.lower() if isinstance(value, IntEnum) else value
 
 
@@ -167,6 +173,7 @@ def as_object(row: Row, *, features: bool) -> dict[str, Any]:
         "second_best": Action.Name(entry.second_best) if entry.second_best else None,
         "stand_in": StandIn.Name(entry.stand_in),
         "generation": entry.generation,
+        "arm": _arm(record, entry.arm),
         "score": _finite(entry.score),
         "probability": _finite(entry.probability),
         "propensity": entry.propensity,
@@ -190,12 +197,16 @@ def _id(record: Record) -> str:
     return decision_id(record.segment.name.boot_id, record.segment.name.worker, record.sequence)
 
 
+def _arm(record: Record, place: int) -> str | int:
+    """Return the name of the model that decided, or its place where that is not known."""
+    generation = record.generation(record.entry.product)  # type: ignore[union-attr, arg-type]
+    known = generation is not None and place < len(generation.arms)
+    return generation.arms[place] if known and generation is not None else place
+
+
 def _product(record: Record) -> str | None:
-    header = record.segment.header
-    index = record.entry.product  # type: ignore[union-attr]
-    if header is None:
-        return None
-    return next((one.product for one in header.products if one.index == index), None)
+    generation = record.generation(record.entry.product)  # type: ignore[union-attr, arg-type]
+    return None if generation is None else generation.product
 
 
 def _time(wall_ns: int | None) -> str:

@@ -7,10 +7,13 @@ One transaction of amount `a`, in a category with harm multiplier κ, has
     approve   p·c_FN
     decline   p·c_TP + (1−p)·c_FP
     step up   c + p·π_F·(1−σ)·c_FN + (1−p)·[(1−π_G)·c_FP + π_G·κ·w]
-    review    c + p·(1−s_F)·c_FN   + (1−p)·[(1−s_G)·c_FP + s_G·κ·u·T]
+    review    c + η + p·(1−s_F)·c_FN + (1−p)·[(1−s_G)·c_FP + s_G·κ·u·T]
 
 (decisioning notes, section 2; Elkan 2001, Bahnsen 2014), so cost = α + β·p, where α and β
 are linear in the amount: four constants an action and category say everything.
+
+η is review's shadow price: what a case is worth to the other cases that the analysts could have
+taken instead. It is a constant of the generation, 0 where they have time left.
 
 With `review.meanwhile: approve` the payment is authorised at once and the analyst
 decides before it is captured: nobody waits, so the hold term u·T is 0 and the rest stays.
@@ -71,7 +74,7 @@ def cost_line(action: Action, costs: Costs, *, harm: float, minor_per_major: int
             held = 0.0
             if review.meanwhile == "hold":
                 held = harm * review.hold.per_hour * review.hold.hours * unit
-            fee = review.fee * unit
+            fee = (review.fee + (review.shadow_price or 0.0)) * unit
             genuine = (fee + fail * c_fp[0] + review.specificity * held, fail * c_fp[1])
             fraud = (fee + hit * c_fn[0], hit * c_fn[1])
     return CostLine(

@@ -1,4 +1,11 @@
-"""Figures of decisions and probabilities, over NumPy arrays. Pure.
+"""What labels say of decisions and probabilities, as mathematics over arrays. Pure.
 
-calibration   how well probabilities hold: figures with their intervals
+    calibration  how well probabilities hold: figures with their intervals
+    fit          maps from score to probability, fitted: Platt, isotonic, beta
+    stakes       what each action costs each payment, expected and realised
+    bootstrap    intervals by drawing whole clusters
+    thresholds   where actions begin, by the costs and by the labels; the price of review
+
+This room does no I/O, reads no clock and makes no chance of its own: a random generator is an
+argument. It knows no ONNX Runtime: scores come as arrays.
 """

@@ -8,6 +8,8 @@ GAP         sequences that stand in no segment any more, and why
 PAUSE       the loop stood still
 SHED        calls that were turned away unread, because not even a stand-in would have been in time
 GENERATION  a product's generation begins to be served
+REJECTED    a change of a product's folder that is not served, and why
+SCORED      what models beside the one that decided made of earlier calls
 SEALED      the last frame of a segment that was closed in order
 ```
 
@@ -20,10 +22,10 @@ Pure: no file, no clock. What an action or a stand-in number means is the busine
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import IntEnum, IntFlag, unique
 from struct import Struct, error, pack, unpack_from
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from gateway.errors import JournalDamaged
 
@@ -52,6 +54,8 @@ class Kind(IntEnum):
     GENERATION = 6
     SEALED = 7
     SHED = 8
+    REJECTED = 9
+    SCORED = 10
 
 
 class Flag(IntFlag):
@@ -88,6 +92,8 @@ _GAP = Struct("<BBQQQQH16s")
 _PAUSE = Struct("<BQQ")
 _SHED = Struct("<BQQI")
 _LENGTH = Struct("<H")
+_SCORED_HEAD = Struct("<BHBIIQI")
+_SCORED_ROW = Struct("<QddB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,6 +364,77 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
+class Rejected:
+    """A product's folder holds what is not served: the generation before goes on.
+
+    `generation` is 0, and `digest` empty, where the folder could not be read so far.
+    """
+
+    product: str
+    folder: str
+    generation: int
+    digest: str
+    why: tuple[str, ...]
+
+    def encode(self) -> bytes:
+        """Return the payload: the kind, then JSON in UTF-8."""
+        return bytes((Kind.REJECTED,)) + json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Self:
+        """Read what `encode` wrote. Raises ValueError, KeyError, TypeError for anything else."""
+        row = json.loads(payload[1:])
+        return cls(**{**row, "why": tuple(row["why"])})
+
+
+class ScoredCall(NamedTuple):
+    """What an arm that did not decide made of the call of an earlier sequence.
+
+    `action`: what it would have been, without exploration.
+    """
+
+    sequence: int
+    score: float
+    probability: float
+    action: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One arm of a generation beside those that decided: `calls`, and how many it left out.
+
+    `product`: index in the table of products. `arm`: place in the generation's models. `skipped`:
+    calls that a model decided since the last such entry, and that there was no time to score;
+    `failed`: calls that it gave no probability for. `took_ns`: what the model took for `calls`.
+    """
+
+    product: int
+    arm: int
+    skipped: int
+    failed: int
+    took_ns: int
+    calls: tuple[ScoredCall, ...]
+
+    def encode(self) -> bytes:
+        """Return the payload. Raises struct.error for a number outside its field."""
+        head = _SCORED_HEAD.pack(
+            *(Kind.SCORED, self.product, self.arm, self.skipped, self.failed, self.took_ns),
+            len(self.calls),
+        )
+        return head + b"".join(_SCORED_ROW.pack(*call) for call in self.calls)
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Self:
+        """Read what `encode` wrote. Raises struct.error or ValueError for anything else."""
+        _, *fixed, count = _SCORED_HEAD.unpack_from(payload)
+        _expect_length(payload, _SCORED_HEAD.size + count * _SCORED_ROW.size)
+        rows = _SCORED_ROW.iter_unpack(payload[_SCORED_HEAD.size :])
+        product, arm, skipped, failed, took_ns = fixed
+        calls = tuple(map(ScoredCall._make, rows))
+        return cls(product, arm, skipped, failed, took_ns, calls)
+
+
+@dataclass(frozen=True, slots=True)
 class Sealed:
     """Nothing follows in this segment, and nothing was meant to."""
 
@@ -372,7 +449,7 @@ class Sealed:
         return cls()
 
 
-Entry = Decision | Refused | Replied | Gap | Pause | Shed | Generation | Sealed
+Entry = Decision | Refused | Replied | Gap | Pause | Shed | Generation | Rejected | Scored | Sealed
 
 _ENTRIES: dict[int, type[Entry]] = {
     Kind.DECISION: Decision,
@@ -383,6 +460,8 @@ _ENTRIES: dict[int, type[Entry]] = {
     Kind.GENERATION: Generation,
     Kind.SEALED: Sealed,
     Kind.SHED: Shed,
+    Kind.REJECTED: Rejected,
+    Kind.SCORED: Scored,
 }
 
 

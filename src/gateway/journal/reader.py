@@ -7,13 +7,22 @@ writer left behind, as a `TornTail`. Nothing is skipped in silence.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
 from gateway.errors import JournalDamaged, JournalError
 from gateway.journal.disk import refusal
-from gateway.journal.entry import FOUND_NOBODY, Decision, Entry, Refused, Replied, Sealed, decode
+from gateway.journal.entry import (
+    FOUND_NOBODY,
+    Decision,
+    Entry,
+    Generation,
+    Refused,
+    Replied,
+    Sealed,
+    decode,
+)
 from gateway.journal.frame import Frame, Unframed, walk
 from gateway.journal.segment import (
     MAX_HEADER,
@@ -33,7 +42,8 @@ class Segment:
     `header`: None where it cannot be read; `header_problem` says why, `header_is_cut` that the file
     ends before it does. `may_be_torn`: the writer was stopped, or is still writing, so the last
     bytes may be half a frame. `kept_bytes`: a later
-    writer found that only so much counts.
+    writer found that only so much counts. `served`: the generations by index, of the header and of
+    what was read so far.
     """
 
     path: Path
@@ -44,6 +54,7 @@ class Segment:
     header_is_cut: bool
     may_be_torn: bool = True
     kept_bytes: int | None = None
+    served: dict[int, Generation] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def boot(self) -> tuple[int, bytes]:
@@ -65,6 +76,10 @@ class Record:
         """Turn one of the entry's monotonic stamps into wall time; None without a header."""
         header = self.segment.header
         return header.wall_ns(monotonic_ns) if header else None
+
+    def generation(self, index: int) -> Generation | None:
+        """Return the generation that the entry's `product` stands for, if that is known."""
+        return self.segment.served.get(index)
 
 
 class Fault(Enum):
@@ -159,6 +174,8 @@ def read(segment: Segment) -> Iterator[Record | Damage | TornTail]:
         JournalError: the file cannot be read.
     """
     path, last = segment.path, segment.name.first_sequence - 1
+    if segment.header:
+        segment.served.update((one.index, one) for one in segment.header.products)
     buffer = _read(path)
     counted = buffer if segment.kept_bytes is None else buffer[: segment.kept_bytes]
     sealed = False
@@ -171,6 +188,8 @@ def read(segment: Segment) -> Iterator[Record | Damage | TornTail]:
             yield _damage(segment, unframed, last, part.sequence - 1)
             unframed = None
         item = _record(segment, part)
+        if isinstance(item, Record) and isinstance(item.entry, Generation):
+            segment.served[item.entry.index] = item.entry
         yield item
         last = part.sequence
         sealed = isinstance(item, Record) and isinstance(item.entry, Sealed)

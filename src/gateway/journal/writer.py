@@ -204,9 +204,21 @@ class Writer:
         return first
 
     def announce(self, generation: Generation) -> int:
-        """Append a GENERATION entry; headers of later segments list it too. Raises as `append`."""
-        self._chain.products += (generation,)
-        return self.append([generation.encode()])
+        """Append a GENERATION entry; headers of later segments list it too.
+
+        Raises as `append`; then it is not announced.
+        """
+        before = self._chain.products
+        self._chain.products = (*before, generation)
+        try:
+            return self.append([generation.encode()])
+        except JournalError:
+            self._chain.products = before
+            raise
+
+    def retire(self, index: int) -> None:
+        """Leave a generation that nothing refers to any more out of later segments' headers."""
+        self._chain.products = tuple(one for one in self._chain.products if one.index != index)
 
     def flush(self) -> None:
         """Write what `buffered` mode holds in memory. Raises as `append`, but loses nothing."""

@@ -10,6 +10,7 @@ features     what a caller sent -> a row, by the declared rules (pure)
 sample       rows to try a model on (pure)
 folder       a product's folder, read whole
 generation   what is read, as a plan: pinned, tried; and opened, verified, as a generation
+registry     the generations that were served, kept below the journal (standard library only)
 attribution  what each feature did to one probability
 
 What is exported is loaded when it is asked for: the child process of a trial, which is started
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     )
     from gateway.model.folder import Contents, read_folder, read_product
     from gateway.model.generation import Arm, Generation, Plan, load_generation, opened, planned
-    from gateway.model.inputs import Rows
+    from gateway.model.inputs import Port, Rows
     from gateway.model.session import HEAVY_ROW_NS, Classifier
 
 _PLACES = {
@@ -59,6 +60,7 @@ _PLACES = {
     "load_generation": "generation",
     "opened": "generation",
     "planned": "generation",
+    "Port": "inputs",
     "Rows": "inputs",
     "Classifier": "session",
     "HEAVY_ROW_NS": "session",
@@ -77,6 +79,7 @@ __all__ = [
     "FieldViolation",
     "Generation",
     "Plan",
+    "Port",
     "Rows",
     "attribute",
     "feature_schema",

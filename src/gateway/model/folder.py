@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from gateway import product as product_yaml
@@ -27,6 +28,16 @@ class Contents:
     text: str
     product: Product
     files: Mapping[str, bytes]
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of product.yaml, the models and the calibrations together, in hex."""
+        together = sha256(self.text.encode())
+        for _, arm in arms_in(self.product):
+            together.update(sha256(self.files[arm.path]).hexdigest().encode())
+            if arm.calibration.path is not None:
+                together.update(self.files[arm.calibration.path])
+        return together.hexdigest()
 
     def place(self, name: str) -> Path:
         """Return where a file that product.yaml names is."""

@@ -6,9 +6,8 @@ plan becomes a `Generation`. A plan can be sent to another process, which opens 
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -156,7 +155,7 @@ def planned(contents: Contents) -> Plan:
     product = contents.product
     columns = _columns(product)
     arms = tuple(_arm_plan(key, arm, contents, columns=columns) for key, arm in arms_in(product))
-    return Plan(product, _digest(contents, arms), columns, arms)
+    return Plan(product, contents.digest, columns, arms)
 
 
 def opened(plan: Plan, file: Callable[[str], tuple[bytes | Path, Path]]) -> Generation:
@@ -244,15 +243,6 @@ def _arm_plan(
         example=tuple(rows[0]),
         trial=trial,
     )
-
-
-def _digest(contents: Contents, arms: Sequence[ArmPlan]) -> str:
-    together = hashlib.sha256(contents.text.encode())
-    for (_, declared), arm in zip(arms_in(contents.product), arms, strict=True):
-        together.update(arm.digest.encode())
-        if declared.calibration.path is not None:
-            together.update(contents.files[declared.calibration.path])
-    return together.hexdigest()
 
 
 def _calibration(key: str, arm: Champion | Challenger, contents: Contents) -> Calibration:

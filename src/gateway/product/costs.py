@@ -66,6 +66,11 @@ class Review(Section):
     sensitivity: Probability = Field(description="P(analyst finds fraud | fraud).")
     specificity: Probability = Field(description="P(analyst clears | genuine).")
     per_hour: Positive | None = Field(None, description="Cases an hour that the analysts can take.")
+    shadow_price: Amount | None = Field(
+        None,
+        description="What a review costs besides, in major units, because the analysts can take "
+        "no more than per_hour; `gateway thresholds` finds it. 0 where they have time left.",
+    )
     hold: Hold = Field(Hold(), description="The wait; needed where `meanwhile` is hold.")
     meanwhile: Literal["hold", "approve"] = Field(
         "hold",
@@ -73,9 +78,15 @@ class Review(Section):
     )
 
     def problems(self) -> Iterator[Problem]:
-        """A payment that is held needs the price of waiting."""
+        """A payment that is held needs the price of waiting; a scarcity has its price."""
         if self.meanwhile == "hold" and "hold" not in self.model_fields_set:
             yield Problem(("hold",), "is missing.", "Price the wait: {per_hour: 0.20, hours: 4}.")
+        if self.shadow_price and self.per_hour is None:
+            yield Problem(
+                ("shadow_price",),
+                "prices a capacity that is not declared.",
+                "Declare per_hour, or leave it out.",
+            )
 
 
 class Category(Section):

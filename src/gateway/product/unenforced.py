@@ -8,10 +8,12 @@ from gateway.product.keys import ITEM
 from gateway.product.product import Product
 from gateway.product.section import Key
 
+_CAPACITY = ("costs", "review", "per_hour")
+
 NOT_ENFORCED: tuple[tuple[tuple[str, ...], str], ...] = (
     (("promises", ITEM), "no evaluator measures promises yet"),
     (("models", "challengers", ITEM), "only the champion is loaded and scored"),
-    (("costs", "review", "per_hour"), "review has no shadow price yet, so capacity is not held"),
+    (_CAPACITY, "it has no shadow_price: capacity is not held; `gateway thresholds` prices it"),
     (("goals", ITEM), "no evaluator measures goals yet"),
     (("fairness",), "no evaluator compares groups yet"),
     (("watch", ITEM), "no evaluator follows segments yet"),
@@ -34,6 +36,8 @@ def unenforced(product: Product) -> tuple[Unenforced, ...]:
 
     An empty list declares nothing. A product that was not parsed from a file has no keys.
     """
+    review = product.costs.review
+    is_priced = review is not None and review.shadow_price is not None
     lines: dict[tuple[str, ...], int] = {}
     for key, line in product.source.lines.items():
         lines.setdefault(_generic(key), line)
@@ -42,7 +46,7 @@ def unenforced(product: Product) -> tuple[Unenforced, ...]:
             ".".join(pattern).replace(f".{ITEM}", ITEM).removesuffix(ITEM), lines[pattern], why
         )
         for pattern, why in NOT_ENFORCED
-        if pattern in lines
+        if pattern in lines and not (pattern == _CAPACITY and is_priced)
     )
 
 

@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.errors import ModelError, UsageError
+from gateway.evaluate.fit import fit_logistic
 from gateway.model.inputs import TEXT, Port
 from gateway.model.outputs import is_label, is_map
 from gateway.model.reading import TREES, Reading
 from gateway.product import Output
 from gateway.scaffold.bare import Given
-from gateway.scaffold.fit import auc, chance_error, fit_logistic
+from gateway.scaffold.fit import auc, chance_error
 from gateway.scaffold.names import plain
 
 Floats = NDArray[np.float64]

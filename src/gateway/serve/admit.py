@@ -18,8 +18,9 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from google.rpc.status_pb2 import Status
 
+from gateway.decide import Policy, draw, draw_key
 from gateway.journal import UNKNOWN_PRODUCT
-from gateway.model import LOOKS_LIKE_A_PAN, FieldViolation, Generation
+from gateway.model import LOOKS_LIKE_A_PAN, Arm, Classifier, FieldViolation, Generation
 from gateway.pan import holds_pan, masked
 from gateway.serve.front import MESSAGE_BYTES_MAX, METADATA_BYTES_MAX, Event, Metadata
 from gateway.serve.head import DecideRequestHead
@@ -44,13 +45,21 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Serving:
-    """One product generation as the hall holds it.
+    """One product generation as the hall holds it, with the arm that decides.
 
-    `index` is its place in the journal's table of products, `number` its generation.
+    `index` is its place in the journal's table of products, `number` its generation, `arm` the
+    place of the arm among the generation's models, `lane` the place of both in the hall, and `key`
+    their name. `canaries` are asked first, in their order; `beside` are the arms that score what
+    this one decides, with their places.
     """
 
     generation: Generation
     index: int
+    arm: int
+    lane: int
+    key: str
+    classifier: Classifier
+    policy: Policy
     responses: ResponseEncoder
     budget_ns: int
     currency: str
@@ -58,23 +67,67 @@ class Serving:
     keeps_features: bool
     masks_pans: bool
     transaction_id: re.Pattern[str] | None
+    canaries: tuple[Canary, ...]
+    beside: tuple[tuple[int, Arm], ...]
 
     @staticmethod
     def of(generation: Generation, index: int) -> Serving:
-        """Compile what the hot path needs of a generation."""
-        product = generation.product
-        pattern = product.transaction_id.pattern
-        return Serving(
-            generation=generation,
-            index=index,
-            responses=ResponseEncoder(generation),
-            budget_ns=round(product.latency.budget_ms * 1e6),
-            currency=product.costs.currency,
-            number=product.generation,
-            keeps_features=product.records.features == "full",
-            masks_pans=product.pan_guard == "mask",
-            transaction_id=None if pattern is None else re.compile(pattern),
-        )
+        """Compile what the hot path needs of a generation; its champion decides."""
+        left, canaries = 1.0, []
+        for place, arm in enumerate(generation.arms):
+            if arm.mode == "canary":
+                # Of what those before it left. Its own key: who it has stays with it as it grows.
+                key = draw_key("canary", f"{generation.name}/{arm.name}")
+                share = min(arm.share / left, 1.0) if left > 0.0 else 0.0
+                left -= arm.share
+                canaries.append(Canary(key, share, _serving(generation, index, place)))
+        return _serving(generation, index, 0, tuple(canaries))
+
+    @property
+    def deciding(self) -> tuple[Serving, ...]:
+        """The champion's and each canary's."""
+        return (self, *(canary.serving for canary in self.canaries))
+
+    def drawn(self, subject: str) -> Serving:
+        """Return the arm that decides a subject's payments: a keyed hash, so that it stays."""
+        for canary in self.canaries:
+            if draw(subject, canary.key) < canary.share:
+                return canary.serving
+        return self
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Canary:
+    """An arm that decides its share, by a draw of the subject; the share is of what it is asked."""
+
+    key: bytes
+    share: float
+    serving: Serving
+
+
+def _serving(
+    generation: Generation, index: int, place: int, canaries: tuple[Canary, ...] = ()
+) -> Serving:
+    product, arm = generation.product, generation.arms[place]
+    pattern = product.transaction_id.pattern
+    return Serving(
+        generation=generation,
+        index=index,
+        arm=place,
+        lane=index << 8 | place,
+        key=generation.name if place == 0 else f"{generation.name}/{arm.name}",
+        classifier=arm.classifier,
+        policy=arm.policy,
+        responses=ResponseEncoder(generation, arm),
+        budget_ns=round(product.latency.budget_ms * 1e6),
+        currency=product.costs.currency,
+        number=product.generation,
+        keeps_features=product.records.features == "full",
+        masks_pans=product.pan_guard == "mask",
+        transaction_id=None if pattern is None else re.compile(pattern),
+        canaries=canaries,
+        beside=tuple((i, one) for i, one in enumerate(generation.arms) if i != place),
+    )
 
 
 class Arrival:
@@ -134,7 +187,7 @@ def admit(
     """Decode and check one Decide call.
 
     The deadline is the earlier of the caller's, counted from when the call was found, and the
-    product's budget, counted from when it arrived. The features of a product whose index is in
+    product's budget, counted from when it arrived. The features of a call whose lane is in
     `closed` are not read: it will be stood in for.
     """
     _, call_id, _, payload, _, details = event
@@ -154,7 +207,7 @@ def admit(
             request, serving = _decoded(payload, served, closed)
         else:
             request = DecideRequest.FromString(payload)
-            serving = served.get(request.product)
+            serving = _served(request, served)
     except DecodeError:
         message = "not a DecideRequest"
         return _refusal(call_id, arrival, INVALID_ARGUMENT, message, traceparent)
@@ -201,11 +254,21 @@ def _decoded(
 ) -> tuple[DecideRequest | DecideRequestHead, Serving | None]:
     """Return the request, without its features where its product is closed, and its product."""
     head = DecideRequestHead.FromString(payload)
-    serving = served.get(head.product)
-    if serving is None or serving.index in closed:
+    serving = _served(head, served)
+    if serving is None or serving.lane in closed:
         return head, serving
     request = DecideRequest.FromString(payload)
-    return request, served.get(request.product)
+    return request, _served(request, served)
+
+
+def _served(
+    request: DecideRequest | DecideRequestHead, served: Mapping[str, Serving]
+) -> Serving | None:
+    """Return what decides a call: who has no subject is told apart by the transaction."""
+    serving = served.get(request.product)
+    if serving is not None and serving.canaries:
+        return serving.drawn(request.subject or request.transaction_id)
+    return serving
 
 
 def _violations(

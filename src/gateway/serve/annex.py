@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -35,13 +35,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Payments of one product on their way through its model, earliest deadline first.
+    """Payments of one lane on their way through its model, earliest deadline first.
 
     `answered`: so many in front were stood in for meanwhile. `scores` are None until it is done,
     and stay so where its time had passed before its turn came.
     """
 
-    index: int
+    lane: int
     payments: list[Payment]
     rows: Rows
     defaulted: set[int]
@@ -57,16 +57,16 @@ class Batch:
 class _Room:
     """One model and its thread."""
 
-    champion: Classifier
+    classifier: Classifier
     batches: SimpleQueue[Batch | None] = field(default_factory=SimpleQueue)
     in_flight: list[Batch] = field(default_factory=list)
 
 
 class Annex:
-    """The heavy models by their product's index. A context manager: it starts and ends threads."""
+    """The heavy models by their lane. A context manager: it ends their threads."""
 
-    def __init__(self, champions: Mapping[int, Classifier], clock_ns: Callable[[], int]) -> None:
-        self._rooms = {index: _Room(champion) for index, champion in champions.items()}
+    def __init__(self, clock_ns: Callable[[], int]) -> None:
+        self._rooms: dict[int, _Room] = {}
         self._done: SimpleQueue[Batch] = SimpleQueue()
         self._clock_ns = clock_ns
         self._threads: list[threading.Thread] = []
@@ -74,10 +74,6 @@ class Annex:
         self.wake: Callable[[], None] = _nobody_waits
 
     def __enter__(self) -> Annex:
-        for room in self._rooms.values():
-            thread = threading.Thread(target=self._work, args=(room,), name="annex", daemon=True)
-            thread.start()
-            self._threads.append(thread)
         return self
 
     def __exit__(
@@ -91,21 +87,33 @@ class Annex:
         for thread in self._threads:
             thread.join(_END_S)
 
-    def __contains__(self, index: int) -> bool:
-        return index in self._rooms
+    def open(self, lane: int, classifier: Classifier) -> None:
+        """Let a model move in, on a thread of its own."""
+        room = self._rooms[lane] = _Room(classifier)
+        thread = threading.Thread(target=self._work, args=(room,), name="annex", daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def close(self, lane: int) -> None:
+        """Let a model that has nothing under way go; its thread ends by itself."""
+        self._rooms.pop(lane).batches.put(None)
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+
+    def __contains__(self, lane: int) -> bool:
+        return lane in self._rooms
 
     @property
     def is_busy(self) -> bool:
         """Whether any batch is under way."""
         return any(room.in_flight for room in self._rooms.values())
 
-    def in_flight(self, index: int) -> list[Batch]:
-        """Return a product's batches under way, in their order."""
-        return self._rooms[index].in_flight
+    def in_flight(self, lane: int) -> list[Batch]:
+        """Return a lane's batches under way, in their order."""
+        return self._rooms[lane].in_flight
 
     def submit(self, batch: Batch) -> None:
         """Let a batch be scored."""
-        room = self._rooms[batch.index]
+        room = self._rooms[batch.lane]
         room.in_flight.append(batch)
         room.batches.put(batch)
 
@@ -116,7 +124,7 @@ class Annex:
             while True:
                 finished.append(self._done.get_nowait())
         for batch in finished:
-            self._rooms[batch.index].in_flight.remove(batch)
+            self._rooms[batch.lane].in_flight.remove(batch)
         return finished
 
     def wait(self, timeout_s: float) -> None:
@@ -130,7 +138,7 @@ class Annex:
         while (batch := room.batches.get()) is not None:
             batch.begun_ns = self._clock_ns()
             if batch.begun_ns < batch.payments[-1].deadline_ns:
-                batch.scores = score(room.champion, batch.rows)
+                batch.scores = score(room.classifier, batch.rows)
             batch.ended_ns = self._clock_ns()
             self._done.put(batch)
             self.wake()

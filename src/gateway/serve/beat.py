@@ -56,7 +56,7 @@ class Beat:
 
     def _is_orphan(self) -> bool:
         try:
-            return self._supervisor.recv(1, socket.MSG_DONTWAIT) == b""
+            return self._supervisor.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK) == b""
         except BlockingIOError:
             return False
         except OSError:

@@ -12,6 +12,8 @@ import socket
 import sys
 from contextlib import suppress
 from importlib import import_module
+from itertools import count
+from typing import BinaryIO
 
 from gateway.errors import ExitCode, GatewayError
 from gateway.serve.beat import Beat
@@ -29,12 +31,11 @@ def main() -> int:
         supervisor.set_inheritable(False)
         # What takes longest, before it has its order: it may be a spare, and wait for that.
         import_module("gateway.serve.worker")
-        with supervisor.makefile("rb") as said:
-            line = said.readline()
-        if not line:
+        said = supervisor.makefile("rb")  # open to the end: more may come than the order
+        if not (line := said.readline()):
             return ExitCode.OK  # it is not needed
         try:
-            _serve(Order.decode(line), supervisor, stop)
+            _serve(Order.decode(line), said, supervisor, stop)
         except GatewayError as error:
             with suppress(OSError):
                 supervisor.sendall(encode_error(error))
@@ -42,15 +43,16 @@ def main() -> int:
     return ExitCode.OK
 
 
-def _serve(order: Order, supervisor: socket.socket, stop: Stop) -> None:
-    from gateway.model.trial import passed, remember
+def _serve(order: Order, said: BinaryIO, supervisor: socket.socket, stop: Stop) -> None:
     from gateway.serve import worker
+    from gateway.serve.succession import Loader, Succession
 
     settings = order.settings
     _log_as(settings)
     if settings.core is not None:
         _keep_to(settings.core)
-    remember(order.trials)
+    succession = Succession(count())
+    loader = Loader(said, supervisor, succession)
     with joined(settings.journal) as board:
         beat = Beat(board.page(settings.worker), supervisor, stop)
 
@@ -58,11 +60,20 @@ def _serve(order: Order, supervisor: socket.socket, stop: Stop) -> None:
             beat.serving()
             products = {g.name: g.product.generation for g in ready.generations}
             try:
-                supervisor.sendall(Ready(ready.address, products, passed()).encode())
+                supervisor.sendall(Ready(ready.address, products).encode())
             except OSError:
                 stop.ask()  # nobody is there to be told
+            loader.start()
 
-        worker.serve(settings, stop=stop, announce=announce, board=board, beat=beat)
+        worker.serve(
+            settings,
+            order.loads,
+            stop=stop,
+            announce=announce,
+            board=board,
+            beat=beat,
+            succession=succession,
+        )
 
 
 def _keep_to(core: int) -> None:

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import compress
 
-from gateway.journal import Writer
+from gateway.journal import Generation, Rejected, Writer
 from gateway.product import StandIn
 from gateway.serve.admit import RESOURCE_EXHAUSTED, Arrival, Payment, Refusal, Serving, admit
 from gateway.serve.annex import IN_FLIGHT, Annex, Batch
@@ -31,16 +31,19 @@ from gateway.serve.front import (
     CHECK,
     DECIDE,
     MESSAGE_BYTES_MAX,
+    SERVER_LIVE,
     TICK_MS,
     WATCH,
     Event,
     Front,
 )
 from gateway.serve.health import Health
+from gateway.serve.inference import Inference
 from gateway.serve.lane import BATCH_MAX, Lane
 from gateway.serve.logs import OncePerSecond
 from gateway.serve.recorder import Recorder
-from gateway.serve.scoring import encode, score
+from gateway.serve.scoring import Rows, encode, score
+from gateway.serve.shadow import Answered, Shadows
 from gateway.serve.tally import Tally
 
 ANNEX_TICK_MS = 1
@@ -74,24 +77,32 @@ class Hall:
         health: Health,
         measured_ns: Mapping[str, Mapping[int, int]] | None = None,
         annex: Annex | None = None,
+        shadows: Shadows | None = None,
+        inference: Inference | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
         wall_s: Callable[[], float] = time.time,
     ) -> None:
-        """`measured_ns`: by product and number of rows, what its model took to warm up."""
+        """`measured_ns`: by `Serving.key` and number of rows, what its model took to warm up.
+
+        `served`: by product; whose lanes' models are in the annex already, they stay there.
+        """
         self._front = front
-        self._served = served
+        self._served = dict(served)
         self._health = health
         self._clock_ns = clock_ns
         self._wall_s = wall_s
-        self._annex = annex or Annex({}, clock_ns)
+        self._annex = annex or Annex(clock_ns)
+        self._shadows = shadows or Shadows(clock_ns)
+        self._inference = inference or Inference(front, clock_ns)
+        self._offer()
+        self._journal = journal
         self._recorder = Recorder(front, journal, clock_ns)
-        known_ns, now_ns = measured_ns or {}, clock_ns()
-        self._lanes = [
-            Lane(one, known_ns.get(name, {}), now_ns, in_annex=one.index in self._annex)
-            for name, one in served.items()
-        ]
-        self._heavy = [lane for lane in self._lanes if lane.in_annex]
-        self._budget_ns = min((one.budget_ns for one in served.values()), default=0)
+        self._lanes: dict[int, Lane] = {}
+        self._heavy: list[Lane] = []
+        self._leaving: list[Lane] = []  # of generations that take no new calls
+        for serving in served.values():
+            self._open_lanes(serving, measured_ns or {})
+        self._budget_ns = self._shortest_budget_ns()
         self._busy: list[Lane] = []  # light lanes in which payments wait
         self._served_ns = 0  # the hall's time that the lane served last has had
         self._closed: set[int] = set()  # lanes that had no room at the last look
@@ -100,7 +111,7 @@ class Hall:
         self._unread_count = 0
         self._unread_each_ns = 20_000.0
         self._light_ns = 0  # when a light product was last asked
-        self._ticked_ns = now_ns
+        self._ticked_ns = clock_ns()
 
     @property
     def tally(self) -> Tally:
@@ -110,14 +121,16 @@ class Hall:
     @property
     def is_busy(self) -> bool:
         """Whether any call that has arrived waits for its answer."""
-        return bool(self._busy or self._unread or self._annex.is_busy) or any(map(len, self._heavy))
+        works = self._annex.is_busy or self._inference.is_busy
+        return bool(self._busy or self._unread or works) or any(map(len, self._heavy))
 
     @property
     def wait_ms(self) -> int:
         """How long the front may wait for the next arrival before it calls `turn` or `idle`."""
         if self._busy or self._unread:
             return 0
-        return ANNEX_TICK_MS if self._heavy and self._annex.is_busy else TICK_MS
+        works = self._inference.is_busy or (self._heavy and self._annex.is_busy)
+        return ANNEX_TICK_MS if works else TICK_MS
 
     def rest(self) -> bool:
         """Wait for the annex instead of the front, where nothing light is asked. False: do not.
@@ -141,7 +154,7 @@ class Hall:
 
     def wake_with(self, wake: Callable[[], None]) -> None:
         """Let `wake` be called, on another thread, whenever the annex is done with a batch."""
-        self._annex.wake = wake
+        self._annex.wake = self._inference.wake = wake
 
     def turn(self, events: list[Event], arrived_ns: int) -> None:
         """Take in what has arrived, and take one batch of what waits to its model."""
@@ -172,6 +185,9 @@ class Hall:
             self._serve(min(self._busy, key=_used) if len(self._busy) > 1 else self._busy[0])
             for lane in tuple(self._busy):
                 self._part_with_surplus(lane)
+        self._shadows.is_pressed = self._inference.is_pressed = bool(self._busy or self._unread)
+        if self._inference.is_busy:
+            self._inference.leave()
 
     def idle(self) -> None:
         """Nothing arrived: do what can wait."""
@@ -183,6 +199,7 @@ class Hall:
 
     def _tick(self, now_ns: int) -> None:
         self._ticked_ns = now_ns
+        self._recorder.carry(self._shadows.entries())
         self._recorder.tick()
         self._health.catch_up()
 
@@ -193,6 +210,72 @@ class Hall:
     def paused(self, start_ns: int, duration_ns: int) -> None:
         """Record that the loop stood still."""
         self._recorder.paused(start_ns, duration_ns)
+
+    # What is served.
+
+    def succeed(
+        self, serving: Serving, measured_ns: Mapping[str, Mapping[int, int]], entry: Generation
+    ) -> None:
+        """Serve a product's new generation from here on. Called between two turns.
+
+        What waits in the lanes of the one before stays there, and is decided by that.
+
+        Raises:
+            JournalError: the journal cannot take the new generation: the one before is served on.
+        """
+        name = serving.generation.name
+        self._journal.announce(entry)
+        before = self._served[name]
+        self._open_lanes(serving, measured_ns)
+        self._served[name] = serving
+        self._offer()
+        self._budget_ns = self._shortest_budget_ns()
+        self._leaving += [self._lanes[one.lane] for one in before.deciding]
+        self._health.tell(f"generation/{name}", serving=True)
+
+    def _offer(self) -> None:
+        self._inference.serve(serving.generation for serving in self._served.values())
+
+    @property
+    def is_changing(self) -> bool:
+        """Whether a generation that takes no new calls still has some under way."""
+        return bool(self._leaving)
+
+    def reject(self, rejected: Rejected) -> None:
+        """Let the journal say that a change of a product is not served, and health show it.
+
+        Without a reason it says that the folder holds again what is served.
+        """
+        self._recorder.carry([rejected.encode()])
+        self._health.tell(f"generation/{rejected.product}", serving=not rejected.why)
+
+    def left(self) -> list[Serving]:
+        """Return the generations that have nothing under way any more, and forget them."""
+        gone: list[Serving] = []
+        for lane in tuple(self._leaving):
+            if len(lane) or (lane.in_annex and self._annex.in_flight(lane.index)):
+                continue
+            self._leaving.remove(lane)
+            del self._lanes[lane.index]
+            if lane.in_annex:
+                self._heavy.remove(lane)
+                self._annex.close(lane.index)
+            if lane.serving.arm == 0:
+                self._journal.retire(lane.serving.index)
+            gone.append(lane.serving)
+        return gone
+
+    def _open_lanes(self, serving: Serving, measured_ns: Mapping[str, Mapping[int, int]]) -> None:
+        now_ns = self._clock_ns()
+        for one in serving.deciding:
+            in_annex = one.lane in self._annex
+            lane = Lane(one, measured_ns.get(one.key, {}), now_ns, in_annex=in_annex)
+            self._lanes[one.lane] = lane
+            if in_annex:
+                self._heavy.append(lane)
+
+    def _shortest_budget_ns(self) -> int:
+        return min((one.budget_ns for one in self._served.values()), default=0)
 
     # What has arrived.
 
@@ -245,7 +328,7 @@ class Hall:
 
     def _answered_alone(self, payment: Payment, now_ns: int) -> bool:
         """Take a light payment to its model at once, where nothing waits. False: it has to."""
-        lane = self._lanes[payment.serving.index]
+        lane = self._lanes[payment.serving.lane]
         if lane.in_annex or not lane.circuit.lets_through(now_ns):
             return False
         takes_ns = lane.cost_ns.of(1, now_ns) + self._recorder.cost_ns.of(1, now_ns)
@@ -259,10 +342,10 @@ class Hall:
         if not payments:
             return ()
         if len(self._lanes) == 1 or len(payments) == 1:
-            return ((self._lanes[payments[0].serving.index], payments),)
+            return ((self._lanes[payments[0].serving.lane], payments),)
         asked: dict[int, list[Payment]] = {}
         for payment in payments:
-            asked.setdefault(payment.serving.index, []).append(payment)
+            asked.setdefault(payment.serving.lane, []).append(payment)
         return [(self._lanes[index], some) for index, some in asked.items()]
 
     def _taken_in(self, lane: Lane, asked: list[Payment], arrival: Arrival) -> int:
@@ -292,7 +375,7 @@ class Hall:
         if self._closed or self._unread or self._busy or self._heavy:
             self._closed = {
                 lane.index
-                for lane in self._lanes
+                for lane in self._lanes.values()
                 if len(lane) and self._room(lane, arrived_ns, now_ns) < 1.0
             }
 
@@ -339,19 +422,23 @@ class Hall:
                     one = admit(event, arrival, served, closed)
                     (payments if type(one) is Payment else refusals).append(one)  # type: ignore[arg-type]
                 else:
-                    self._attend(event)
+                    self._attend(event, arrival)
             except Exception:
                 log.exception("a call could not be admitted")
                 self._recorder.give_up([event[1]])
         return payments, refusals
 
-    def _attend(self, event: Event) -> None:
-        """Answer a call about health, or take in that a caller has left."""
+    def _attend(self, event: Event, arrival: Arrival) -> None:
+        """Answer a call about health, hand one over, or take in that a caller has left."""
         kind, call_id, method, payload = event[:4]
         if kind != CALL:
             self._health.cancel(call_id)
+            self._inference.cancel(call_id)
         elif len(payload or b"") > MESSAGE_BYTES_MAX:
-            self._front.fail(call_id, RESOURCE_EXHAUSTED, "the message is too long")
+            message = f"the message is too long: at most {MESSAGE_BYTES_MAX} bytes are taken"
+            self._front.fail(call_id, RESOURCE_EXHAUSTED, message)
+        elif method >= SERVER_LIVE:
+            self._inference.submit(event, arrival, is_ready=self._health.is_serving)
         elif method == CHECK:
             self._health.check(call_id, payload or b"")
         elif method == WATCH:
@@ -380,7 +467,7 @@ class Hall:
     def _answer_surely(self, lane: Lane, batch: list[Payment]) -> None:
         """Answer a batch; a fault of ours costs the call it comes from, not the others."""
         try:
-            answers, refusals = self._answer(lane, batch)
+            answers, refusals, rows, batch = self._answer(lane, batch)
         except Exception:
             log.exception("a batch of %d calls failed", len(batch))
             if len(batch) == 1:
@@ -389,21 +476,25 @@ class Hall:
                 for payment in batch:
                     self._answer_surely(lane, [payment])
             return
-        self._recorder.leave(answers, refusals)
+        first = self._recorder.leave(answers, refusals)
+        if lane.serving.beside and first and answers:
+            self._shadows.take(Answered(lane.serving, rows, batch, answers, first))
 
-    def _answer(self, lane: Lane, batch: list[Payment]) -> tuple[list[Answer], list[Refusal]]:
-        """Encode, infer and decide payments of one product."""
+    def _answer(
+        self, lane: Lane, batch: list[Payment]
+    ) -> tuple[list[Answer], list[Refusal], Rows, list[Payment]]:
+        """Encode, infer and decide payments of one lane. Also returns the rows, and whose."""
         begun_ns = self._clock_ns()
         rows, batch, refusals, defaulted = encode(batch)
         if not batch:
-            return [], refusals
+            return [], refusals, rows, batch
         encode_ns = self._clock_ns()
-        scores = score(lane.serving.generation.champion, rows)
+        scores = score(lane.serving.classifier, rows)
         infer_ns = self._clock_ns()
         answers = self._decide(lane, batch, scores, defaulted, encode_ns, infer_ns)
         ended_ns = self._clock_ns()
         lane.cost_ns.learn(len(batch), ended_ns - begun_ns, ended_ns)
-        return answers, refusals
+        return answers, refusals, rows, batch
 
     def _decide(
         self,
@@ -416,7 +507,7 @@ class Hall:
     ) -> list[Answer]:
         """Turn scores into actions. What is no score, or comes too late, stands in."""
         answers: list[Answer] = []
-        size, policy = len(batch), lane.serving.generation.policy
+        size, policy = len(batch), lane.serving.policy
         if not policy.takes(scores):
             scores = [policy.snapped(one) for one in scores]
             sound = [policy.takes([one]) for one in scores]
@@ -515,7 +606,7 @@ class Hall:
     def _collect(self) -> None:
         """Answer what the annex has done, and stand in for what it will not do in time."""
         for batch in self._annex.done():
-            self._answer_from_annex(self._lanes[batch.index], batch)
+            self._answer_from_annex(self._lanes[batch.lane], batch)
         for lane in self._heavy:
             now_ns = self._clock_ns()
             leaves_ns = now_ns + self._annex_margin_ns(lane, now_ns)
@@ -545,7 +636,10 @@ class Hall:
             log.exception("a batch of %d calls failed", len(payments))
             self._stand_in_for(payments, StandIn.MODEL_ERROR)
             return
-        self._recorder.leave(answers, ())
+        first = self._recorder.leave(answers, ())
+        if lane.serving.beside and first:
+            rows = batch.rows if isinstance(batch.rows, bytes) else batch.rows[batch.answered :]
+            self._shadows.take(Answered(lane.serving, rows, payments, answers, first))
 
 
 def _used(lane: Lane) -> int:

@@ -1,7 +1,9 @@
 """grpc.health.v1, answered by the hall itself: a loop that stands still is not healthy.
 
-Names: "" (the gateway), each gRPC service, `product/<name>`, and `worker/<number>` for each
-worker of this gateway, which any of them answers from the board.
+Names: "" (the gateway), each gRPC service, `product/<name>`, `generation/<product>`, which is
+NOT_SERVING while the newest change of a product's folder is refused and the generation before it
+goes on, and `worker/<number>` for each worker of this gateway, which any of them answers from the
+board.
 """
 
 from __future__ import annotations
@@ -52,6 +54,16 @@ class Health:
     def stopping(self) -> None:
         """No new calls, please: the gateway drains."""
         self._set_all(_Status.NOT_SERVING)
+
+    def tell(self, name: str, *, serving: bool) -> None:
+        """Change the status of one name, and tell who watches it."""
+        status = _Status.SERVING if serving and self.is_serving else _Status.NOT_SERVING
+        if self._status.get(name) == status:
+            return
+        self._status[name] = status
+        for call_id, watched in self._watchers.items():
+            if watched == name:
+                self._send(call_id)
 
     @property
     def is_serving(self) -> bool:

@@ -1,4 +1,4 @@
-"""One product's way through the hall: what waits for its model, and what that will cost.
+"""One arm's way through the hall: what waits for its model, and what that will cost.
 
 Earliest deadline first. The newest is turned away where what waits already would take until its
 deadline, so that what does wait is decided in time, in batches of a useful size: a queue that
@@ -34,7 +34,7 @@ _deadline = attrgetter("deadline_ns")
 
 
 class Lane:
-    """The queue of one product, its model's cost, and what it had of the hall's time.
+    """The queue of one arm of a product, its model's cost, and what it had of the hall's time.
 
     `in_annex`: its model runs beside the loop.
     """
@@ -58,7 +58,7 @@ class Lane:
         self, serving: Serving, measured_ns: Mapping[int, int], now_ns: int, *, in_annex: bool
     ) -> None:
         self.serving = serving
-        self.index = serving.index
+        self.index = serving.lane
         self.in_annex = in_annex
         self.cost_ns = CostEstimate(measured_ns, now_ns)
         self.circuit = Circuit()

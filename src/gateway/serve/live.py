@@ -8,11 +8,15 @@ import socket
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
-from gateway.errors import GatewayError
-from gateway.serve.control import Ready
+from gateway.errors import GatewayError, ModelError
+from gateway.serve.control import Load, Loaded, NotLoaded, Ready
 
-_MESSAGE_BYTES_MAX = 1 << 24
+SWAP_S_MAX = 120.0
+"""A worker that has not opened a new generation so long after it was told is replaced."""
+
+_MESSAGE_BYTES_MAX = 1 << 28
 
 
 @dataclass(slots=True, eq=False)
@@ -26,14 +30,20 @@ class Idle:
 
 @dataclass(slots=True, eq=False)
 class Live:
-    """A process with an order. `ready` is set when it answers; `ended` gives its exit code."""
+    """A process with an order. `ready` is set when it answers; `ended` gives its exit code.
+
+    `serves`: the digest of each product's generation that it serves.
+    """
 
     number: int
     process: asyncio.subprocess.Process
+    writer: asyncio.StreamWriter
     ready: asyncio.Future[Ready]
+    serves: dict[str, str]
     ended: asyncio.Task[int] = field(init=False)
     ready_s: float = 0.0
     error: GatewayError | None = None
+    _asked: dict[tuple[str, str], asyncio.Future[GatewayError | None]] = field(default_factory=dict)
 
     @property
     def how(self) -> str:
@@ -45,6 +55,34 @@ class Live:
             return f"exit code {code}"
         known = -code in set(signal.Signals)
         return f"killed by {signal.Signals(-code).name if known else f'signal {-code}'}"
+
+    async def serve(self, load: Load) -> GatewayError | None:
+        """Let it serve a generation. Return why it does not, None where it does or has ended."""
+        if self.serves.get(load.product) == load.digest or self.ended.done():
+            return None
+        answer: asyncio.Future[GatewayError | None] = asyncio.get_running_loop().create_future()
+        self._asked[load.product, load.digest] = answer
+        self.writer.write(load.encode())
+        both: set[asyncio.Future[Any]] = {answer, self.ended}
+        await asyncio.wait(both, timeout=SWAP_S_MAX, return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return answer.result()
+        if self.ended.done():
+            return None
+        return GatewayError(
+            f"worker {self.number} did not open it within {SWAP_S_MAX:g} s", subject=load.product
+        )
+
+    def heard(self, answer: Loaded | NotLoaded) -> None:
+        """Take in what it said of a new generation."""
+        error = None
+        if isinstance(answer, Loaded):
+            self.serves[answer.product] = answer.digest
+        else:
+            error = ModelError(answer.why, hint=answer.hint)
+        asked = self._asked.pop((answer.product, answer.digest), None)
+        if asked is not None and not asked.done():
+            asked.set_result(error)
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal, if it is still there."""

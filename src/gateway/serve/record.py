@@ -53,7 +53,7 @@ def decision_record(answer: Answer, response: bytes, after_ns: int) -> bytes:
         propensity,
         margin,
         len(payment.traceparent),
-        0,
+        serving.arm,
         len(request),
         len(response),
     )

@@ -46,12 +46,14 @@ class Recorder:
         # Entries that ride with the next append: reply times, pauses, shed calls.
         self._carried: list[bytes] = []
 
-    def leave(self, answers: Sequence[Answer], refusals: Sequence[Refusal]) -> None:
-        """Record and reply; a fault of ours costs the call it comes from, not the others."""
+    def leave(self, answers: Sequence[Answer], refusals: Sequence[Refusal]) -> int:
+        """Record and reply; a fault of ours costs the call it comes from, not the others.
+
+        Returns the sequence of the first answer; 0 where they did not leave together.
+        """
         recorded = self._journal.next_sequence
         try:
-            self._record_and_reply(answers, refusals)
-            return
+            return self._record_and_reply(answers, refusals)
         except Exception:
             log.exception("%d calls failed on their way out", len(answers) + len(refusals))
         if self._journal.next_sequence != recorded:
@@ -66,6 +68,11 @@ class Recorder:
             self.leave([_failed(answers[0])], ())
         else:
             self.give_up([*(a.payment.call_id for a in answers), *(r.call_id for r in refusals)])
+        return 0
+
+    def carry(self, entries: Sequence[bytes]) -> None:
+        """Let entries ride with the next append."""
+        self._carried += entries
 
     def give_up(self, call_ids: Iterable[Any]) -> None:
         """End calls for which there is not even a stand-in."""
@@ -93,7 +100,7 @@ class Recorder:
             self._append([])
         self._journal.tick()
 
-    def _record_and_reply(self, answers: Sequence[Answer], refusals: Sequence[Refusal]) -> None:
+    def _record_and_reply(self, answers: Sequence[Answer], refusals: Sequence[Refusal]) -> int:
         """Lay out every response and record, append them at once, then reply."""
         begun_ns = self._clock_ns()
         first = self._journal.next_sequence + len(self._carried)
@@ -142,6 +149,7 @@ class Recorder:
             else:
                 tally.answered += 1
         tally.refused += len(refusals)
+        return first
 
     def _append(self, records: list[bytes]) -> bool:
         """Append what is carried and `records` together. False if the journal cannot."""

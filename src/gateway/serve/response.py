@@ -17,7 +17,7 @@ from math import isnan, log
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway.decide import Decision, Flag
-from gateway.model import Generation
+from gateway.model import Arm, Generation
 from gateway.product import Action, StandIn
 from gateway.v1.decision_pb2 import (
     DecideResponse,
@@ -50,20 +50,19 @@ RECORDED = _tag("recorded", _VARINT) + b"\x01"
 
 
 class ResponseEncoder:
-    """Encodes the responses of one generation."""
+    """Encodes the responses of one generation, in which `arm` decides; or else the champion."""
 
-    def __init__(self, generation: Generation) -> None:
-        product, champion = generation.product, generation.champion
+    def __init__(self, generation: Generation, arm: Arm | None = None) -> None:
+        arm = arm or generation.arms[0]
+        product, model = generation.product, arm.classifier
         constant = DecideResponse(
             product_generation=product.generation,
             budget_us=round(product.latency.budget_ms * 1000),
         )
         self._stand_in_constant = constant.SerializeToString()
-        constant.model.CopyFrom(
-            Model(name=champion.name, version=champion.version, digest=champion.digest)
-        )
+        constant.model.CopyFrom(Model(name=model.name, version=model.version, digest=model.digest))
         self._constant = constant.SerializeToString()
-        self._policy = generation.policy
+        self._policy = arm.policy
         self._contact_within_s = product.latency.contact_within_s
         cost_heads = [_COST + bytes([action]) + _COST_VALUE for action in self._policy.actions]
         # Every other one of these is replaced by a cost.

@@ -47,20 +47,20 @@ def encode(batch: list[Payment]) -> tuple[Rows, list[Payment], list[Refusal], se
     return matrix[kept], [batch[i] for i in kept], refusals, defaulted
 
 
-def score(champion: Classifier, rows: Rows) -> list[float]:
+def score(classifier: Classifier, rows: Rows) -> list[float]:
     """Run the model; rows it fails on are NaN. One bad row does not fail its batch."""
     if isinstance(rows, bytes):
-        return _score_one(champion, rows)
+        return _score_one(classifier, rows)
     try:
-        return champion.score(rows)
+        return classifier.score(rows)
     except Exception as error:  # whatever a model raises is the model's error
         log.warning("the model failed on %d rows: %s", len(rows), type(error).__name__)
-    return [score for row in rows for score in _score_one(champion, row.tobytes())]
+    return [score for row in rows for score in _score_one(classifier, row.tobytes())]
 
 
-def _score_one(champion: Classifier, row: bytes) -> list[float]:
+def _score_one(classifier: Classifier, row: bytes) -> list[float]:
     try:
-        return [champion.score_one(row)]
+        return [classifier.score_one(row)]
     except Exception as error:
         log.warning("the model failed on a row: %s", type(error).__name__)
         return [nan]

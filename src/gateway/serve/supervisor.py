@@ -20,19 +20,29 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from gateway.errors import GatewayError, JournalError, UsageError
-from gateway.journal import MAX_WORKER, is_held, make_directory
+from gateway.journal import MAX_WORKER, Rejected, is_held, make_directory
 from gateway.serve.address import checked_address
 from gateway.serve.backoff import LOOPING, Backoff
 from gateway.serve.board import Board, Gateway, State, supervised
-from gateway.serve.control import Order, Ready, decode_answer
+from gateway.serve.control import (
+    Load,
+    Loaded,
+    NotLoaded,
+    Order,
+    Ready,
+    decode_answer,
+    encode_rejected,
+)
 from gateway.serve.crew import allowed_cores, checked_count, journal_share
+from gateway.serve.generations import Generations
 from gateway.serve.live import Idle, Live, closed, dismissed, opened
 from gateway.serve.port import Claim, claimed
 from gateway.serve.settings import Settings
@@ -69,6 +79,9 @@ def supervise(
     announce: Callable[[Started], None],
 ) -> None:
     """Serve with so many workers until SIGTERM or SIGINT; replace all of them at each SIGHUP.
+
+    A change of a product's folder is verified, and served without a worker's end; SIGUSR1 asks
+    for a look at all of them at once.
 
     `workers`: None for one less than the processors that this process may use, at least one.
     `settings.journal_max_bytes` is for all of them together.
@@ -149,10 +162,13 @@ class Supervisor:
         self._spare: Idle | None = None
         self._spare_taken = asyncio.Event()
         self._taken: set[int] = set()
-        self._trials: dict[str, object] = {}
+        self._generations = Generations(
+            settings.folders, settings.journal, spread=self._spread, tell=self._tell
+        )
         self._had_terminal = _has_terminal()
         self._stopping = asyncio.Event()
         self._to_replace = asyncio.Event()
+        self._to_reload = asyncio.Event()
         self._interrupted = False
         self._keepers: list[asyncio.Task[None]] = []
 
@@ -164,6 +180,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop)
         loop.add_signal_handler(signal.SIGINT, self._interrupt)
+        loop.add_signal_handler(signal.SIGUSR1, self._to_reload.set)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup stays nohup
             loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         try:
@@ -174,7 +191,7 @@ class Supervisor:
             await asyncio.gather(*self._keepers)
             if self._spare is not None:
                 await dismissed(self._spare)
-            for caught in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            for caught in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
                 loop.remove_signal_handler(caught)
         if self._interrupted:
             raise KeyboardInterrupt
@@ -183,6 +200,8 @@ class Supervisor:
 
     async def _serve(self, announce: Callable[[Started], None]) -> None:
         try:
+            if await self._unless_stopped(self._generations.begin()):
+                return
             # The first alone: what keeps it from serving would keep them all.
             seats = [await self._seated(0)]
             others = map(self._seated, range(1, len(self._pinned)))
@@ -199,7 +218,13 @@ class Supervisor:
         first = seats[0].worker.ready.result()
         workers = tuple((seat.worker.number, seat.worker.process.pid) for seat in seats)
         announce(Started(self._claim.address, first.products, workers))
-        kept = [*map(self._keep, seats), self._replace_when_asked(seats), self._keep_spare()]
+        kept = [
+            *map(self._keep, seats),
+            self._replace_when_asked(seats),
+            self._keep_spare(),
+            self._generations.keep(self._stopping),
+            self._reload_when_asked(),
+        ]
         self._keepers = [asyncio.create_task(one) for one in kept]
         await self._stopping.wait()
 
@@ -249,7 +274,7 @@ class Supervisor:
         settings = replace(
             self._settings, worker=number, listen=self._claim.listen(number), core=seat.core
         )
-        worker = await self._spawned(Order(settings, self._trials), seat)
+        worker = await self._spawned(Order(settings, self._generations.loads), seat)
         if self._stopping.is_set():
             worker.signal(signal.SIGTERM)
         both: set[asyncio.Future[object]] = {worker.ready, worker.ended}  # type: ignore[arg-type]
@@ -265,14 +290,17 @@ class Supervisor:
                 f"worker {number} died while it started ({worker.how})",
                 hint="What it said before stands above.",
             )
-        ready = worker.ready.result()
-        self._trials.update(ready.trials)
         try:
             self._claim.take_over(number)
         except GatewayError:
             await self._end(worker)
             raise
         worker.ready_s = time.monotonic()
+        # What has changed while it started.
+        for load in self._generations.loads:
+            await self._expect_to_serve(worker, load)
+        for rejected in self._generations.rejected:
+            worker.writer.write(encode_rejected(rejected))
         return worker
 
     async def _spawned(self, order: Order, seat: _Seat) -> Live:
@@ -295,7 +323,8 @@ class Supervisor:
         )
         idle.writer.write(order.encode())
         ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
-        worker = Live(number, idle.process, ready)
+        serves = {load.product: load.digest for load in order.loads}
+        worker = Live(number, idle.process, idle.writer, ready, serves)
         worker.ended = asyncio.create_task(self._follow(worker, idle.reader, idle.writer))
         self._live.add(worker)
         return worker
@@ -311,6 +340,8 @@ class Supervisor:
                         worker.ready.set_result(ready)
                     case GatewayError() as error:
                         worker.error = error
+                    case Loaded() | NotLoaded() as answer:
+                        worker.heard(answer)
         code = await worker.process.wait()
         await closed(writer)
         self._live.discard(worker)
@@ -368,6 +399,18 @@ class Supervisor:
                 seat.backoff.deaths,
                 hint or "Try: gateway check; SIGHUP to this process starts it at once.",
             )
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Do something that may take long. Return whether we are to stop instead."""
+        doing, stopped = asyncio.create_task(work), asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({doing, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not doing.done():
+            doing.cancel()
+            await asyncio.wait({doing})
+            return True
+        doing.result()
+        return self._stopping.is_set()
 
     async def _stopped_within(self, seconds: float, *hurry: asyncio.Event) -> bool:
         """Wait so long, or until `hurry`. Return whether we are to stop."""
@@ -435,6 +478,36 @@ class Supervisor:
             log.error("%s. %s", bad_end, bad_end.hint)
         self._taken.discard(old.number)
         return True
+
+    # New generations
+
+    async def _spread(self, load: Load) -> GatewayError | None:
+        """Let the workers serve a generation, one before the others. Return why it does not."""
+        serving = [worker for worker in self._live if worker.ready.done()]
+        for worker in serving[:1]:
+            if (error := await worker.serve(load)) is not None:
+                return error
+        await asyncio.gather(*(self._expect_to_serve(worker, load) for worker in serving[1:]))
+        return None
+
+    async def _expect_to_serve(self, worker: Live, load: Load) -> None:
+        """Let a worker serve what another one serves already; one that cannot is replaced."""
+        if (error := await worker.serve(load)) is not None:
+            log.error("worker %d is started again: %s. %s", worker.number, error, error.hint)
+            worker.signal(signal.SIGTERM)
+
+    def _tell(self, rejected: Rejected) -> None:
+        for worker in self._live:
+            if worker.ready.done():
+                worker.writer.write(encode_rejected(rejected))
+
+    async def _reload_when_asked(self) -> None:
+        while True:
+            await self._first_of(self._stopping, self._to_reload)
+            if self._stopping.is_set():
+                return
+            self._to_reload.clear()
+            await self._generations.reload()
 
     # Ending
 

@@ -1,0 +1,134 @@
+"""A change of a product's folder, verified by a process of its own before any worker sees it.
+
+It reads the folder whole, checks that it is a newer generation than what is served, opens its
+models and lets them pass the gates, and takes a snapshot of the files: what was verified is what
+will be served, whatever happens to the folder then. It reads a question from stdin and writes an
+answer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sys
+from base64 import b64encode
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gateway.errors import ExitCode, GatewayError, ProductError, Violation
+from gateway.serve.control import Load, error_row
+from gateway.serve.verification import Question
+from gateway.serve.watch import signature
+
+if TYPE_CHECKING:
+    from gateway.model import Contents
+
+PRODUCT_YAML = "product.yaml"
+_NICENESS = 19
+
+
+def main() -> int:
+    """Answer the question on stdin."""
+    question = Question(**json.load(sys.stdin))
+    if not question.is_new:
+        os.nice(_NICENESS)
+    with os.fdopen(os.dup(1), "w") as answers:
+        os.dup2(2, 1)  # nothing else gets between the answer's bytes
+        json.dump(answer(question), answers)
+    return ExitCode.OK
+
+
+def answer(question: Question) -> dict[str, Any]:
+    """Return what is to be said of a folder, as JSON values."""
+    from gateway.model import opened, planned, read_folder
+    from gateway.model.registry import Registry
+    from gateway.model.trial import passed, remember
+
+    folder, number, digest = Path(question.folder), 0, ""
+    gates: list[dict[str, Any]] = []
+    remember(question.trials)
+    before = signature(folder)
+    try:
+        contents = read_folder(folder)
+        if signature(folder) != before:
+            return {"unchanged": False}
+        number, digest = contents.product.generation, contents.digest
+        if digest == question.serving:
+            return {"unchanged": True}
+        _expect_newer(question, contents, digest)
+        plan = planned(contents)
+        opened(plan, lambda name: (contents.files[name], contents.place(name)))
+        files = {PRODUCT_YAML: contents.text.encode(), **contents.files}
+        registry = Registry(Path(question.store))
+        snapshot = registry.snapshot(plan.product.name, number, digest, files)
+    except GatewayError as error:
+        if signature(folder) != before:
+            return {"unchanged": False}  # half of a change may be what is wrong
+        refused = {"error": error_row(error), "number": number, "digest": digest, "gates": gates}
+        return {"refused": refused}
+    load = Load(
+        product=plan.product.name,
+        number=number,
+        digest=digest,
+        snapshot=str(snapshot),
+        plan=b64encode(pickle.dumps(plan)).decode(),
+    )
+    arms = [
+        {
+            "name": arm.name,
+            "version": arm.version,
+            "sha256": arm.digest,
+            "mode": arm.mode,
+            "share": arm.share,
+        }
+        for arm in plan.arms
+    ]
+    return {
+        "verified": {"load": asdict(load), "arms": arms, "gates": gates, "trials": passed()},
+    }
+
+
+def _expect_newer(question: Question, contents: Contents, digest: str) -> None:
+    """Refuse what bears the number of another generation, or an older one.
+
+    Raises:
+        ProductError: it does.
+    """
+    product = contents.product
+    if product.name != question.product:
+        if question.is_new:
+            return
+        raise _wrong(
+            contents,
+            "product",
+            f"is {product.name!r}, this folder is served as {question.product!r}.",
+            "Serve another product from a folder of its own, with `gateway serve`.",
+        )
+    number = product.generation
+    known = question.numbers.get(str(number))
+    newest = max((question.number, *map(int, question.numbers)))
+    if known is not None and known != digest:
+        raise _wrong(
+            contents,
+            "generation",
+            f"is {number}, and {number} was served with other content.",
+            f"Raise it to {newest + 1}.",
+        )
+    if known is None and number < question.number:
+        raise _wrong(
+            contents,
+            "generation",
+            f"is {number}, older than {question.number}, which is served.",
+            f"Raise it to {newest + 1}; `gateway models rollback` goes back.",
+        )
+
+
+def _wrong(contents: Contents, key: str, problem: str, hint: str) -> ProductError:
+    line = contents.product.source.lines.get((key,), 1)
+    return ProductError((Violation(str(contents.path), line, key, problem, hint),))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
