@@ -183,6 +183,37 @@ def test_labels_the_wrong_way_round_are_not_served(place: Path) -> None:
     assert "the label's value of fraud is the wrong one" in said
 
 
+def test_a_file_that_left_genuine_payments_out_is_read_as_such(place: Path) -> None:
+    """One genuine payment in ten: refused by the odds, until the file says so."""
+    x = world.features(60_000, 3)
+    fraud = world.labels(x, 4)
+    kept = fraud | (np.random.default_rng(5).random(len(x)) < 0.1)
+    columns = {name: x[kept, i] for i, name in enumerate(world.FEATURES)}
+    columns["is_fraud"] = fraud[kept].astype(int)
+    n = int(kept.sum())
+    rate = fraud.mean()
+    base_rate = {"calibrated_at": float(fraud[kept].mean()), "serving": float(rate)}
+    model = catalogue.logistic_model(world.WEIGHTS, world.INTERCEPT, output="probabilities")
+    platt = {"kind": "platt", "a": 1.0, "b": float(np.log(10.0))}
+    champion = {"calibration": platt, "base_rate": base_rate}
+    folder = world.write_folder(place, model=model, champion=champion, n=n, **columns)
+    said = refusal(folder)
+    assert "genuine_kept: 0.1" in said
+
+    gates = {"calibration": {"path": "labelled.parquet", "genuine_kept": 0.1}}
+    folder = world.write_folder(place, model=model, champion=champion, n=n, gates=gates, **columns)
+    _, report = judged(folder)
+    expect_passed(report.gates, str(folder))
+    found = report.figures["v1"]
+    # What a decision costs is what it costs among all payments.
+    columns = {name: x[:, i] for i, name in enumerate(world.FEATURES)}
+    columns["is_fraud"] = fraud.astype(int)
+    folder = world.write_folder(place, model=model, champion=champion, n=len(x), **columns)
+    _, whole = judged(folder)
+    assert found.cost.low < whole.figures["v1"].cost.value < found.cost.high
+    assert found.savings.value == pytest.approx(whole.figures["v1"].savings.value, abs=0.15)
+
+
 # The verdicts.
 
 

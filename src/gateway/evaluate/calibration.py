@@ -472,7 +472,8 @@ class Figures:
 class Sample:
     """n labelled payments with their probabilities and cost lines (n, k).
 
-    `category` (n,): names, empty for none.
+    `category` (n,): names, empty for none. `decisions`: how many the payments stand for, where
+    that is not n.
     """
 
     p: Floats
@@ -482,6 +483,7 @@ class Sample:
     betas: Floats
     category: NDArray[Any]
     cluster: Codes | None = None
+    decisions: float | None = None
 
 
 def figures(sample: Sample, *, confidence: float = CONFIDENCE) -> Figures:
@@ -493,6 +495,7 @@ def figures(sample: Sample, *, confidence: float = CONFIDENCE) -> Figures:
     shared = 1.0 - (1.0 - confidence) / max(1, len(names))
     parts = [(name, sample.category == name) for name in names]
     at = near(p, crossings(*lines))
+    share = 1.0 if sample.decisions is None else len(p) / sample.decisions
     return Figures(
         n=len(p),
         frauds=int(y.sum()),
@@ -511,13 +514,17 @@ def figures(sample: Sample, *, confidence: float = CONFIDENCE) -> Figures:
             _near(sample, "", at, confidence),
             *(_near(sample, name, at & part, shared) for name, part in parts),
         ),
-        cost=mean(action_costs(p, y, *lines), cluster, confidence=confidence),
+        cost=_times(mean(action_costs(p, y, *lines), cluster, confidence=confidence), share),
         excess_cost=UNKNOWN
         if fitted is None
-        else excess_cost(p, y, *lines, cluster, confidence=confidence),
+        else _times(excess_cost(p, y, *lines, cluster, confidence=confidence), share),
         savings=savings(p, y, *lines, cluster, confidence=confidence),
         savings_over_base_rate=savings_over_base_rate(p, y, *lines, cluster, confidence=confidence),
     )
+
+
+def _times(estimate: Estimate, factor: float) -> Estimate:
+    return Estimate(*(factor * value for value in estimate))
 
 
 def _around(value: float, error: float, confidence: float) -> Estimate:

@@ -295,7 +295,7 @@ def _wrong_odds(suspect: Suspect) -> Cause | None:
     found = suspect.figures.recalibration
     if found is None:
         return None
-    rate = suspect.figures.frauds / suspect.figures.n
+    rate = suspect.figures.frauds / (suspect.sample.decisions or suspect.figures.n)
     believed = _believed_rate(found.shift, rate)
     sure = abs(found.shift) > max(log(1.2), 3.0 * found.se_shift)
     if not sure:
@@ -318,7 +318,13 @@ def _wrong_odds(suspect: Suspect) -> Cause | None:
             f"the odds are {off}, as of a model calibrated where {believed:.3g} of the payments "
             f"were fraud: these have {rate:.3g}"
         )
-    if declared is not None:
+    if declared is not None and 0.5 < rate / declared.calibrated_at < 2.0:
+        hint = (
+            f"The payments have the base rate of calibrated_at, {declared.calibrated_at:g}. Where "
+            "genuine ones were left out of the file, say models.gates.calibration.genuine_kept: "
+            f"{min(1.0, exp(found.shift) ** -1):.3g}; else leave base_rate out."
+        )
+    elif declared is not None:
         hint = (
             f"base_rate moves them from {declared.calibrated_at:g} to {declared.serving:g}: "
             "correct it, or run gateway calibrate."

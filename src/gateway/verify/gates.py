@@ -312,7 +312,7 @@ def _calibration_gates(
             )
         )
         return gates, None
-    sample = sample_of(policy, p[known], part)
+    sample = sample_of(policy, p[known], part, declared.genuine_kept)
     found = figures(sample, confidence=declared.confidence)
     judged = list(_judged(found, declared, product))
     failed = {rule.name for rule in judged if rule.verdict == "fail"}
