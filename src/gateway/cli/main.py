@@ -35,7 +35,7 @@ app = App(
 _VERBS = {
     "demo": "Serve two products, send them simulated payments, show what happened.",
     "init": "Write a product's folder for any ONNX classifier, from its file and its data.",
-    "check": "Check products: violations, pinned models, golden vectors, derived thresholds.",
+    "check": "Check products: violations, what each model must hold, derived thresholds.",
     "serve": "Serve products over gRPC until SIGTERM or Ctrl-C.",
     "status": "Show how each worker of a running gateway is doing.",
     "decide": "Ask a running gateway for one decision, and say it in words.",
