@@ -309,6 +309,17 @@ def test_an_editor_s_change_meanwhile_is_not_overwritten(
     assert [path.name for path in folder.glob(".product*")] == []
 
 
+def test_a_challenger_that_fails_a_gate_is_not_promoted(
+    complaint: Callable[..., str], told: Run, folder: Path
+) -> None:
+    path = folder / "product.yaml"
+    path.write_text(f"{text_of(folder)}  gates: {{calibration: {{path: labelled.parquet}}}}\n")
+    before = text_of(folder)
+    said = complaint(ExitCode.INVALID_MODEL, "promote", folder, "rival")
+    assert "rival: likely cause: the labelled payments cannot be read" in said
+    assert text_of(folder) == before
+
+
 # Promotion
 
 
@@ -317,6 +328,8 @@ def test_a_promotion_changes_what_it_says_and_nothing_else(told: Run, folder: Pa
     (folder / "product.yaml").chmod(0o640)
     said = told("promote", folder, "rival")
     assert said["written"] is True
+    gates = {gate["name"]: gate["verdict"] for gate in said["gates"] if gate["arm"] == "rival"}
+    assert (gates["sha256"], gates["cost"]) == ("pass", "pass")
     assert said["before"]["digest"] == digest
     assert said["before"]["champion"]["sha256"] == sha256(CHAMPION).hexdigest()
     loaded = load_generation(folder)

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +28,7 @@ from gateway.cli.models_table import (
 from gateway.cli.terms import Folder, Json, notes
 from gateway.errors import ExitCode, GatewayError, JournalError, RefusedError, UsageError
 from gateway.model import read_folder
-from gateway.model.registry import Registry, State
+from gateway.model.registry import GateVerdict, Registry, State
 from gateway.model.revision import (
     MEMORY,
     Draft,
@@ -46,6 +47,7 @@ from gateway.model.revision import (
 from gateway.product.edit import arm_key, promoted, with_generation
 from gateway.serve import board as boards
 from gateway.serve.generations import STORE
+from gateway.verify import expect_passed, run_gates
 
 LOOK_S = 0.05
 """How often `reload` looks what came of it."""
@@ -110,7 +112,7 @@ def promote(
 ) -> int:
     """Let a challenger decide: edit product.yaml, keep its comments, raise its generation.
 
-    The folder is loaded first as it would be, its golden vectors too; what does not load is not
+    The folder is loaded first as it would be, and must pass its gates; what does not is not
     written. A gateway that serves the folder verifies and takes it by itself.
     """
     with held(folder):
@@ -130,7 +132,10 @@ def promote(
         )
         text = with_generation(text, next_number(present, known, state))
         change = draft(present, text, contents.files)
+        gates = run_gates(change.generation, folder, time.thread_time_ns)
+        expect_passed(gates, str(folder))
         done = _written(change, memory, state, dry_run=dry_run)
+    done = replace(done, gates=tuple(GateVerdict(**gate.row) for gate in gates))
     if arm.mode == "shadow" and not json:
         notes.print(
             f"{challenger} was a shadow: it has decided no call so far. "
@@ -163,8 +168,16 @@ def rollback(
         store, memory = _store(journal), Registry(folder / MEMORY)
         state, known = _known(present, memory, store)
         revision = _target(present, known, to)
+        # It may have been served for months: no gate that is timed on this machine stops it now.
         change = restored(present, revision, next_number(present, known, state))
         done = _written(change, memory, state, dry_run=dry_run)
+    labelled = change.contents.product.models.gates.calibration.path
+    if labelled is not None and not (folder / labelled).exists():
+        notes.print(
+            f"It names {labelled}, which is not in the folder: the gateway will refuse it "
+            "until that is back.",
+            markup=False,
+        )
     return _told(done, f"generation {revision.generation} is back", journal, json=json)
 
 
