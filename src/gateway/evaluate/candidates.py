@@ -100,8 +100,7 @@ def compare(
 
     The map to take is the simplest of those whose log loss is within one standard error of the
     least, and whose cost is within one of the cheapest of these (Breiman and others, 1984). The
-    map as it is stays unless that one's log loss is surely less (95%), and its cost not surely
-    more.
+    map as it is stays unless that one is better (`improves`).
 
     Raises:
         ValueError: the labels cannot be parted into folds; says why.
@@ -212,8 +211,27 @@ def _best(
     cheapest = min(good, key=lambda one: one.figures.cost.value)
     dearer = [losses[one.kind].cost - losses[cheapest.kind].cost for one in good]
     best = _within(good, dearer, sample, chance, draws)[0]
-    is_better = best.figures.log_loss_change.high < 0.0 and best.figures.cost_change.low <= 0.0
-    return best if is_better else today
+    return best if improves(best, today) else today
+
+
+def improves(candidate: Candidate, today: Candidate) -> bool:
+    """Return whether a map is surely better than the map as it is, and not surely dearer (95%).
+
+    Its log loss is surely less; or it is less, and what was expected is surely off today, overall
+    or near the thresholds, and not under this map.
+    """
+    figures = candidate.figures
+    if figures.cost_change.low > 0.0:
+        return False
+    if figures.log_loss_change.high < 0.0:
+        return True
+    return is_off(today) and not is_off(candidate) and figures.log_loss_change.value < 0.0
+
+
+def is_off(candidate: Candidate) -> bool:
+    """Return whether surely another number of frauds came than was expected (95%)."""
+    ratios = (candidate.figures.observed_over_expected, candidate.figures.near)
+    return any(one.low > 1.0 or one.high < 1.0 for one in ratios)
 
 
 def _within(
