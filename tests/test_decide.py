@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import catalogue
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -263,6 +264,44 @@ def test_scalar_and_vector_path_give_the_same_bits(kind: str, parameters: dict[s
         ]
         # repr tells NaN from numbers and 0.0 from -0.0, and is exact.
         assert repr(many) == repr(one)
+
+
+@pytest.mark.parametrize(("kind", "parameters"), CALIBRATIONS)
+def test_choosing_many_gives_what_deciding_gives(kind: str, parameters: dict[str, Any]) -> None:
+    """To the same bits, near ties too, under every rule that can bend a decision."""
+    chance = random.Random(kind)
+    sale = {"event": "sale", "from": "2026-11-27", "to": "2026-11-30", "log_odds_shift": 0.3}
+    for changes in (
+        {},
+        {"calendar": [sale]},
+        {
+            "models__champion__base_rate": {"calibrated_at": 0.02, "serving": 0.003},
+            "costs__review": catalogue.REVIEW,
+            "actions": ["approve", "step_up", "review", "decline"],
+            "calendar": [sale],
+            "overrides": [
+                override(at_least=0.6, category="grocery", expires="2026-11-28"),
+                override(at_least=0.2, category="fuel", action="step_up"),
+            ],
+        },
+        {"overrides": [override(at_least=0.05, action="step_up"), override(at_least=0.3)]},
+    ):
+        policy = compile_policy(catalogue.product(**changes), from_mapping(kind, parameters))
+        mccs = ["", "5912", "5541", "5411", "9999"]
+        scores = [chance.choice([0.05, 0.3, chance.random() ** 6]) for _ in range(2000)]
+        amounts = [chance.choice([0, 15_000, 15_001, chance.randrange(10**6)]) for _ in scores]
+        places = [chance.randrange(len(mccs)) for _ in scores]
+        events = [NOW + chance.randrange(10 * 86_400) for _ in scores]
+        classes = policy.cost_classes(np.array(amounts), mccs, np.array(places))
+        pairs = zip(amounts, places, strict=True)
+        assert classes.tolist() == [policy.cost_class(a, mccs[i]) for a, i in pairs]
+        decided = policy.decide_many(scores, amounts, classes.tolist(), events)
+        chosen = policy.choose_many(scores, amounts, classes, events)
+        near = policy.near_ties(chosen, amounts, classes, events)
+        assert chosen.probability.tolist() == [one.probability for one in decided]
+        assert chosen.action.tolist() == [one.action for one in decided]
+        assert [tuple(row) for row in chosen.costs.tolist()] == [one.costs for one in decided]
+        assert near.tolist() == [bool(one.flags & Flag.NEAR_TIE) for one in decided]
 
 
 @given(

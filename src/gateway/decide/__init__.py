@@ -25,11 +25,12 @@ from gateway.decide.explanation import (
     log_odds,
     served_probability,
 )
-from gateway.decide.policy import CostClass, Decision, Flag, Policy, compile_policy
+from gateway.decide.policy import Chosen, CostClass, Decision, Flag, Policy, compile_policy
 
 __all__ = [
     "EDGE",
     "Calibration",
+    "Chosen",
     "CostClass",
     "CostLine",
     "Decision",

@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime, timedelta
 from enum import IntFlag
 from math import exp, inf, nan
 from sys import float_info
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,6 +99,18 @@ class Decision(NamedTuple):
     costs: tuple[float, ...]
 
 
+class Chosen(NamedTuple):
+    """What n payments get, as arrays: `Decision` without what only an answer needs.
+
+    `probability` (n,); `action` (n,) uint8; `costs` (n, k) in minor units, an available action
+    each, in order of severity. Nothing is explored.
+    """
+
+    probability: NDArray[np.float64]
+    action: NDArray[np.uint8]
+    costs: NDArray[np.float64]
+
+
 @dataclass(frozen=True, slots=True)
 class _Bar:
     """An override: the actions from index `first` up, exactly when p ≥ `at_least`."""
@@ -166,6 +178,19 @@ class Policy:
         """Return the index of a payment's class."""
         index = self.class_of_mcc.get(category, 0)
         return index + 1 if amount_minor > self.classes[index].harm_up_to_minor else index
+
+    def cost_classes(
+        self,
+        amounts_minor: NDArray[np.int64],
+        categories: Sequence[str],
+        category: NDArray[np.integer[Any]],
+    ) -> NDArray[np.intp]:
+        """`cost_class` for n payments; `category` (n,) are places in `categories`, MCCs."""
+        first = np.array([self.class_of_mcc.get(mcc, 0) for mcc in categories], dtype=np.intp)
+        up_to = np.array([one.harm_up_to_minor for one in self.classes])
+        index = first[category]
+        classes: NDArray[np.intp] = index + (amounts_minor > up_to[index])
+        return classes
 
     def stand_in(self, reason: StandIn, amount_minor: int, category: str) -> Action:
         """Return the action that the product chose beforehand for `reason`."""
@@ -275,23 +300,16 @@ class Policy:
         """Decide n payments: the vector path, to the same bits as `decide_one`."""
         n, k = len(class_indices), len(self.actions)
         rows = np.arange(n)
-        p = self.calibration.many(np.array(scores, dtype=np.float64))
-        if self._event_bounds_s:
-            ratio = np.array([self.odds_ratio(event_s) for event_s in events_s])
-            p = np.where(ratio != 1.0, shift_many(p, ratio), p)
-        elif self.base_odds_ratio != 1.0:
-            p = shift_many(p, self.base_odds_ratio)
-        amount = np.array(amounts_minor, dtype=np.float64)[:, None]
-        c = self._coefficients[class_indices]  # (n, 4, k)
-        alphas = c[:, 0] + c[:, 1] * amount
-        betas = c[:, 2] + c[:, 3] * amount
+        classes, events = np.asarray(class_indices), np.asarray(events_s, dtype=np.float64)
+        ratio, p = self._probabilities(np.asarray(scores, dtype=np.float64), events)
+        alphas, betas = self._lines(np.asarray(amounts_minor, dtype=np.float64), classes)
         costs = alphas + betas * p[:, None]
 
         compared, low, high = costs, np.full(n, -inf), np.full(n, inf)
         at_bar = np.zeros(n, dtype=np.bool_)
         allowed: NDArray[np.bool_] | None = None
-        if any(self._bars[i] for i in set(class_indices)):
-            allowed, low, high, at_bar = self._allowed(p, class_indices, events_s)
+        if self._barred(classes):
+            allowed, low, high, at_bar = self._allowed(p, classes, events)
             compared = np.where(allowed, costs, inf)
         best = compared.argmin(axis=1)
         others = compared.copy()
@@ -311,9 +329,8 @@ class Policy:
         threshold = np.where(
             has_low & (~has_high | (below <= above)), low, np.where(has_high, high, nan)
         )
-        flags = np.array([self._class_flags[i] for i in class_indices])
-        if self._event_bounds_s:
-            flags |= np.where(ratio != self.base_odds_ratio, _CALENDAR_EVENT, 0)
+        flags = np.array(self._class_flags)[classes]
+        flags |= np.where(ratio != self.base_odds_ratio, _CALENDAR_EVENT, 0)
         if allowed is not None:
             flags |= np.where(best != costs.argmin(axis=1), _OVERRIDDEN, 0)
         noise = KERNEL_NOISE * np.abs(slopes[rows, second])
@@ -331,34 +348,104 @@ class Policy:
                     margins.tolist(),
                     [1.0] * n,
                     flags.tolist(),
-                    class_indices,
+                    classes.tolist(),
                     map(tuple, costs.tolist()),
                     strict=True,
                 ),
             )
         )
 
+    def choose_many(
+        self,
+        scores: NDArray[np.float64] | Sequence[float],
+        amounts_minor: NDArray[np.int64] | Sequence[int],
+        class_indices: NDArray[np.integer[Any]] | Sequence[int],
+        events_s: NDArray[np.float64] | Sequence[float],
+    ) -> Chosen:
+        """Choose n payments' actions as `decide_many` does, to the same bits, and no more.
+
+        For whoever decides many and answers none. Exploration is not applied.
+        """
+        classes, events = np.asarray(class_indices), np.asarray(events_s, dtype=np.float64)
+        _, p = self._probabilities(np.asarray(scores, dtype=np.float64), events)
+        alphas, betas = self._lines(np.asarray(amounts_minor, dtype=np.float64), classes)
+        costs = alphas + betas * p[:, None]
+        compared = costs
+        if self._barred(classes):
+            compared = np.where(self._allowed(p, classes, events)[0], costs, inf)
+        actions = np.array(self.actions, dtype=np.uint8)
+        return Chosen(p, actions[compared.argmin(axis=1)], costs)
+
+    def near_ties(
+        self,
+        chosen: Chosen,
+        amounts_minor: NDArray[np.int64] | Sequence[int],
+        class_indices: NDArray[np.integer[Any]] | Sequence[int],
+        events_s: NDArray[np.float64] | Sequence[float],
+    ) -> NDArray[np.bool_]:
+        """Return which of the payments that `choose_many` was given have the flag NEAR_TIE."""
+        classes, events = np.asarray(class_indices), np.asarray(events_s, dtype=np.float64)
+        rows, others = np.arange(len(classes)), chosen.costs.copy()
+        _, betas = self._lines(np.asarray(amounts_minor, dtype=np.float64), classes)
+        near = np.zeros(len(classes), dtype=np.bool_)
+        allowed: NDArray[np.bool_] | None = None
+        if self._barred(classes):
+            allowed, _, _, near = self._allowed(chosen.probability, classes, events)
+            others[~allowed] = inf
+        best = np.searchsorted(np.array(self.actions), chosen.action)
+        others[rows, best] = inf
+        second = others.argmin(axis=1)
+        slopes = betas[rows, best] - betas[rows, second]
+        if allowed is not None:
+            slopes = np.where(allowed[rows, second], slopes, 0.0)
+        margins = others[rows, second] - chosen.costs[rows, best]
+        near |= margins <= KERNEL_NOISE * np.abs(slopes)
+        return near
+
+    def _probabilities(
+        self, scores: NDArray[np.float64], events_s: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64] | float, NDArray[np.float64]]:
+        """Return the odds ratios at the payments' times, and their P(fraud)."""
+        p = self.calibration.many(scores)
+        if self._event_bounds_s:
+            place = np.searchsorted(self._event_bounds_s, events_s, side="right")
+            ratio = np.array(self._event_odds_ratios)[place]
+            return ratio, np.where(ratio != 1.0, shift_many(p, ratio), p)
+        if self.base_odds_ratio != 1.0:
+            p = shift_many(p, self.base_odds_ratio)
+        return self.base_odds_ratio, p
+
+    def _lines(
+        self, amounts: NDArray[np.float64], classes: NDArray[np.integer[Any]]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return α and β of each action at each payment's amount, (n, k)."""
+        c, amount = self._coefficients[classes], amounts[:, None]  # (n, 4, k)
+        return c[:, 0] + c[:, 1] * amount, c[:, 2] + c[:, 3] * amount
+
+    def _barred(self, classes: NDArray[np.integer[Any]]) -> bool:
+        """Say whether any of the payments may have an override."""
+        return any(self._bars) and any(self._bars[i] for i in np.unique(classes).tolist())
+
     def _allowed(
-        self, p: NDArray[np.float64], class_indices: Sequence[int], events_s: Sequence[float]
+        self,
+        p: NDArray[np.float64],
+        classes: NDArray[np.integer[Any]],
+        events_s: NDArray[np.float64],
     ) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
         """Return which actions (n, k) the overrides leave, the bars on either side of p, and
         whether p is at one of them."""
-        allowed = np.ones((len(class_indices), len(self.actions)), dtype=np.bool_)
+        allowed = np.ones((len(classes), len(self.actions)), dtype=np.bool_)
         low, high = np.full(len(p), -inf), np.full(len(p), inf)
         at_bar = np.zeros(len(p), dtype=np.bool_)
-        for i, (index, event_s, probability) in enumerate(
-            zip(class_indices, events_s, p.tolist(), strict=True)
-        ):
+        for index in np.unique(classes).tolist():
             for bar in self._bars[index]:
-                if event_s >= bar.expires_s:
-                    continue
-                at_bar[i] |= abs(probability - bar.at_least) <= KERNEL_NOISE
-                if probability >= bar.at_least:
-                    allowed[i, : bar.first] = False
-                    low[i] = max(low[i], bar.at_least)
-                else:
-                    allowed[i, bar.first :] = False
-                    high[i] = min(high[i], bar.at_least)
+                live = (classes == index) & (events_s < bar.expires_s)
+                above, below = live & (p >= bar.at_least), live & (p < bar.at_least)
+                at_bar |= live & (np.abs(p - bar.at_least) <= KERNEL_NOISE)
+                allowed[above, : bar.first] = False
+                allowed[below, bar.first :] = False
+                low[above] = np.maximum(low[above], bar.at_least)
+                high[below] = np.minimum(high[below], bar.at_least)
         return allowed, low, high, at_bar
 
     def _explore(self, decision: Decision, payment: Asked) -> Decision:

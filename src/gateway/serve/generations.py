@@ -26,9 +26,9 @@ from gateway.model.registry import (
     ServedArm,
     State,
 )
-from gateway.serve import verifier
+from gateway.serve import verification
 from gateway.serve.control import Load
-from gateway.serve.verifier import Moving, Question, Unchanged, Verified, verify
+from gateway.serve.verification import Moving, Question, Unchanged, Verified, verify
 from gateway.serve.watch import LOOK_S, Signature, Watch, signature
 
 STORE = "generations"
@@ -146,7 +146,7 @@ class Generations:
         watch.tried(looks)
         if isinstance(answer, Verified):
             return _Product(answer.load, self._served(answer, folder, state), watch)
-        assert isinstance(answer, verifier.Refused)
+        assert isinstance(answer, verification.Refused)
         if state is None:
             raise answer.error
         # It was served before: a restart is no reason to be down.
@@ -166,7 +166,7 @@ class Generations:
                 answer = await self._taken(product, answer)
             if isinstance(answer, Moving):
                 product.watch.tried(None)
-            elif isinstance(answer, verifier.Refused):
+            elif isinstance(answer, verification.Refused):
                 self._refuse(product, answer)
             elif product.rejected is not None:
                 # The folder holds again what is served, or something newer that is.
@@ -174,12 +174,12 @@ class Generations:
                 product.rejected, product.state = None, product.state.refusing(None)
             self._write(product)
 
-    async def _taken(self, product: _Product, answer: Verified) -> Unchanged | verifier.Refused:
+    async def _taken(self, product: _Product, answer: Verified) -> Unchanged | verification.Refused:
         """Let the workers serve it, and keep it as what is served."""
         load = answer.load
         error = await self._spread(load)
         if error is not None:
-            return verifier.Refused(error, load.number, load.digest, answer.gates)
+            return verification.Refused(error, load.number, load.digest, answer.gates)
         log.info(
             "%s: generation %d is served (it was %d)",
             load.product,
@@ -192,7 +192,7 @@ class Generations:
 
     async def _asked(
         self, folder: Path, state: State | None, *, is_new: bool
-    ) -> Verified | verifier.Refused | Unchanged | Moving:
+    ) -> Verified | verification.Refused | Unchanged | Moving:
         """Have a folder verified, again while it moves."""
         known = () if state is None else state.history
         question = Question(
@@ -205,12 +205,12 @@ class Generations:
             is_new=is_new,
             trials=self._trials,
         )
-        answer: Verified | verifier.Refused | Unchanged | Moving = Moving()
+        answer: Verified | verification.Refused | Unchanged | Moving = Moving()
         for _ in range(_MOVING_TRIES):
             try:
                 answer = await verify(question)
             except GatewayError as error:
-                return verifier.Refused(error, 0, "", [])
+                return verification.Refused(error, 0, "", [])
             if not isinstance(answer, Moving):
                 break
             await asyncio.sleep(_MOVING_S)
@@ -218,7 +218,7 @@ class Generations:
             self._trials.update(answer.trials)
         elif isinstance(answer, Moving) and is_new:
             restless = UsageError("its files change all the time", subject=str(folder))
-            return verifier.Refused(restless, 0, "", [])
+            return verification.Refused(restless, 0, "", [])
         return answer
 
     def _served(self, answer: Verified, folder: Path, state: State | None) -> State:
@@ -242,7 +242,7 @@ class Generations:
             return replace(state, serving=served, refused=None)
         return state.taking(served)
 
-    def _refuse(self, product: _Product, answer: verifier.Refused) -> None:
+    def _refuse(self, product: _Product, answer: verification.Refused) -> None:
         lines = _lines(answer.error)
         log.error(
             "%s: what its folder holds now is refused, generation %d is served on:\n  %s",
