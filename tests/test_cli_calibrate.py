@@ -17,10 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 import test_scaffold
 
+from gateway.cli.edited import write_keys
 from gateway.cli.main import run
+from gateway.decide import from_mapping
 from gateway.demo import CARD_NOT_PRESENT, batch, build_world
 from gateway.demo.payment import CardNotPresentFeatures
-from gateway.errors import ExitCode
+from gateway.errors import ExitCode, ModelError, ProductError
 from gateway.model import load_generation, read_product
 
 MODELS = Path(__file__).parents[1] / "models"
@@ -165,25 +167,28 @@ def test_an_uncalibrated_model_is_calibrated_and_then_is_served_calibrated(
     told_again = json.loads(gateway("calibrate", *WITH, "--json")[1])
     assert told_again == told, "the same file gives the same figures and the same map"
 
+    assert told["product_yaml"]["written"] is None
+    yaml = (folder / "product.yaml").read_text()
+    out = gateway("calibrate", *WITH, "--write")[1]
     line = f"{{kind: {told['chosen']}, path: {written.name}}}"
-    rewrite(place, lambda text: text.replace("{kind: identity}", line))
-    rewrite(place, lambda text: text.replace("generation: 1 ", "generation: 2 "))
+    assert line in out
+    expected = yaml.replace("{kind: identity}", line).replace("generation: 1 ", "generation: 2 ")
+    assert (folder / "product.yaml").read_text() == expected, "and nothing else"
+    before_and_after = re.findall(r"generation (\d) \((\w{12})…\) became (\d) \((\w{12})…\)", out)
+    assert before_and_after[0][::2] == ("1", "2")
+    assert load_generation(folder).digest.startswith(before_and_after[0][3])
     code, out, _ = gateway("check", "cards")
     assert code == 0
     assert f"calibrated ({told['chosen']})" in out
     served = load_generation(folder).policy.calibration
-    assert served.one(0.9) == pytest.approx(chosen_map(told["chosen"], content).one(0.9), abs=0)
+    assert served.one(0.9) == pytest.approx(
+        from_mapping(told["chosen"], json.loads(content)).one(0.9), abs=0
+    )
 
     code, out, err = gateway("calibrate", *WITH)
     assert code == 0
     assert f"Keep the map as it is ({told['chosen']})." in out
     assert "Next: gateway check cards" in err
-
-
-def chosen_map(kind: str, content: str) -> Any:
-    from gateway.decide import from_mapping
-
-    return from_mapping(kind, json.loads(content))
 
 
 def test_the_table_names_the_map_to_take_and_the_lines_for_product_yaml(gateway: Command) -> None:
@@ -228,6 +233,21 @@ def test_a_file_as_it_is_served_has_one_base_rate(gateway: Command, place: Path)
     (at, serving) = re.findall(r"base_rate: \{calibrated_at: ([\d.]+), serving: ([\d.]+)\}", out)[0]
     assert at == serving
     assert float(at) == pytest.approx(0.0058, abs=0.001)
+
+
+def test_what_cannot_be_served_is_not_written(gateway: Command, place: Path) -> None:
+    folder = place / "cards"
+    yaml = (folder / "product.yaml").read_bytes()
+    with pytest.raises(ModelError, match=r"absent\.json"):
+        write_keys(
+            folder / "product.yaml",
+            {("models", "champion", "calibration"): {"kind": "platt", "path": "absent.json"}},
+        )
+    with pytest.raises(ProductError) as caught:
+        write_keys(folder / "product.yaml", {("costs", "review", "shadow_price"): -1})
+    assert {one.path for one in caught.value.violations} == {str(folder / "product.yaml")}
+    assert (folder / "product.yaml").read_bytes() == yaml
+    assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
 def test_a_challenger_is_calibrated_under_its_own_key(gateway: Command, place: Path) -> None:
@@ -286,7 +306,7 @@ def test_review_gets_the_price_at_which_its_capacity_holds(gateway: Command, pla
     )
     assert "costs.review.per_hour" not in gateway("check", "cards")[1]
     out = gateway("thresholds", *WITH)[1]
-    assert "product.yaml says so already." in out
+    assert "product.yaml has that price." in out
     busier = json.loads(gateway("thresholds", *WITH, "--json", "--per-hour", "1000")[1])["review"]
     assert busier["payments_per_hour"] == 1000
     assert busier["product_yaml"]["set"]["shadow_price"] > price

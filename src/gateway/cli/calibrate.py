@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from rich.markup import escape
 from rich.table import Table
 
+from gateway.cli.edited import Write, change_of, print_change, write_keys
 from gateway.cli.labelled import (
     SEED,
     ArmName,
@@ -34,7 +35,9 @@ from gateway.errors import ExitCode, UsageError
 from gateway.evaluate.bootstrap import Interval
 from gateway.evaluate.candidates import AS_IT_IS, Candidate, Comparison, Sample, compare
 from gateway.evaluate.fit import kinds_for
+from gateway.model import Generation
 from gateway.product import minor_per_major
+from gateway.product.edit import arm_key
 
 _FRAUDS_MIN = 20
 _NEAR_FRAUDS_MIN = 10
@@ -54,6 +57,7 @@ def calibrate(
     picture: Annotated[
         Path | None, Parameter(help="Draw reliability as an SVG: what was said, what came.")
     ] = None,
+    write: Write = False,
     json: Json = False,
 ) -> int:
     """Fit maps from score to P(fraud) on labelled payments, and say which to take.
@@ -63,6 +67,7 @@ def calibrate(
     cross-validation and judged on the customers that it was not fitted to.
 
     Writes the map beside the model, under a name with its digest: no file that is served changes.
+    What product.yaml is to say of it is printed; --write puts it there, too.
     """
     one = scored(folder, data, columns, arm)
     if one.frauds < _FRAUDS_MIN:
@@ -88,15 +93,16 @@ def calibrate(
     if picture is not None:
         today = comparison.candidates[0]
         picture.write_text(reliability_picture(one, sample, today, chosen), encoding="utf-8")
+    after = _edited(one, values) if write and values is not None else None
     if json:
-        summary = _summary(one, comparison, chosen, values)
+        summary = _summary(one, comparison, chosen, values, after)
         print(json_codec.dumps(summary, indent=2))
         return ExitCode.OK
     _print(one, comparison, chosen)
     if values is None:
         out.print(f"Keep the map as it is ({one.declared.calibration.kind}).")
     else:
-        _print_lines(one, values)
+        print_change(one.generation, one.key, values, after)
     notes.print(f"Next: gateway check {folder}", markup=False)
     return ExitCode.OK
 
@@ -197,8 +203,10 @@ def _values(one: Scored, calibration: Mapping[str, Any]) -> dict[str, dict[str, 
     return values
 
 
-def _flow(value: Mapping[str, Any]) -> str:
-    return f"{{{', '.join(f'{key}: {part}' for key, part in value.items())}}}"
+def _edited(one: Scored, values: Mapping[str, Mapping[str, Any]]) -> Generation:
+    source = Path(one.generation.product.source.path)
+    place = arm_key(source.read_text(encoding="utf-8"), one.arm.name)
+    return write_keys(source, {(*place, key): value for key, value in values.items()})
 
 
 def _print(one: Scored, comparison: Comparison, chosen: Candidate) -> None:
@@ -269,20 +277,12 @@ def _figure(one: Interval, form: str, times: float = 1.0, *, sign: bool = False)
     return f"{value}\n[dim]{low} to {high}[/dim]"
 
 
-def _print_lines(one: Scored, values: Mapping[str, Mapping[str, Any]]) -> None:
-    source = one.generation.product.source
-    product = one.generation.product
-    out.print(f"Put into {escape(source.path)}, under {escape(one.key)}:")
-    for key, value in values.items():
-        out.print(f"  {key}: {escape(_flow(value))}", soft_wrap=True)
-    out.print(f"and raise generation to {product.generation + 1}.")
-
-
 def _summary(
     one: Scored,
     comparison: Comparison,
     chosen: Candidate,
     values: Mapping[str, Mapping[str, Any]] | None,
+    after: Generation | None,
 ) -> dict[str, Any]:
     return {
         "product": one.generation.name,
@@ -309,7 +309,7 @@ def _summary(
         "failed": dict(comparison.failed),
         "near_thresholds": {"payments": comparison.near[0], "frauds": comparison.near[1]},
         "chosen": chosen.kind,
-        "product_yaml": None if values is None else {"under": one.key, "set": values},
+        "product_yaml": None if values is None else change_of(one.key, values, after),
     }
 
 

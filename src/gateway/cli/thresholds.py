@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
+from gateway.cli.edited import Write, change_of, print_change, write_keys
 from gateway.cli.labelled import (
     SEED,
     ArmName,
@@ -45,12 +46,16 @@ from gateway.evaluate.thresholds import (
 from gateway.evaluate.thresholds import (
     thresholds as thresholds_of,
 )
+from gateway.model import Generation
 from gateway.product import Action, Product, minor_per_major, minor_units
 
 Flags = NDArray[np.bool_]
 
 _HOUR_S = 3600.0
-_RESOLUTION_MAJOR = 1e-4
+_DIGITS = 4
+"""Of a shadow price in major units."""
+
+_REVIEW = ("costs", "review")
 
 
 class Cell(NamedTuple):
@@ -80,13 +85,14 @@ def thresholds(
         ),
     ] = None,
     picture: Annotated[Path | None, Parameter(help="Draw cost over threshold as an SVG.")] = None,
+    write: Write = False,
     json: Json = False,
 ) -> int:
     """Hold the thresholds that follow from the costs against those that labels would have chosen.
 
     The plug-in threshold is right where P(fraud) is; the empirical one is where the labels say
     that the realised cost is least. A gap between them is miscalibration, and is priced. Where
-    review has a capacity, its shadow price is found.
+    review has a capacity, its shadow price is found; --write puts it into product.yaml.
     """
     one = scored(folder, data, columns, arm)
     product = one.generation.product
@@ -106,14 +112,25 @@ def thresholds(
     if picture is not None:
         whole = [threshold for cell, threshold in found if not cell.category and not cell.band]
         picture.write_text(threshold_picture(one, whole), encoding="utf-8")
+    values = _values(product, price, unit)
+    after = None
+    if write and values is not None:
+        source = Path(product.source.path)
+        after = write_keys(source, {(*_REVIEW, key): value for key, value in values.items()})
     if json:
-        print(json_codec.dumps(_summary(one, found, price, unit), indent=2))
+        print(json_codec.dumps(_summary(one, found, price, values, after), indent=2))
         return ExitCode.OK
     for line in told(one):
         out.print(escape(line), soft_wrap=True)
     out.print()
     _print(found, product, unit)
-    _print_price(one, price, unit)
+    if price is not None:
+        _print_price(price, product, unit)
+        if values is not None:
+            print_change(one.generation, ".".join(_REVIEW), values, after)
+        else:
+            out.print("  product.yaml has that price.")
+        out.print()
     if any(threshold.verdict == "miscalibrated" for _, threshold in found):
         notes.print(f"Next: gateway calibrate {folder} --data {data}", markup=False)
     else:
@@ -180,7 +197,7 @@ def _price(one: Scored, per_hour: float | None, unit: int) -> tuple[Price, float
         priced_at=(review.shadow_price or 0.0) * unit,
         payments_per_hour=per_hour,
         capacity_per_hour=review.per_hour,
-        resolution=_RESOLUTION_MAJOR * unit,
+        resolution=10.0**-_DIGITS * unit,
     )
     return price, per_hour
 
@@ -249,41 +266,35 @@ def _gap(saving: Interval, unit: int) -> str:
     return f"{saving.value / unit:,.2f} ({low:,.2f} to {high:,.2f})"
 
 
-def _print_price(one: Scored, priced: tuple[Price, float] | None, unit: int) -> None:
-    if priced is None:
-        return
-    price, per_hour = priced
-    product = one.generation.product
+def _values(
+    product: Product, priced: tuple[Price, float] | None, unit: int
+) -> dict[str, float] | None:
+    """Return what product.yaml is to say under costs.review; None where it says so."""
     review = product.costs.review
-    assert review is not None
+    if priced is None or review is None:
+        return None
+    shadow = round(priced[0].shadow_price / unit, _DIGITS)
+    return None if review.shadow_price == shadow else {"shadow_price": shadow}
+
+
+def _print_price(priced: tuple[Price, float], product: Product, unit: int) -> None:
+    price, per_hour = priced
     currency = product.costs.currency
     out.print(
         f"Review: of {per_hour:,.0f} payments an hour {price.wanted:,.1f} are cheapest reviewed, "
         f"the analysts can take {price.capacity:,g}.",
         soft_wrap=True,
     )
-    shadow = price.shadow_price / unit
     if not price.shadow_price:
         out.print("  They have time left: a review costs no more than its fee.")
-    else:
-        out.print(
-            f"  At a shadow price of {shadow:.4f} {currency} a review, {price.taken:,.1f} are. "
-            f"The capacity costs {money(price.cost_per_1000, currency, unit)} in 1,000 decisions: "
-            "what more analysts would be worth.",
-            soft_wrap=True,
-        )
-    declared = review.shadow_price
-    if declared is not None and abs(declared - shadow) <= _RESOLUTION_MAJOR / 2:
-        out.print("  product.yaml says so already.")
-    else:
-        path = escape(product.source.path)
-        out.print(f"  Put into {path}, under costs.review:\n  shadow_price: {_number(shadow)}")
-        out.print(f"  and raise generation to {product.generation + 1}.")
-    out.print()
-
-
-def _number(major: float) -> str:
-    return f"{major:.4f}".rstrip("0").rstrip(".")
+        return
+    out.print(
+        f"  At a shadow price of {price.shadow_price / unit:.{_DIGITS}f} {currency} a review, "
+        f"{price.taken:,.1f} are. The capacity costs "
+        f"{money(price.cost_per_1000, currency, unit)} in 1,000 decisions: what more analysts "
+        "would be worth.",
+        soft_wrap=True,
+    )
 
 
 def _word(action: Action) -> str:
@@ -294,7 +305,8 @@ def _summary(
     one: Scored,
     found: list[tuple[Cell, Threshold]],
     priced: tuple[Price, float] | None,
-    unit: int,
+    values: Mapping[str, float] | None,
+    after: Generation | None,
 ) -> Mapping[str, Any]:
     product = one.generation.product
     review: dict[str, Any] | None = None
@@ -306,10 +318,8 @@ def _summary(
             "wanted_per_hour": price.wanted,
             "taken_per_hour": price.taken,
             "capacity_cost_per_1000_minor": price.cost_per_1000,
-            "product_yaml": {
-                "under": "costs.review",
-                "set": {"shadow_price": round(price.shadow_price / unit, 4)},
-            },
+            "shadow_price_minor": price.shadow_price,
+            "product_yaml": None if values is None else change_of(".".join(_REVIEW), values, after),
         }
     return {
         "product": one.generation.name,
