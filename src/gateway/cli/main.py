@@ -35,7 +35,7 @@ app = App(
 _VERBS = {
     "demo": "Serve two products, send them simulated payments, show what happened.",
     "init": "Write a product's folder for any ONNX classifier, from its file and its data.",
-    "check": "Check products: violations, pinned models, golden vectors, derived thresholds.",
+    "check": "Check products: violations, what each model must hold, derived thresholds.",
     "calibrate": "Fit maps from score to P(fraud) on labelled payments; say which to take.",
     "thresholds": "Hold derived thresholds against labels, and price review's capacity.",
     "serve": "Serve products over gRPC until SIGTERM or Ctrl-C.",

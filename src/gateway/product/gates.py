@@ -58,6 +58,9 @@ class CalibrationGate(LabelledColumns):
     confidence: Annotated[float, number(0.5, 0.999999)] = Field(
         0.999, description="Of the intervals: the chance that a good model passes one limit."
     )
+    auc: Annotated[float, number(0.5, 1, below=True)] = Field(
+        0.65, description="The least area under the ROC curve: fraud ranks above genuine."
+    )
     observed_over_expected: Limit = Field(
         (0.8, 1.25), description="Frauds that came over frauds expected."
     )
@@ -65,7 +68,7 @@ class CalibrationGate(LabelledColumns):
         (0.67, 1.5), description="Amounts of fraud that came over amounts expected."
     )
     slope: Limit = Field(
-        (0.75, 1.34),
+        (0.5, 2.0),
         description="Of the label on the log-odds: below 1 it is too sure, above not sure enough.",
     )
     near_threshold: Limit = Field(
@@ -79,7 +82,7 @@ class CalibrationGate(LabelledColumns):
         "Where left out, a twentieth of what they cost.",
     )
     savings: Share = Field(
-        0.0,
+        0.05,
         description="The least that the model must save, of what the best action without a model "
         "costs.",
     )
