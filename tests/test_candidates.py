@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from test_thresholds import policy_of, world
+from test_thresholds import policy_of, stakes_of, world
 
 from gateway.decide.calibration import shift
 from gateway.evaluate.candidates import AS_IT_IS, Sample, compare, near_threshold
-from gateway.evaluate.stakes import Stakes, stakes_of
+from gateway.evaluate.stakes import Stakes
 
 
 def sample_of(

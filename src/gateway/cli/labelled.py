@@ -13,20 +13,21 @@ from numpy.typing import NDArray
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from gateway.cli.terms import notes
-from gateway.decide.calibration import shift_many
 from gateway.errors import ModelError, UsageError
-from gateway.evaluate.stakes import Stakes, stakes_of
+from gateway.evaluate.stakes import Stakes, classes_of, stakes_of
 from gateway.model import Arm, Generation, load_generation
 from gateway.model.folder import arms_in
 from gateway.product import Challenger, Champion, LabelledColumns
 from gateway.verify import Labelled, read_labelled
+from gateway.verify.sample import probabilities, scores_of
 
 Floats = NDArray[np.float64]
 
 SEED = 20_260_101
 """Of folds and draws: the same file gives the same figures."""
 
-BATCH = 128
+_CHUNK = 4096
+
 ROWS_MAX = 200_000
 """Of a longer file so many rows are taken, evenly spaced."""
 
@@ -110,14 +111,17 @@ def scored(folder: Path, data: Path, columns: Columns, arm_name: str | None) -> 
         )
     score = _scores(arm, labelled)
     policy = arm.policy
-    takes = (score >= policy.score_low) & (score <= policy.score_high)  # NaN is neither
+    served = probabilities(policy, score, labelled.event_s)
+    takes = ~np.isnan(served)
     if not takes.any():
         raise ModelError(
             f"gives no score that its calibration takes, for any of {len(score):,} payments",
             subject=f"{key} ({arm.name})",
             hint=f"gateway check {folder}",
         )
-    labelled, score = labelled.of(takes), score[takes]
+    labelled, served = labelled.of(takes), served[takes]
+    # What lies outside by rounding counts as the edge, as when it is served.
+    score = np.clip(score[takes], policy.score_low, policy.score_high)
     if not labelled.is_fraud.any() or labelled.is_fraud.all():
         raise UsageError(
             f"all of its {len(score):,} payments are {'fraud' if labelled.frauds else 'genuine'}",
@@ -134,14 +138,18 @@ def scored(folder: Path, data: Path, columns: Columns, arm_name: str | None) -> 
         key=key,
         labelled=labelled,
         scaled=_scaled(declared, score, bounded=bool(np.isfinite(policy.calibration.domain[0]))),
-        served=_shifted(policy.calibration.many(score), calendar),
+        served=served,
         calendar=calendar / policy.base_odds_ratio,
         weight=np.where(labelled.is_fraud, serving / share, (1.0 - serving) / (1.0 - share)),
         share=share,
         serving=serving,
         is_sampled=is_sampled,
         without_score=int((~takes).sum()),
-        stakes=stakes_of(policy, labelled.amount_minor, labelled.category.tolist()),
+        stakes=stakes_of(
+            policy,
+            labelled.amount_minor,
+            classes_of(policy, labelled.amount_minor, labelled.category.tolist()),
+        ),
     )
 
 
@@ -213,22 +221,14 @@ def _arm(generation: Generation, name: str | None) -> tuple[Arm, Champion | Chal
 
 
 def _scores(arm: Arm, labelled: Labelled) -> Floats:
-    """Return the score of each payment, as it would be served; NaN where there is none."""
-    classifier, rows = arm.classifier, labelled.rows.astype(arm.classifier.dtype, copy=False)
-    scores: list[float] = []
+    """Return the score of each payment; NaN where there is none."""
+    scores: list[Floats] = []
     with progress() as bar:
-        task = bar.add_task("scoring", total=len(rows))
-        for begin in range(0, len(rows), BATCH):
-            try:
-                part = classifier.score(rows[begin : begin + BATCH])
-            except Exception as error:  # ONNX Runtime raises its own, unrelated classes
-                raise ModelError(
-                    f"fails on a row of {labelled.path}: {type(error).__name__}",
-                    subject=arm.name,
-                ) from None
-            scores += [arm.policy.snapped(score) for score in part]
-            bar.advance(task, len(part))
-    return np.array(scores, dtype=np.float64)
+        task = bar.add_task("scoring", total=len(labelled))
+        for begin in range(0, len(labelled), _CHUNK):
+            scores.append(scores_of(arm.classifier.score, labelled.rows[begin : begin + _CHUNK]))
+            bar.advance(task, _CHUNK)
+    return np.concatenate(scores)
 
 
 def _scaled(declared: Champion | Challenger, score: Floats, *, bounded: bool) -> Floats:
@@ -245,8 +245,3 @@ def _serving(declared: Champion | Challenger, share: float) -> tuple[float, bool
     if rate is None or 1 / _SAMPLED <= share / rate.serving <= _SAMPLED:
         return share, False
     return rate.serving, True
-
-
-def _shifted(p: Floats, odds_ratio: Floats) -> Floats:
-    """Return P(fraud) as the policy serves it: an odds ratio of 1 leaves it as it is."""
-    return np.where(odds_ratio != 1.0, shift_many(p, odds_ratio), p)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gateway.decide.calibration import shift_many
 from gateway.evaluate.bootstrap import DRAWS, Interval, mean_intervals, ratio_intervals
+from gateway.evaluate.calibration import near
 from gateway.evaluate.fit import Fitted, fit, folds_of, kinds_for, out_of_fold
 from gateway.evaluate.stakes import Stakes
 
@@ -120,21 +121,19 @@ def compare(
     losses = {kind: _losses(p, sample, stakes) for kind, _, p in maps}
     figures = _figures(losses, sample, chance, draws)
     candidates = tuple(Candidate(kind, fitted, p, figures[kind]) for kind, fitted, p in maps)
-    near = losses[AS_IT_IS].near
+    close = losses[AS_IT_IS].near
     return Comparison(
         candidates=candidates,
         best=_best(candidates, losses, sample, chance, draws),
         failed=tuple(failed),
-        near=(int(near.sum()), int((near & sample.fraud).sum())),
+        near=(int(close.sum()), int((close & sample.fraud).sum())),
     )
 
 
 def near_threshold(p: Floats, stakes: Stakes) -> Flags:
     """Return which payments (n,) lie within half to twice one of their thresholds."""
-    near = np.zeros(len(p), dtype=np.bool_)
-    for boundary in stakes.boundaries():
-        near |= (p >= boundary.threshold / 2.0) & (p <= boundary.threshold * 2.0)
-    return near
+    thresholds = [boundary.threshold for boundary in stakes.boundaries()]
+    return near(p, np.column_stack([*thresholds, np.full(len(p), np.nan)]))
 
 
 class _Losses(NamedTuple):
