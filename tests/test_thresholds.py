@@ -169,6 +169,8 @@ def test_few_frauds_give_no_verdict() -> None:
     for one in found(payments, stakes_of(policy_of(), amount, category)).values():
         assert one.verdict == "too few labels"
         assert math.isnan(one.saving.value)
+        assert math.isnan(one.shift.error)
+        assert not math.isnan(one.empirical.value)
 
 
 @given(scale=st.sampled_from([0.5, 4.0, 64.0]), seed=st.integers(0, 1000))

@@ -87,7 +87,7 @@ def calibrate(
                 subject=one.labelled.path,
                 hint="Give payments of more customers.",
             ) from None
-    chosen = _chosen(comparison, kind)
+    chosen = _chosen(comparison, kind, one.declared.calibration.kind)
     written = _written(one, chosen) if chosen.fitted is not None else None
     values = None if written is None else _values(one, written)
     if picture is not None:
@@ -132,12 +132,14 @@ def _kinds(one: Scored) -> tuple[str, ...]:
     return kinds_for(one.scaled)
 
 
-def _chosen(comparison: Comparison, kind: str | None) -> Candidate:
+def _chosen(comparison: Comparison, kind: str | None, present: str) -> Candidate:
     if kind is None:
         return comparison.best
     for one in comparison.candidates:
         if one.kind == kind:
             return one
+    if kind == present:
+        return comparison.candidates[0]
     why = dict(comparison.failed).get(kind)
     names = ", ".join(one.kind for one in comparison.candidates if one.kind != AS_IT_IS)
     if why:
@@ -165,12 +167,8 @@ def _written(one: Scored, chosen: Candidate) -> Mapping[str, Any]:
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     model = PurePosixPath(one.declared.path)
     name = str(model.with_name(f"{model.stem}.calibration-{digest}.json"))
-    _write(_base(one) / name, text)
+    _write(one.base / name, text)
     return {"kind": chosen.kind, "path": name}
-
-
-def _base(one: Scored) -> Path:
-    return Path(one.generation.product.source.path).parent
 
 
 def _write(path: Path, text: str) -> None:

@@ -88,6 +88,11 @@ class Scored:
         return self.labelled.frauds
 
     @property
+    def base(self) -> Path:
+        """The product's folder."""
+        return Path(self.generation.product.source.path).parent
+
+    @property
     def is_bounded(self) -> bool:
         """Whether the map that is served takes scores in 0..1 only."""
         low, high = self.arm.policy.calibration.domain
@@ -174,6 +179,12 @@ def told(one: Scored) -> Sequence[str]:
             f"left out: {one.without_score:,} payments without a score that the map takes; the "
             "server would stand in for them"
         )
+    gate = one.generation.product.models.gates.calibration.path
+    if gate is not None and _same(one.base / gate, Path(labelled.path)):
+        lines.append(
+            "these are the payments that the gates look at, too: what is fitted to them will hold "
+            "there a little better than it will in traffic"
+        )
     if one.is_sampled:
         lines.append(
             f"the file was sampled: product.yaml serves {one.serving:.3%} of fraud, so payments "
@@ -208,7 +219,12 @@ def progress() -> Progress:
         TaskProgressColumn(),
         console=notes,
         transient=True,
+        disable=not notes.is_terminal,
     )
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def _arm(generation: Generation, name: str | None) -> tuple[Arm, Champion | Challenger, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from math import exp, log
+from math import exp, isnan, log
 
 import numpy as np
 
@@ -64,12 +64,13 @@ def _panel(one: Threshold, currency: str, unit: int) -> list[str]:
     names = f"{one.lower.name} to {one.upper.name}".lower().replace("_", " ")
     band = [*along(low.tolist()).split(), *reversed(along(high.tolist()).split())]
     best = x(-one.shift.value)
+    is_sure = not isnan(one.shift.error)
+    sure = f"95%: {one.empirical.low:.2%} to {one.empirical.high:.2%}; " if is_sure else ""
     shapes = [
         f'<text y="-34" font-weight="bold">{names}</text>',
         f'<text y="-18" fill="{_GREY}">by the costs {one.plug_in:.2%}, by the labels '
         f"{one.empirical.value:.2%}</text>",
-        f'<text y="-4" fill="{_GREY}">95%: {one.empirical.low:.2%} to {one.empirical.high:.2%}; '
-        f"{one.verdict}</text>",
+        f'<text y="-4" fill="{_GREY}">{sure}{one.verdict}</text>',
         f'<svg width="{_WIDTH}" height="{_HEIGHT}" overflow="hidden">'
         f'<polygon points="{" ".join(band)}" fill="{_BLUE}" opacity="0.15"/>'
         f'<polyline points="{along(cost.tolist())}" fill="none" stroke="{_BLUE}" '

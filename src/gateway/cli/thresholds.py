@@ -97,6 +97,7 @@ def thresholds(
     one = scored(folder, data, columns, arm)
     product = one.generation.product
     unit = minor_per_major(product.costs.currency)
+    price = _price(one, per_hour, unit)
     edges = _edges(bands) or round_bands(one.labelled.amount_minor, unit)
     cells = tuple(_cells(one, edges, unit))
     members = {str(i): cell.members for i, cell in enumerate(cells)}
@@ -108,7 +109,6 @@ def thresholds(
         for name, threshold in thresholds_of(one.stakes, payments, members, chance):
             found.append((cells[int(name)], threshold))
             bar.update(task, completed=int(name) + 1)
-    price = _price(one, per_hour, unit)
     if picture is not None:
         whole = [threshold for cell, threshold in found if not cell.category and not cell.band]
         picture.write_text(threshold_picture(one, whole), encoding="utf-8")
@@ -226,7 +226,9 @@ def _print(found: list[tuple[Cell, Threshold]], product: Product, unit: int) -> 
             f"{one.frauds:,}",
             f"{one.plug_in:.2%}",
             f"{one.empirical.value:.2%}",
-            f"{one.empirical.low:.2%} to {one.empirical.high:.2%}",
+            "-"
+            if math.isnan(one.shift.error)
+            else f"{one.empirical.low:.2%} to {one.empirical.high:.2%}",
             _gap(one.saving, unit),
             one.verdict,
             style=style,

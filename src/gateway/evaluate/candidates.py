@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.decide.calibration import shift_many
+from gateway.decide.calibration import EDGE, shift_many
 from gateway.evaluate.bootstrap import DRAWS, Interval, mean_intervals, ratio_intervals
 from gateway.evaluate.calibration import near
 from gateway.evaluate.fit import Fitted, fit, folds_of, kinds_for, out_of_fold
@@ -79,6 +79,8 @@ class Candidate:
 class Comparison(NamedTuple):
     """All maps, the map as it is first, then the simpler first; and the one to take.
 
+    No map is the identity twice.
+
     `failed`: kinds that could not be fitted, and why. `near` counts the payments, and frauds, near
     a threshold under the map as it is.
     """
@@ -117,7 +119,9 @@ def compare(
         except ValueError as error:
             failed.append((kind, str(error)))
             continue
-        maps.append((kind, fitted, shift_many(p, sample.odds_ratio)))
+        p = shift_many(p, sample.odds_ratio)
+        if not (kind == "identity" and np.allclose(p, sample.served, rtol=0.0, atol=EDGE)):
+            maps.append((kind, fitted, p))
     losses = {kind: _losses(p, sample, stakes) for kind, _, p in maps}
     figures = _figures(losses, sample, chance, draws)
     candidates = tuple(Candidate(kind, fitted, p, figures[kind]) for kind, fitted, p in maps)
