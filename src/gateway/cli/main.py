@@ -91,6 +91,16 @@ _EXAMPLES = {
     ),
     "verify": ("gateway journal verify journal", "gateway journal verify journal --json"),
     "cat": ("gateway journal cat journal --last 20", "gateway journal cat journal --json"),
+    "list": ("gateway models list --journal journal", "gateway models list models/card-present"),
+    "promote": (
+        "gateway models promote models/card-present v2 --dry-run",
+        "gateway models promote models/card-present v2 --keep-as-shadow",
+    ),
+    "rollback": (
+        "gateway models rollback models/card-present",
+        "gateway models rollback models/card-present --to 7 --journal journal",
+    ),
+    "reload": ("gateway models reload --journal journal --wait 30",),
 }
 
 
@@ -107,6 +117,26 @@ for _verb, _help in {
 }.items():
     _journal.command(f"gateway.cli.journal:{_verb}", help=_help, help_epilogue=_examples(_verb))
 app.command(_journal)
+_models = App(
+    name="models",
+    help="List the generations of products, promote a challenger, go back.",
+    help_epilogue="Examples:\n\n    gateway models list --journal journal\n"
+    "    gateway models promote models/card-present v2 --dry-run\n"
+    "    gateway models promote models/card-present v2 --keep-as-shadow\n"
+    "    gateway models reload --journal journal\n"
+    "    gateway models rollback models/card-present",
+)
+for _verb, _help in {
+    "list": "Show what is served of each product, what was refused and why, and what was.",
+    "promote": "Let a challenger decide: edits product.yaml and keeps its comments.",
+    "rollback": "Put back what a product's folder held before.",
+    "reload": "Let a running gateway look at its folders now, and say what came of it.",
+}.items():
+    _called = "list_" if _verb == "list" else _verb
+    _models.command(
+        f"gateway.cli.models:{_called}", name=_verb, help=_help, help_epilogue=_examples(_verb)
+    )
+app.command(_models)
 
 
 def main(arguments: list[str] | None = None) -> None:

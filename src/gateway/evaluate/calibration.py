@@ -32,6 +32,10 @@ _SLOPE_MAX = 1e3
 """Where the labels are told apart without an error, the slope has no end."""
 
 
+_CONDITION_MAX = 1e12
+"""Of the information: beyond it, probabilities are too alike to have a slope."""
+
+
 class Estimate(NamedTuple):
     """A figure and its interval. NaN where the data do not say."""
 
@@ -170,6 +174,8 @@ def _newton(
         if np.abs(step).max() < _CONVERGED * (1.0 + np.abs(coefficients).max()):
             break
     else:
+        return None
+    if np.linalg.cond(information) > _CONDITION_MAX:
         return None
     inverse = np.linalg.inv(information)
     if cluster is not None:

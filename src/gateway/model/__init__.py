@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     )
     from gateway.model.folder import Contents, read_folder, read_product
     from gateway.model.generation import Arm, Generation, Plan, load_generation, opened, planned
-    from gateway.model.inputs import Rows
+    from gateway.model.inputs import Port, Rows
     from gateway.model.session import HEAVY_ROW_NS, Classifier
 
 _PLACES = {
@@ -60,6 +60,7 @@ _PLACES = {
     "load_generation": "generation",
     "opened": "generation",
     "planned": "generation",
+    "Port": "inputs",
     "Rows": "inputs",
     "Classifier": "session",
     "HEAVY_ROW_NS": "session",
@@ -78,6 +79,7 @@ __all__ = [
     "FieldViolation",
     "Generation",
     "Plan",
+    "Port",
     "Rows",
     "attribute",
     "feature_schema",

@@ -104,10 +104,11 @@ async def verify(question: Question) -> Answer:
             subject=question.folder,
             hint="What it said before stands above; gateway check does the same.",
         )
-    return _answer(json.loads(said))
+    return answer_of(json.loads(said))
 
 
-def _answer(row: dict[str, Any]) -> Answer:
+def answer_of(row: dict[str, Any]) -> Answer:
+    """Read what such a process answered."""
     if "verified" in row:
         verified = row["verified"]
         return Verified(**{**verified, "load": Load(**verified["load"])})
