@@ -245,17 +245,27 @@ def test_a_file_as_it_is_served_has_one_base_rate(gateway: Command, place: Path)
 
 def test_what_cannot_be_served_is_not_written(gateway: Command, place: Path) -> None:
     folder = place / "cards"
-    yaml = (folder / "product.yaml").read_bytes()
-    with pytest.raises(ModelError, match=r"absent\.json"):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    falling = {"kind": "platt", "path": "new.json"}
+    with pytest.raises(ModelError, match=r"new\.json: a is -1"):
         write_keys(
-            folder / "product.yaml",
-            {("models", "champion", "calibration"): {"kind": "platt", "path": "absent.json"}},
+            folder,
+            {("models", "champion", "calibration"): falling},
+            {"new.json": b'{"kind": "platt", "a": -1, "b": 0}'},
         )
-    with pytest.raises(ProductError) as caught:
-        write_keys(folder / "product.yaml", {("costs", "review", "shadow_price"): -1})
-    assert {one.path for one in caught.value.violations} == {str(folder / "product.yaml")}
-    assert (folder / "product.yaml").read_bytes() == yaml
-    assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+    with pytest.raises(ProductError):
+        write_keys(folder, {("costs", "review", "shadow_price"): -1})
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_what_was_written_can_be_rolled_back(gateway: Command, place: Path) -> None:
+    was = (place / "cards" / "product.yaml").read_text()
+    assert gateway("calibrate", *WITH, "--write")[0] == 0
+    assert (place / "cards" / "product.yaml").read_text() != was
+    code = run(["models", "rollback", "cards"])
+    assert code == 0
+    expected = was.replace("generation: 1 ", "generation: 3 ")
+    assert (place / "cards" / "product.yaml").read_text() == expected
 
 
 def test_a_challenger_is_calibrated_under_its_own_key(gateway: Command, place: Path) -> None:

@@ -204,7 +204,10 @@ def _values(one: Scored, calibration: Mapping[str, Any]) -> dict[str, dict[str, 
 def _edited(one: Scored, values: Mapping[str, Mapping[str, Any]]) -> Generation:
     source = Path(one.generation.product.source.path)
     place = arm_key(source.read_text(encoding="utf-8"), one.arm.name)
-    return write_keys(source, {(*place, key): value for key, value in values.items()})
+    path = values["calibration"].get("path")
+    files = {} if path is None else {path: (one.base / path).read_bytes()}
+    keys = {(*place, key): value for key, value in values.items()}
+    return write_keys(one.base, keys, files)
 
 
 def _print(one: Scored, comparison: Comparison, chosen: Candidate) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,9 +10,11 @@ from cyclopts import Parameter
 from rich.markup import escape
 
 from gateway.cli.terms import out
-from gateway.errors import ProductError, UsageError, Violation
-from gateway.model import Generation, load_generation
-from gateway.product.edit import content_of, flow, with_generation, with_key
+from gateway.model import Generation, read_folder
+from gateway.model.registry import Registry
+from gateway.model.revision import MEMORY, draft, held, next_number, present_in, revisions, write
+from gateway.product import FrozenMapping
+from gateway.product.edit import flow, with_generation, with_key
 from gateway.product.section import Key
 
 Write = Annotated[
@@ -55,49 +54,29 @@ def print_change(
         )
 
 
-def write_keys(source: Path, values: Mapping[Key, object]) -> Generation:
-    """Set keys of a product.yaml, raise its generation by one, and return what it is now.
+def write_keys(
+    folder: Path, values: Mapping[Key, object], files: Mapping[str, bytes] = FrozenMapping()
+) -> Generation:
+    """Set keys of a folder's product.yaml, raise its generation, and return what it is now.
 
-    Comments, order and all that is not named stay. The changed file is loaded first, from beside
-    the one that it replaces: one that does not load is never written.
+    Comments, order and all that is not named stay. What the folder would be is loaded first; what
+    does not load is never written. What it was is kept, for `gateway models rollback`. `files` are
+    new ones that the values name.
 
     Raises:
         UsageError: it cannot be written, or has changed meanwhile.
         ProductError, ModelError: with these values it is no product.
+        JournalError: what it was cannot be kept.
     """
-    try:
-        before = source.read_bytes()
-        text = before.decode()
+    with held(folder):
+        present = present_in(folder)
+        contents = present.contents or read_folder(folder)  # which says why it cannot be read
+        memory = Registry(folder / MEMORY)
+        text = present.text
         for key, value in values.items():
             text = with_key(text, key, value)
-        text = with_generation(text, int(content_of(text)["generation"]) + 1)
-        mode = stat.S_IMODE(source.stat().st_mode)
-        descriptor, name = tempfile.mkstemp(dir=source.parent, prefix=f".{source.name}.")
-        beside = Path(name)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-                file.write(text)
-                os.fchmod(file.fileno(), mode)
-                file.flush()
-                os.fsync(file.fileno())
-            generation = _loaded(beside, source)
-            if source.read_bytes() != before:
-                raise UsageError("has changed meanwhile", subject=str(source), hint="Try again.")
-            os.replace(beside, source)
-        finally:
-            beside.unlink(missing_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot be written: {error.strerror}", subject=str(source)) from None
-    return generation
-
-
-def _loaded(beside: Path, source: Path) -> Generation:
-    """Load what is to be written; violations name the file that it is for."""
-    try:
-        return load_generation(beside)
-    except ProductError as error:
-        named = (
-            Violation(str(source), one.line, one.key, one.problem, one.hint)
-            for one in error.violations
-        )
-        raise ProductError(tuple(named)) from None
+        known = revisions(contents.product.name, memory, None)
+        text = with_generation(text, next_number(present, known, None))
+        change = draft(present, text, {**contents.files, **files})
+        write(change, memory, was_refused=False)
+    return change.generation

@@ -48,6 +48,7 @@ from gateway.evaluate.thresholds import (
 )
 from gateway.model import Generation
 from gateway.product import Action, Product, minor_per_major, minor_units
+from gateway.product.section import Key
 
 Flags = NDArray[np.bool_]
 
@@ -115,8 +116,8 @@ def thresholds(
     values = _values(product, price, unit)
     after = None
     if write and values is not None:
-        source = Path(product.source.path)
-        after = write_keys(source, {(*_REVIEW, key): value for key, value in values.items()})
+        keys: dict[Key, object] = {(*_REVIEW, key): value for key, value in values.items()}
+        after = write_keys(one.base, keys)
     if json:
         print(json_codec.dumps(_summary(one, found, price, values, after), indent=2))
         return ExitCode.OK
