@@ -50,7 +50,6 @@ ONLY_IN = {
     "grpc_reflection": {"serve/"},
     "psutil": {"cli/status.py"},
     "pyarrow": {"scaffold/"},
-    "scipy": {"evaluate/"},
     "pydantic": {"product/"},
     "ruamel": {"product/"},
     "rich": {"cli/"},

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from gateway.decide import Policy
 from gateway.decide.calibration import shift_many
 from gateway.evaluate.calibration import Floats, Sample
+from gateway.evaluate.stakes import classes_of, stakes_of
 from gateway.model import Rows
 from gateway.verify.labelled import Labelled
 
@@ -56,17 +57,11 @@ def probabilities(policy: Policy, scores: Floats, event_s: Floats) -> Floats:
 
 def cost_lines(
     policy: Policy, amount_minor: NDArray[np.int64], category: NDArray[np.object_]
-) -> tuple[NDArray[np.intp], Floats, Floats]:
+) -> tuple[NDArray[np.int64], Floats, Floats]:
     """Return each payment's cost class (n,), and α and β (n, actions) in minor units."""
-    pairs = zip(amount_minor.tolist(), category.tolist(), strict=True)
-    classes = np.array([policy.cost_class(amount, mcc) for amount, mcc in pairs], dtype=np.intp)
-    lines = [cost_class.lines for cost_class in policy.classes]
-    alpha, alpha_amount, beta, beta_amount = (
-        np.array([[getattr(line, name) for line in some] for some in lines])[classes]
-        for name in ("alpha", "alpha_amount", "beta", "beta_amount")
-    )
-    amount = amount_minor.astype(np.float64)[:, None]
-    return classes, alpha + alpha_amount * amount, beta + beta_amount * amount
+    classes = classes_of(policy, amount_minor, category.tolist())
+    stakes = stakes_of(policy, amount_minor, classes)
+    return classes, stakes.alpha, stakes.beta
 
 
 def sample_of(policy: Policy, p: Floats, labelled: Labelled, genuine_kept: float = 1.0) -> Sample:
