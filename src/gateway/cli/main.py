@@ -42,6 +42,7 @@ _VERBS = {
     "status": "Show how each worker of a running gateway is doing.",
     "decide": "Ask a running gateway for one decision, and say it in words.",
     "explain": "Say why a recorded decision was made, and what would have changed it.",
+    "whatif": "Replay recorded decisions under a changed product: flips, cost, latency, stand-ins.",
     "bench": "Measure the clock: lateness, goodput and stand-ins, from idle to overload.",
 }
 _EXAMPLES = {
@@ -82,6 +83,11 @@ _EXAMPLES = {
     "explain": (
         "gateway explain 25403fb4f04844ba-00-000000000001 --journal journal",
         "gateway explain 25403fb4f04844ba-00-000000000001 --product models/card-present --json",
+    ),
+    "whatif": (
+        "gateway whatif models/card-present changed/card-present --journal journal",
+        "gateway whatif changed/card-present --journal journal --markdown -",
+        "gateway whatif old new --labels outcomes.parquet --picture flips.svg --json",
     ),
     "bench": (
         "gateway bench overload --quick",
