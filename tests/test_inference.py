@@ -26,6 +26,7 @@ import onnxruntime
 import pytest
 from conftest import Running, Serve
 from corpus import Foreign, N, foreign
+from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import BadRequest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
@@ -505,6 +506,35 @@ def test_garbage_is_refused_and_the_worker_goes_on(serve: Serve) -> None:
             error = call.exception()
             assert error is None or error.code() in fair, error
         assert stub(running).ServerLive(pb.ServerLiveRequest()).live
+
+
+def test_what_is_taken_is_what_the_model_takes(generation: Generation) -> None:
+    """Of thousands of requests spoilt in a few bytes: no fault, and no array of another form."""
+    chance = random.Random(11)
+    kinds = [foreign(name) for name in ("mixed-widths", "text-matrix", "int64-matrix")]
+    taken = 0
+    for one in kinds:
+        model = _model_of(one.name, generation)
+        arrays = table_of(one, model.classifier, slice(0, 3))
+        sound = asked_with("test", arrays, model.classifier).SerializeToString()
+        for _ in range(1_000):
+            spoilt = bytearray(sound)
+            for _ in range(chance.randrange(1, 3)):
+                spoilt[chance.randrange(len(spoilt))] = chance.randrange(256)
+            try:
+                request = pb.ModelInferRequest.FromString(bytes(spoilt))
+            except DecodeError:
+                continue
+            asks, wrong = read(request, model)
+            if wrong:
+                assert all(violation.field for violation in wrong)
+                continue
+            taken += 1
+            assert {name: (array.dtype, array.shape) for name, array in asks.arrays.items()} == {
+                name: (array.dtype, array.shape) for name, array in arrays.items()
+            }
+            assert set(asks.outputs) <= set(model.outputs)
+    assert taken > 300, "most of a request are its numbers"
 
 
 def test_a_model_that_raises_is_told_apart_and_no_value_is_shown(
