@@ -757,6 +757,26 @@ def test_a_stop_waits_for_what_was_asked(serve: Serve, gate: Gate) -> None:
         running.ended()
 
 
+def test_a_new_generation_is_served_from_the_next_call_on(
+    serve: Serve, generation: Generation, gate: Gate
+) -> None:
+    succeeded = threading.Event()
+    product = generation.product.model_copy(update={"generation": 4})
+    with serve(gate.generation) as running:
+        infer = stub(running).ModelInfer
+        before = infer.future(asked())
+        assert gate.entered.wait(10)
+        running.succession.propose(replace(generation, product=product), {}, succeeded.set)
+        assert succeeded.wait(10)
+        after = infer.future(asked())
+        with pytest.raises(grpc.RpcError) as caught:
+            stub(running).ModelMetadata(pb.ModelMetadataRequest(name="test", version="3"))
+        gate.open.set()
+        versions = [call.result(10).model_version for call in (before, after)]
+    assert versions == ["3", "4"]
+    assert caught.value.details() == "no such version of test; served: 4"
+
+
 class Told:
     """A front that keeps what it is given, and no more."""
 
