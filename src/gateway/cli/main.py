@@ -36,10 +36,13 @@ _VERBS = {
     "demo": "Serve two products, send them simulated payments, show what happened.",
     "init": "Write a product's folder for any ONNX classifier, from its file and its data.",
     "check": "Check products: violations, what each model must hold, derived thresholds.",
+    "calibrate": "Fit maps from score to P(fraud) on labelled payments; say which to take.",
+    "thresholds": "Hold derived thresholds against labels, and price review's capacity.",
     "serve": "Serve products over gRPC until SIGTERM or Ctrl-C.",
     "status": "Show how each worker of a running gateway is doing.",
     "decide": "Ask a running gateway for one decision, and say it in words.",
     "explain": "Say why a recorded decision was made, and what would have changed it.",
+    "whatif": "Replay recorded decisions under a changed product: flips, cost, latency, stand-ins.",
     "bench": "Measure the clock: lateness, goodput and stand-ins, from idle to overload.",
 }
 _EXAMPLES = {
@@ -53,6 +56,16 @@ _EXAMPLES = {
         "gateway check models/card-not-present models/card-present",
         "gateway check models/card-present --plot costs.svg",
         "gateway check --reference",
+    ),
+    "calibrate": (
+        "gateway calibrate models/cards --data labelled.parquet",
+        "gateway calibrate models/cards --data labelled.parquet --picture reliability.svg",
+        "gateway calibrate models/cards --data labelled.csv --arm v8 --cluster card_id --json",
+    ),
+    "thresholds": (
+        "gateway thresholds models/cards --data labelled.parquet",
+        "gateway thresholds models/cards --data labelled.parquet --picture costs.svg",
+        "gateway thresholds models/cards --data labelled.parquet --per-hour 120000 --json",
     ),
     "serve": (
         "gateway serve models/card-not-present --journal journal",
@@ -70,6 +83,11 @@ _EXAMPLES = {
     "explain": (
         "gateway explain 25403fb4f04844ba-00-000000000001 --journal journal",
         "gateway explain 25403fb4f04844ba-00-000000000001 --product models/card-present --json",
+    ),
+    "whatif": (
+        "gateway whatif models/card-present changed/card-present --journal journal",
+        "gateway whatif changed/card-present --journal journal --markdown -",
+        "gateway whatif old new --labels outcomes.parquet --picture flips.svg --json",
     ),
     "bench": (
         "gateway bench overload --quick",

@@ -45,7 +45,7 @@ from gateway.serve.front import (
     Front,
 )
 from gateway.serve.logs import OncePerSecond
-from gateway.serve.offered import Offered, offered
+from gateway.serve.offered import Offered, Offers
 from gateway.serve.tensors import Asked, read, response
 
 UNREAD_MAX = 256
@@ -162,7 +162,7 @@ class Inference:
     def __init__(self, front: Front, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self._front = front
         self._clock_ns = clock_ns
-        self._models: Mapping[str, Offered] = {}
+        self._offers = Offers(())
         self._unanswered = 0
         self._inbox: SimpleQueue[_Came | _Left | _Run | None] = SimpleQueue()
         self._done: SimpleQueue[_Done] = SimpleQueue()
@@ -214,7 +214,7 @@ class Inference:
 
     def serve(self, generations: Iterable[Generation]) -> None:
         """Serve the models of these generations from here on. What is under way goes on."""
-        self._models = offered(generations)
+        self._offers = Offers(generations)
 
     def submit(self, event: Event, arrival: Arrival, *, is_ready: bool) -> None:
         """Take in a call of one of the service's methods. `is_ready`: new calls are welcome."""
@@ -289,7 +289,7 @@ class Inference:
 
     def _answer(self, came: _Came) -> bytes | _Fault | None:
         """Return a call's answer; None if it waits for a model now."""
-        method, payload, models = came.event[2], came.event[3] or b"", self._models
+        method, payload, models = came.event[2], came.event[3] or b"", self._offers.by_name
         try:
             request: Any = _REQUESTS[method].FromString(payload)
         except DecodeError:

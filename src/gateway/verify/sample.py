@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from gateway.decide import Policy
 from gateway.decide.calibration import shift_many
 from gateway.evaluate.calibration import Floats, Sample
+from gateway.evaluate.stakes import classes_of, stakes_of
 from gateway.model import Rows
 from gateway.verify.labelled import Labelled
 
@@ -56,29 +57,30 @@ def probabilities(policy: Policy, scores: Floats, event_s: Floats) -> Floats:
 
 def cost_lines(
     policy: Policy, amount_minor: NDArray[np.int64], category: NDArray[np.object_]
-) -> tuple[NDArray[np.intp], Floats, Floats]:
+) -> tuple[NDArray[np.int64], Floats, Floats]:
     """Return each payment's cost class (n,), and α and β (n, actions) in minor units."""
-    pairs = zip(amount_minor.tolist(), category.tolist(), strict=True)
-    classes = np.array([policy.cost_class(amount, mcc) for amount, mcc in pairs], dtype=np.intp)
-    lines = [cost_class.lines for cost_class in policy.classes]
-    alpha, alpha_amount, beta, beta_amount = (
-        np.array([[getattr(line, name) for line in some] for some in lines])[classes]
-        for name in ("alpha", "alpha_amount", "beta", "beta_amount")
-    )
-    amount = amount_minor.astype(np.float64)[:, None]
-    return classes, alpha + alpha_amount * amount, beta + beta_amount * amount
+    classes = classes_of(policy, amount_minor, category.tolist())
+    stakes = stakes_of(policy, amount_minor, classes)
+    return classes, stakes.alpha, stakes.beta
 
 
-def sample_of(policy: Policy, p: Floats, labelled: Labelled) -> Sample:
-    """Join labelled payments with their probabilities (n,) and their cost lines."""
+def sample_of(policy: Policy, p: Floats, labelled: Labelled, genuine_kept: float = 1.0) -> Sample:
+    """Join labelled payments with their probabilities (n,) and their cost lines.
+
+    `genuine_kept`: the share of genuine payments that the file kept. Among the others fraud is
+    likelier, and a genuine payment stands for several: odds and genuine costs are divided by it,
+    which leaves every decision as it is.
+    """
     classes, alphas, betas = cost_lines(policy, labelled.amount_minor, labelled.category)
     names = np.array([cost_class.name for cost_class in policy.classes], dtype=np.object_)
+    frauds = labelled.frauds
     return Sample(
-        p=p,
+        p=p if genuine_kept == 1.0 else p / (p + genuine_kept * (1.0 - p)),
         y=labelled.is_fraud.astype(np.float64),
         amount=labelled.amount_minor.astype(np.float64),
-        alphas=alphas,
-        betas=betas,
+        alphas=alphas / genuine_kept,
+        betas=betas + alphas - alphas / genuine_kept,
         category=names[classes],
         cluster=labelled.cluster,
+        decisions=frauds + (len(labelled) - frauds) / genuine_kept,
     )
