@@ -214,6 +214,13 @@ class Registry:
             raise _cannot("be listed", error, self.root) from error
         return tuple(name for name in names if _PRODUCT.fullmatch(name))
 
+    def written_ns(self, product: str) -> int:
+        """Return the wall clock at which a product's state was last written; 0: never."""
+        try:
+            return (self._home(product) / STATE).stat().st_mtime_ns
+        except OSError:
+            return 0
+
     def by_folder(self, folder: Path) -> State | None:
         """Return the state of the product that is served from `folder`. Raises as `state`.
 
