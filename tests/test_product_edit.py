@@ -218,8 +218,10 @@ def test_a_renamed_file_is_named_anew_wherever_it_is_named() -> None:
     assert changed(before, with_files(before, renamed)) == [
         "-path: v7.json   # fitted",
         "+path: v7.1234.json   # fitted",
+        "+version: v8",
         "+path: v8.1234.onnx",
     ]
+    assert parse(with_files(DESIGN, {"v7.onnx": "x.onnx"}), "").models.champion.version == "v7"
 
 
 def test_keys_are_made_where_there_are_none() -> None:

@@ -56,6 +56,7 @@ class GateVerdict:
     figure: float | str | None
     rule: str
     verdict: str
+    arm: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -489,8 +490,8 @@ class _Keys:
             raise ValueError(f"{self._place} has no {key}")
         return self._row[key]
 
-    def text(self, key: str) -> str:
-        value = self.get(key)
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self.get(key) if default is None else self._row.get(key, default)
         if not isinstance(value, str):
             raise ValueError(f"{self._place}.{key} is no text")
         return value
@@ -561,4 +562,5 @@ def _gate(keys: _Keys) -> GateVerdict:
     figure = keys.get("figure")
     if figure is not None and not isinstance(figure, str | int | float):
         raise ValueError("a gate's figure is no number and no text")
-    return GateVerdict(keys.text("name"), figure, keys.text("rule"), keys.text("verdict"))
+    name, rule, verdict = keys.text("name"), keys.text("rule"), keys.text("verdict")
+    return GateVerdict(name, figure, rule, verdict, arm=keys.text("arm", default=""))

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Mapping
 from copy import deepcopy
+from pathlib import PurePosixPath
 from typing import Any
 
 from gateway.errors import UsageError
@@ -96,7 +97,10 @@ def with_challenger(text: str, challenger: Mapping[str, object]) -> str:
 
 
 def with_files(text: str, renamed: Mapping[str, str]) -> str:
-    """Let the models name other files: `renamed` gives the new name of an old one."""
+    """Let the models name other files: `renamed` gives the new name of an old one.
+
+    A version that was taken from the file's name is written down, and stays.
+    """
     content = content_of(text)
     for _, place in _arms(content):
         arm = _at(content, place)
@@ -104,6 +108,10 @@ def with_files(text: str, renamed: Mapping[str, str]) -> str:
             arm = {"path": f"{arm.get('name')}.onnx", **arm}
         for key in _FILE_KEYS:
             if (new := renamed.get(_at(arm, key) or "")) is not None:
+                if key == ("path",) and "version" not in arm:
+                    version = PurePosixPath(arm["path"]).stem
+                    text = _set(text, (*place, "version"), flow(version))
+                    _put(content, (*place, "version"), version)
                 text = _set(text, (*place, *key), flow(new))
                 _put(content, (*place, *key), new)
     return _meant(text, content, "models")
@@ -211,7 +219,7 @@ def _as_shadow(content: dict[str, Any], challenger: str) -> dict[str, Any]:
     """Return the champion as a challenger: under its name, or its version, or a free one."""
     champion = dict(_at(content, _CHAMPION))
     taken = {name for name, _ in _arms(content)[1:]}
-    stem = str(champion.get("path", "")).rpartition("/")[2].rpartition(".")[0]
+    stem = PurePosixPath(str(champion.get("path", ""))).stem
     wanted = (champion.get("name"), champion.get("version"), stem, "former-champion")
     free = [n for n in wanted if isinstance(n, str) and _NAME.fullmatch(n) and n not in taken]
     return (
@@ -266,7 +274,7 @@ def _put(content: Any, key: Key, value: object) -> None:
 def _meant(text: str, content: object, what: str) -> str:
     """Return the text where it says what was meant. Raises UsageError."""
     reading = read(text)
-    if reading.problems or flow(_sorted(reading.content)) != flow(_sorted(content)):
+    if reading.problems or _canonical(reading.content) != _canonical(content):
         raise UsageError(
             "this file is written in a way that cannot be changed here without changing more",
             subject=what,
@@ -275,13 +283,9 @@ def _meant(text: str, content: object, what: str) -> str:
     return text
 
 
-def _sorted(content: object) -> object:
-    """Return the content with its mappings in the order of their keys."""
-    if isinstance(content, dict):
-        return {key: _sorted(content[key]) for key in sorted(content)}
-    if isinstance(content, list | tuple):
-        return [_sorted(item) for item in content]
-    return content
+def _canonical(content: object) -> str:
+    """Write content so that only the same is equal: 1 is not 1.0, and NaN is NaN."""
+    return json.dumps(content, sort_keys=True)
 
 
 def _flow_at(text: str, here: Span, key: Key, value: object) -> str:

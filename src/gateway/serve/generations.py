@@ -28,7 +28,7 @@ from gateway.model.registry import (
 )
 from gateway.serve import verification
 from gateway.serve.control import Load
-from gateway.serve.verification import Moving, Question, Unchanged, Verified, verify
+from gateway.serve.verification import Answer, Moving, Question, Unchanged, Verified, verify
 from gateway.serve.watch import LOOK_S, Signature, Watch, signature
 
 STORE = "generations"
@@ -64,6 +64,7 @@ class Generations:
         *,
         spread: Callable[[Load], Awaitable[GatewayError | None]],
         tell: Callable[[Rejected], None],
+        verify: Callable[[Question], Awaitable[Answer]] = verify,
         wall_ns: Callable[[], int] = time.time_ns,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -71,6 +72,7 @@ class Generations:
         self._registry = Registry(journal / STORE)
         self._spread = spread
         self._tell = tell
+        self._verify = verify
         self._wall_ns = wall_ns
         self._clock_s = clock_s
         self._products: dict[str, _Product] = {}
@@ -120,11 +122,7 @@ class Generations:
     async def keep(self, stopping: asyncio.Event) -> None:
         """Look at the folders until `stopping`."""
         while not stopping.is_set():
-            for product in self._products.values():
-                # In a thread: a network file system may take its time.
-                settled = await asyncio.to_thread(product.watch.settled)
-                if settled is not None and not stopping.is_set():
-                    await self._look(product, settled)
+            await self.glance()
             try:
                 await asyncio.wait_for(stopping.wait(), LOOK_S)
             except TimeoutError:
@@ -137,6 +135,14 @@ class Generations:
             await self._look(product, await asyncio.to_thread(signature, product.watch.folder))
             product.state = product.state.looked(asked_ns)
             self._write(product)
+
+    async def glance(self) -> None:
+        """Look once for what has changed and come to rest."""
+        for product in self._products.values():
+            # In a thread: a network file system may take its time.
+            settled = await asyncio.to_thread(product.watch.settled)
+            if settled is not None:
+                await self._look(product, settled)
 
     async def _begun(self, folder: Path) -> _Product:
         state = self._registry.by_folder(folder)
@@ -151,7 +157,7 @@ class Generations:
             raise answer.error
         # It was served before: a restart is no reason to be down.
         before = self._registry.path(state.product, state.serving.snapshot)
-        again = await self._asked(before, state, is_new=True)
+        again = await self._asked(before, state, is_new=True, is_snapshot=True)
         if not isinstance(again, Verified):
             raise answer.error
         product = _Product(again.load, state, watch)
@@ -191,8 +197,8 @@ class Generations:
         return Unchanged()
 
     async def _asked(
-        self, folder: Path, state: State | None, *, is_new: bool
-    ) -> Verified | verification.Refused | Unchanged | Moving:
+        self, folder: Path, state: State | None, *, is_new: bool, is_snapshot: bool = False
+    ) -> Answer:
         """Have a folder verified, again while it moves."""
         known = () if state is None else state.history
         question = Question(
@@ -203,12 +209,13 @@ class Generations:
             number=0 if state is None else state.serving.generation,
             numbers={str(past.generation): past.digest for past in known},
             is_new=is_new,
+            is_snapshot=is_snapshot,
             trials=self._trials,
         )
-        answer: Verified | verification.Refused | Unchanged | Moving = Moving()
+        answer: Answer = Moving()
         for _ in range(_MOVING_TRIES):
             try:
-                answer = await verify(question)
+                answer = await self._verify(question)
             except GatewayError as error:
                 return verification.Refused(error, 0, "", [])
             if not isinstance(answer, Moving):

@@ -22,8 +22,9 @@ class Question:
     `product`: its name, or empty for a folder that is new. `serving` and `number`: the digest and
     the number of what is served, or empty and 0. `numbers`: the digest of each generation that was
     served, by its number. `is_new`: the gateway starts, so that it need not step back behind
-    others, and the folder may hold another product. `trials`: of model files, what other such
-    processes learned.
+    others, and the folder may hold another product. `is_snapshot`: it passed the gates before, and
+    the labelled payments are not with it. `trials`: of model files, what other such processes
+    learned.
     """
 
     folder: str
@@ -33,6 +34,7 @@ class Question:
     number: int
     numbers: dict[str, str]
     is_new: bool
+    is_snapshot: bool
     trials: dict[str, Any]
 
 
@@ -104,10 +106,11 @@ async def verify(question: Question) -> Answer:
             subject=question.folder,
             hint="What it said before stands above; gateway check does the same.",
         )
-    return _answer(json.loads(said))
+    return answer_of(json.loads(said))
 
 
-def _answer(row: dict[str, Any]) -> Answer:
+def answer_of(row: dict[str, Any]) -> Answer:
+    """Read what such a process answered."""
     if "verified" in row:
         verified = row["verified"]
         return Verified(**{**verified, "load": Load(**verified["load"])})
