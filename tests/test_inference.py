@@ -830,6 +830,24 @@ def test_a_call_sees_one_generation_from_end_to_end_and_the_old_one_is_let_go(
     assert told.failed == {}
 
 
+def test_a_run_lets_decisions_go_first_and_is_not_starved_by_them(generation: Generation) -> None:
+    begun_ns: list[int] = []
+
+    def run(names: Sequence[str], arrays: Any) -> list[Any]:
+        begun_ns.append(time.monotonic_ns())
+        return generation.champion.session.run(names, arrays)
+
+    told = Told()
+    with Inference(told) as service:  # type: ignore[arg-type]
+        service.serve([running_by(generation, run)])
+        service.is_pressed = True
+        asked_ns = time.monotonic_ns()
+        submit(service, 1, asked())
+        leave(service)
+    assert told.answers.keys() == {1}
+    assert begun_ns[0] - asked_ns >= inference_module.GIVE_WAY_NS
+
+
 def test_the_interpreter_changes_hands_as_before_once_it_has_ended() -> None:
     before_s = sys.getswitchinterval()
     with Inference(Told()):  # type: ignore[arg-type]

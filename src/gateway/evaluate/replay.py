@@ -24,9 +24,11 @@ Places = NDArray[np.int64]
 Column = NDArray[Any]
 
 ACTIONS = tuple(Action)
-OLD_NEAR, NEW_NEAR, NOT_REPRODUCED, LATE, HIDDEN = 1, 2, 4, 8, 16
+OLD_NEAR, NEW_NEAR, NOT_REPRODUCED, LATE, HIDDEN, OLD_EXPLORED, NEW_EXPLORED = (
+    1 << bit for bit in range(7)
+)
 """Marks of a payment: a near tie of either side; recorded otherwise than OLD gives; what NEW would
-have answered too late; not let through, so that nobody saw what it was."""
+have answered too late; not let through, so that nobody saw what it was; explored by either side."""
 
 BANDS_MAJOR = (20, 100, 500, 2000)
 """Amounts, in major units of a currency with cents, at which a band of amounts ends."""
@@ -302,6 +304,8 @@ class Ledger:
                 + (a.action != answered.action) * NOT_REPRODUCED
                 + self._late(answered, a) * LATE
                 + (answered.action != Action.APPROVE) * HIDDEN
+                + a.explored * OLD_EXPLORED
+                + b.explored * NEW_EXPLORED
             ).astype(np.uint8),
             "band": np.searchsorted(self.bands, amount, side="left").astype(np.uint8),
             "by_new_old": by_new[0].astype(np.float32),

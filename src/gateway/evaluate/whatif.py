@@ -4,8 +4,8 @@ What was asked again is left out, decisions are counted, and money gets interval
 over subjects, both sides by the same draw.
 
 Expected cost is told twice, by each side's own probabilities and prices. By NEW's own figures
-NEW's choice is never the dearer one: that is how it chooses. Where the model or its calibration
-differs, only labels tell which side is right.
+NEW's choice is never the dearer one, but for exploration and overrides: that is how it chooses.
+Where the model or its calibration differs, only labels tell which side is right.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ from gateway.evaluate.replay import (
     ACTIONS,
     HIDDEN,
     LATE,
+    NEW_EXPLORED,
     NEW_NEAR,
     NOT_REPRODUCED,
+    OLD_EXPLORED,
     OLD_NEAR,
     Codes,
     Column,
@@ -132,6 +134,8 @@ class Comparison:
     old_near_ties: int
     new_near_ties: int
     near_tie_flips: int
+    old_explored: int
+    new_explored: int
     not_reproduced: int
     stand_ins: Mapping[StandIn, int]
     stand_in_flips: int
@@ -204,6 +208,8 @@ def compared(
         old_near_ties=int((marks & OLD_NEAR > 0).sum()),
         new_near_ties=int((marks & NEW_NEAR > 0).sum()),
         near_tie_flips=int((flips & (marks & (OLD_NEAR | NEW_NEAR) > 0)).sum()),
+        old_explored=int((marks & OLD_EXPLORED > 0).sum()),
+        new_explored=int((marks & NEW_EXPLORED > 0).sum()),
         not_reproduced=int((marks & NOT_REPRODUCED > 0).sum()),
         stand_ins={
             StandIn(reason): int((why == reason).sum())
