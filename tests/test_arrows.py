@@ -23,7 +23,9 @@ ROOMS = {
     "decide": {"product", "errors"},
     "journal": {"errors"},
     "model": {"decide", "product", "errors", "pan"},
-    "serve": {"model", "decide", "product", "journal", "errors", "pan", "v1", "inference"},
+    "serve": {
+        *("model", "verify", "decide", "product", "journal", "errors", "pan", "v1", "inference"),
+    },
     "demo": {"product", "errors"},
     "scaffold": {"model", "evaluate", "product", "errors"},
     "evaluate": {"decide", "product", "errors"},

@@ -309,6 +309,17 @@ def test_an_editor_s_change_meanwhile_is_not_overwritten(
     assert [path.name for path in folder.glob(".product*")] == []
 
 
+def test_a_challenger_that_fails_a_gate_is_not_promoted(
+    complaint: Callable[..., str], told: Run, folder: Path
+) -> None:
+    path = folder / "product.yaml"
+    path.write_text(f"{text_of(folder)}  gates: {{calibration: {{path: labelled.parquet}}}}\n")
+    before = text_of(folder)
+    said = complaint(ExitCode.INVALID_MODEL, "promote", folder, "rival")
+    assert "rival: likely cause: the labelled payments cannot be read" in said
+    assert text_of(folder) == before
+
+
 # Promotion
 
 
@@ -317,6 +328,8 @@ def test_a_promotion_changes_what_it_says_and_nothing_else(told: Run, folder: Pa
     (folder / "product.yaml").chmod(0o640)
     said = told("promote", folder, "rival")
     assert said["written"] is True
+    gates = {gate["name"]: gate["verdict"] for gate in said["gates"] if gate["arm"] == "rival"}
+    assert (gates["sha256"], gates["cost"]) == ("pass", "pass")
     assert said["before"]["digest"] == digest
     assert said["before"]["champion"]["sha256"] == sha256(CHAMPION).hexdigest()
     loaded = load_generation(folder)
@@ -351,7 +364,9 @@ def test_a_dry_run_shows_the_same_and_writes_nothing(told: Run, folder: Path) ->
     shown = told("promote", folder, "rival", "--dry-run")
     assert (sorted(folder.rglob("*")), text_of(folder)) == before
     done = told("promote", folder, "rival")
-    assert shown == {**done, "written": False}
+    # What a row takes is measured anew each time.
+    assert {**shown, "gates": []} == {**done, "gates": [], "written": False}
+    assert [gate["name"] for gate in shown["gates"]] == [gate["name"] for gate in done["gates"]]
 
 
 def test_people_see_digests_the_lines_and_the_next_command(
@@ -411,6 +426,19 @@ def test_rollback_goes_to_what_was_served_though_it_was_edited_by_hand(
     # What was refused is nothing to go back to.
     told("rollback", folder)
     assert text_of(folder) == first.replace("generation: 3 ", "generation: 7 ")
+
+
+def test_a_copy_of_a_folder_has_a_past_of_its_own(
+    complaint: Callable[..., str], told: Run, folder: Path, tmp_path: Path
+) -> None:
+    store = Registry(tmp_path / "journal" / "generations")
+    keep(folder, store)
+    told("promote", folder, "rival")
+    keep(folder, store)
+    copy = shutil.copytree(folder, tmp_path / "copy", ignore=lambda *_: {".generations"})
+    assert "no other generation" in complaint(ExitCode.USAGE, "rollback", copy)
+    # Unless it is said whose past it is: a container knows the folder by another path.
+    assert told("rollback", copy, "--journal", "journal")["after"]["champion"]["name"] == "v1"
 
 
 def test_a_product_that_cannot_be_read_any_more_goes_back_too(
@@ -568,6 +596,9 @@ store = Registry(journal / "generations")
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGTERM})
 with supervised(journal) as board:
     board.begin(Gateway(os.getpid(), time.time_ns(), 1, "127.0.0.1:1"))
+    for state in store.states():
+        if state.product != "stale":
+            store.write(state)
     print("ready", flush=True)
     while signal.sigwait({signal.SIGUSR1, signal.SIGTERM}) == signal.SIGUSR1:
         if answer == "dies":
@@ -595,17 +626,13 @@ def supervisor(journal: Path, answer: str) -> Iterator[None]:
 
 def test_reload_says_what_came_of_it(told: Run, folder: Path, tmp_path: Path) -> None:
     store = Registry(tmp_path / "journal" / "generations")
-    keep(folder, store)
+    # What another gateway served once is not waited for.
+    store.write(replace(keep(folder, store), product="stale", folder="/gone"))
     asked_ns = time.time_ns()
     with supervisor(tmp_path / "journal", "takes"):
-        (row,) = told("reload")
-        assert row["looked_ns"] > asked_ns
-        assert row["refused"] is None
-        # What another gateway served once is not waited for.
-        state = store.state("test")
-        assert state is not None
-        store.write(replace(state, product="stale", folder="/gone", looked_ns=0))
-        assert [row["product"] for row in told("reload", "--wait", "5")] == ["test"]
+        (row,) = told("reload", "--wait", "10")
+    assert (row["product"], row["refused"]) == ("test", None)
+    assert row["looked_ns"] > asked_ns
 
 
 def test_reload_ends_with_9_where_a_change_is_refused(

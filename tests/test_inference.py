@@ -26,6 +26,7 @@ import onnxruntime
 import pytest
 from conftest import Running, Serve
 from corpus import Foreign, N, foreign
+from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import BadRequest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
@@ -507,6 +508,35 @@ def test_garbage_is_refused_and_the_worker_goes_on(serve: Serve) -> None:
         assert stub(running).ServerLive(pb.ServerLiveRequest()).live
 
 
+def test_what_is_taken_is_what_the_model_takes(generation: Generation) -> None:
+    """Of thousands of requests spoilt in a few bytes: no fault, and no array of another form."""
+    chance = random.Random(11)
+    kinds = [foreign(name) for name in ("mixed-widths", "text-matrix", "int64-matrix")]
+    taken = 0
+    for one in kinds:
+        model = _model_of(one.name, generation)
+        arrays = table_of(one, model.classifier, slice(0, 3))
+        sound = asked_with("test", arrays, model.classifier).SerializeToString()
+        for _ in range(1_000):
+            spoilt = bytearray(sound)
+            for _ in range(chance.randrange(1, 3)):
+                spoilt[chance.randrange(len(spoilt))] = chance.randrange(256)
+            try:
+                request = pb.ModelInferRequest.FromString(bytes(spoilt))
+            except DecodeError:
+                continue
+            asks, wrong = read(request, model)
+            if wrong:
+                assert all(violation.field for violation in wrong)
+                continue
+            taken += 1
+            assert {name: (array.dtype, array.shape) for name, array in asks.arrays.items()} == {
+                name: (array.dtype, array.shape) for name, array in arrays.items()
+            }
+            assert set(asks.outputs) <= set(model.outputs)
+    assert taken > 300, "most of a request are its numbers"
+
+
 def test_a_model_that_raises_is_told_apart_and_no_value_is_shown(
     serve: Serve, generation: Generation, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -727,6 +757,26 @@ def test_a_stop_waits_for_what_was_asked(serve: Serve, gate: Gate) -> None:
         running.ended()
 
 
+def test_a_new_generation_is_served_from_the_next_call_on(
+    serve: Serve, generation: Generation, gate: Gate
+) -> None:
+    succeeded = threading.Event()
+    product = generation.product.model_copy(update={"generation": 4})
+    with serve(gate.generation) as running:
+        infer = stub(running).ModelInfer
+        before = infer.future(asked())
+        assert gate.entered.wait(10)
+        running.succession.propose(replace(generation, product=product), {}, succeeded.set)
+        assert succeeded.wait(10)
+        after = infer.future(asked())
+        with pytest.raises(grpc.RpcError) as caught:
+            stub(running).ModelMetadata(pb.ModelMetadataRequest(name="test", version="3"))
+        gate.open.set()
+        versions = [call.result(10).model_version for call in (before, after)]
+    assert versions == ["3", "4"]
+    assert caught.value.details() == "no such version of test; served: 4"
+
+
 class Told:
     """A front that keeps what it is given, and no more."""
 
@@ -778,6 +828,24 @@ def test_a_call_sees_one_generation_from_end_to_end_and_the_old_one_is_let_go(
         assert held() is None, "nothing of a generation that was replaced is held"
     assert {call: answer.model_version for call, answer in told.answers.items()} == {1: "3", 2: "4"}
     assert told.failed == {}
+
+
+def test_a_run_lets_decisions_go_first_and_is_not_starved_by_them(generation: Generation) -> None:
+    begun_ns: list[int] = []
+
+    def run(names: Sequence[str], arrays: Any) -> list[Any]:
+        begun_ns.append(time.monotonic_ns())
+        return generation.champion.session.run(names, arrays)
+
+    told = Told()
+    with Inference(told) as service:  # type: ignore[arg-type]
+        service.serve([running_by(generation, run)])
+        service.is_pressed = True
+        asked_ns = time.monotonic_ns()
+        submit(service, 1, asked())
+        leave(service)
+    assert told.answers.keys() == {1}
+    assert begun_ns[0] - asked_ns >= inference_module.GIVE_WAY_NS
 
 
 def test_the_interpreter_changes_hands_as_before_once_it_has_ended() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import threading
 import time
 import weakref
@@ -13,13 +15,16 @@ from pathlib import Path
 
 import callers
 import catalogue
+import grpc
 import numpy as np
 import pytest
 from conftest import Running, Serve
+from test_supervisor import serving, wait_until
 
 from gateway.journal import Decision, Generation, Record, Rejected, Scored, read, segments, verify
 from gateway.model import Generation as Loaded
 from gateway.model import load_generation
+from gateway.model.registry import Registry
 from gateway.v1 import decision_pb2 as pb
 from gateway.v1.decision_pb2_grpc import DecisionServiceStub
 
@@ -29,6 +34,8 @@ BOLD = catalogue.logistic_model(bias=-8.0)
 
 
 def loaded(folder: Path, number: int, model: bytes | None = None, **changes: object) -> Loaded:
+    """Load a product with a budget that a busy machine keeps."""
+    changes = {"latency__budget_ms": 10_000, **changes}
     return load_generation(catalogue.write_folder(folder, model, generation=number, **changes))
 
 
@@ -150,8 +157,7 @@ def test_what_waits_for_the_model_before_is_decided_by_it(
 def test_a_heavier_generation_moves_beside_the_loop_and_back(
     serve: Serve, generation: Loaded, tmp_path: Path
 ) -> None:
-    budget = {"latency__budget_ms": 10_000}
-    heavy, light = loaded(tmp_path / "heavy", 4, **budget), loaded(tmp_path / "light", 5, **budget)
+    heavy, light = loaded(tmp_path / "heavy", 4), loaded(tmp_path / "light", 5)
     with serve(generation) as running:
         running.swap(heavy, {"test": {1: 2_000_000}})
         (answer,) = ask(running, 1)
@@ -175,8 +181,10 @@ def test_a_shadow_scores_every_call_and_changes_no_answer(serve: Serve, tmp_path
     scored = [r.entry for r in found if isinstance(r.entry, Scored)]
     calls = {call.sequence: call for one in scored for call in one.calls}
     assert {one.arm for one in scored} == {1}
-    assert sum(one.skipped + one.failed for one in scored) == 0
-    assert calls.keys() == decisions.keys()
+    assert sum(one.failed for one in scored) == 0
+    assert calls
+    assert calls.keys() <= decisions.keys()
+    assert sum(one.skipped for one in scored) == len(decisions) - len(calls)
     row = np.array([[20.0, 1.0, 0.0]], dtype=np.float32)
     (expected,) = shadowed.challengers[0].classifier.score(row)
     (own,) = alone.champion.score(row)
@@ -249,7 +257,10 @@ def test_a_canary_decides_its_share_by_subject_and_everybody_scores(
         for call in one.calls
     }
     decided = {r.sequence: r.entry.arm for r in found if isinstance(r.entry, Decision)}
-    assert beside == {sequence: 1 - arm for sequence, arm in decided.items()}
+    assert set(beside.values()) == {0, 1}
+    assert all(arm == 1 - decided[sequence] for sequence, arm in beside.items())
+    skipped = sum(r.entry.skipped for r in found if isinstance(r.entry, Scored))
+    assert len(beside) + skipped == len(decided)
 
 
 def test_a_canarys_subjects_stay_as_its_share_grows(tmp_path: Path) -> None:
@@ -313,3 +324,88 @@ def test_later_segments_name_the_generations_that_still_serve(
     for record in records(running.journal):
         if isinstance(record.entry, Decision):
             assert record.generation(record.entry.product) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("front", ["native"])
+def test_every_kind_of_change_under_load_in_real_processes(front: str, tmp_path: Path) -> None:
+    """Good edits, bad ones, a folder away, links swapped as Kubernetes does, kill -9 of all.
+
+    Both workers come to the newest good generation, no call fails, and every record's generation
+    was served.
+    """
+    releases = tmp_path / "releases"
+    for number in (3, 4, 5, 6):
+        catalogue.write_folder(releases / f"{number}", generation=number, latency__budget_ms=10_000)
+    folder, journal, log = tmp_path / "mounted", tmp_path / "journal", tmp_path / "log"
+    folder.mkdir()
+    (folder / "..data").symlink_to(releases / "3")
+    for name in ("product.yaml", "model.onnx"):
+        (folder / name).symlink_to(f"..data/{name}")
+    fingerprint = load_generation(folder).schema.fingerprint
+    registry = Registry(journal / "generations")
+
+    def serves(number: int, refused: str = "") -> bool:
+        state = registry.state("test")
+        assert state is not None
+        why = " ".join(state.refused.why) if state.refused else ""
+        return state.serving.generation == number and (refused in why if refused else not why)
+
+    def link(number: int) -> None:
+        (folder / "..new").symlink_to(releases / f"{number}")
+        (folder / "..new").replace(folder / "..data")
+
+    def write(text: str) -> None:
+        (folder / "product.new").write_text(text)
+        (folder / "product.new").replace(folder / "product.yaml")
+
+    text = (releases / "6" / "product.yaml").read_text()
+    with serving(folder, journal, "--workers", "2", log=log) as gateway:
+        with callers.calling("grpcio", gateway.address, fingerprint) as told:
+            link(4)
+            wait_until(lambda: serves(4))
+            told.wait_for(20)
+            folder.rename(tmp_path / "away")
+            wait_until(lambda: serves(4, "there is no product.yaml"))
+            (tmp_path / "away").rename(folder)
+            wait_until(lambda: serves(4))
+            link(5)
+            wait_until(lambda: serves(5))
+            write(text[: len(text) // 2])
+            wait_until(lambda: serves(5, "product.yaml"))
+            write(text.replace('"generation": 6', '"generation": 5').replace("0.95", "0.94"))
+            wait_until(lambda: serves(5, "was served with other content"))
+            write(text)
+            wait_until(lambda: serves(6))
+            told.wait_for(20)
+            os.kill(gateway.pids[0], signal.SIGKILL)
+            gateway.until_all_serve(2, without=(gateway.pids[0],))
+            told.wait_for(20)
+            gateway.process.send_signal(signal.SIGUSR1)
+            wait_until(lambda: (registry.state("test") or told).looked_ns > 0)  # type: ignore[union-attr]
+        lost = set(told.failed.values())
+        write("{}")
+        gateway.process.kill()
+        gateway.process.wait()
+    with serving(folder, journal, "--workers", "1", log=log) as gateway:
+        assert serves(6, "product.yaml")
+        with grpc.insecure_channel(gateway.address) as channel:
+            answer = DecisionServiceStub(channel).Decide(
+                catalogue.request(fingerprint), timeout=10, wait_for_ready=True
+            )
+        assert answer.product_generation == 6
+        assert gateway.ended() == 0
+    assert lost <= {"UNAVAILABLE"}, "of the worker that was killed"
+    numbers: set[int] = set()
+    for segment in segments(journal):
+        for item in read(segment):
+            if isinstance(item, Record) and isinstance(item.entry, Decision):
+                known = item.generation(item.entry.product)
+                assert known is not None
+                assert known.generation == item.entry.generation
+                assert item.entry.stand_in == pb.NONE
+                numbers.add(known.generation)
+    assert numbers == {3, 4, 5, 6}
+    state = registry.state("test")
+    assert state is not None
+    assert [past.generation for past in state.history] == [3, 4, 5, 6]

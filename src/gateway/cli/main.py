@@ -42,6 +42,7 @@ _VERBS = {
     "status": "Show how each worker of a running gateway is doing.",
     "decide": "Ask a running gateway for one decision, and say it in words.",
     "explain": "Say why a recorded decision was made, and what would have changed it.",
+    "whatif": "Replay recorded decisions under a changed product: flips, cost, latency, stand-ins.",
     "bench": "Measure the clock: lateness, goodput and stand-ins, from idle to overload.",
 }
 _EXAMPLES = {
@@ -82,6 +83,11 @@ _EXAMPLES = {
     "explain": (
         "gateway explain 25403fb4f04844ba-00-000000000001 --journal journal",
         "gateway explain 25403fb4f04844ba-00-000000000001 --product models/card-present --json",
+    ),
+    "whatif": (
+        "gateway whatif models/card-present changed/card-present --journal journal",
+        "gateway whatif changed/card-present --journal journal --markdown -",
+        "gateway whatif old new --labels outcomes.parquet --picture flips.svg --json",
     ),
     "bench": (
         "gateway bench overload --quick",
@@ -128,9 +134,12 @@ _models = App(
 )
 for _verb, _help in {
     "list": "Show what is served of each product, what was refused and why, and what was.",
-    "promote": "Let a challenger decide: edits product.yaml and keeps its comments.",
-    "rollback": "Put back what a product's folder held before.",
-    "reload": "Let a running gateway look at its folders now, and say what came of it.",
+    "promote": "Let a challenger decide: edits product.yaml, keeps its comments, raises its "
+    "generation. What does not load, or fails a gate, is not written.",
+    "rollback": "Put back what a product's folder held before, as a new generation. Twice goes "
+    "back and forth. Nothing is overwritten: a file of another content keeps its name.",
+    "reload": "Let a running gateway look at its folders now, and say what came of it. Exit code "
+    "9 where a change is refused.",
 }.items():
     _called = "list_" if _verb == "list" else _verb
     _models.command(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -22,7 +22,7 @@ from gateway.model.revision import Draft, Present
 from gateway.product import Champion
 
 DIGEST_SHOWN = 12
-GOOD = {"pass": "green", "passed": "green", "fail": "red", "failed": "red"}
+_STYLES = {"pass": "green", "fail": "red", "undecided": "yellow", "not checked": "dim"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,7 @@ class Change:
     draft: Draft
     is_written: bool
     unserved: Path | None = None
+    gates: tuple[GateVerdict, ...] = ()
 
 
 def summarised(row: Row) -> dict[str, Any]:
@@ -92,6 +93,7 @@ def changed_row(change: Change) -> dict[str, Any]:
         "written": change.is_written,
         "before": _end_row(draft.present.number, draft.present.contents),
         "after": _end_row(draft.contents.product.generation, draft.contents),
+        "gates": [asdict(gate) for gate in change.gates],
         "files_restored": sorted(draft.missing),
         "kept_unserved": str(change.unserved) if change.unserved else None,
         "diff": "".join(_diff(draft)),
@@ -127,6 +129,7 @@ def print_change(change: Change, what: str) -> None:
     table.add_row("champion", *(_or_none(one and f"{one.name} {one.version}") for one in champions))
     table.add_row("sha256", *(one.sha256 if one else "none" for one in champions))
     out.print(table)
+    _print_gates(change.gates)
     for name in sorted(draft.missing):
         verb = "is written" if change.is_written else "would be written"
         out.print(f"{escape(name)} {verb}, from the generation that comes back")
@@ -219,7 +222,7 @@ def _print_gates(gates: Sequence[GateVerdict]) -> None:
         table.add_column(heading)
     for gate in gates:
         figure = gate.figure if isinstance(gate.figure, str) else _or_none(gate.figure)
-        style = GOOD.get(gate.verdict, "")
+        style = _STYLES.get(gate.verdict, "")
         verdict = f"[{style}]{escape(gate.verdict)}[/{style}]" if style else escape(gate.verdict)
         cells = (f"  {gate.name}", gate.arm, figure, gate.rule)
         table.add_row(*map(escape, cells), verdict)

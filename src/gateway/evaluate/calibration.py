@@ -137,8 +137,10 @@ def recalibration(
     x = logit(p)
     both = np.column_stack([np.ones(len(p)), x])
     free = _newton(both, y, w, np.zeros(len(p)), cluster)
+    if free is None or abs(free[0][1]) > _SLOPE_MAX:
+        return None
     fixed = _newton(both[:, :1], y, w, x, cluster)
-    if free is None or fixed is None or abs(free[0][1]) > _SLOPE_MAX:
+    if fixed is None:
         return None
     (intercept, slope), (se_intercept, se_slope) = free
     (shift,), (se_shift,) = fixed
@@ -158,13 +160,14 @@ def _newton(
     step: Floats = np.zeros(x.shape[1])
     for _ in range(_NEWTON_STEPS):
         z = offset + x @ coefficients
-        reached = float((w * (y * z - np.logaddexp(0.0, z))).sum())
+        small = np.exp(-np.abs(z))
+        reached = float((w * (y * z - np.maximum(z, 0.0) - np.log1p(small))).sum())
         if reached < likelihood - 1e-9 * abs(likelihood):
             step /= 2.0  # too far: half of it
             coefficients -= step
             continue
         likelihood = reached
-        q = _sigmoid(z)
+        q = np.where(z >= 0.0, 1.0, small) / (1.0 + small)
         information = (x * (w * q * (1.0 - q))[:, None]).T @ x
         try:
             step = np.asarray(np.linalg.solve(information, x.T @ (w * (y - q))), np.float64)
@@ -301,12 +304,15 @@ def cross_fitted(p: Floats, y: Floats, cluster: Codes | None = None) -> Floats:
     codes = np.arange(len(p)) if cluster is None else np.unique(cluster, return_inverse=True)[1]
     dealt = np.random.default_rng(0).permutation(int(codes.max()) + 1 if len(p) else 0) % FOLDS
     fold = dealt[codes]
-    right = p.copy()
+    right, z = p.copy(), logit(p)
     for i in range(FOLDS):
         held = fold == i
-        fitted = recalibration(p[~held], y[~held])
-        if fitted is not None:
-            right[held] = fitted.of(p[held])
+        kept = ~held
+        x = np.column_stack([np.ones(int(kept.sum())), z[kept]])
+        fitted = _newton(x, y[kept], np.ones(len(x)), np.zeros(len(x)), None)
+        if fitted is not None and abs(fitted[0][1]) <= _SLOPE_MAX:
+            intercept, slope = fitted[0]
+            right[held] = _sigmoid(intercept + slope * z[held])
     return right
 
 
@@ -325,8 +331,6 @@ def excess_cost(
     know nothing of a payment's own label, so that noise is not billed. It may be below 0 where
     there is nothing to put right.
     """
-    if recalibration(p, y) is None:
-        return UNKNOWN
     right = cross_fitted(p, y, cluster)
     rows = np.arange(len(p))
     acted = (alphas + betas * p[:, None]).argmin(axis=1)
@@ -468,7 +472,8 @@ class Figures:
 class Sample:
     """n labelled payments with their probabilities and cost lines (n, k).
 
-    `category` (n,): names, empty for none.
+    `category` (n,): names, empty for none. `decisions`: how many the payments stand for, where
+    that is not n.
     """
 
     p: Floats
@@ -478,6 +483,7 @@ class Sample:
     betas: Floats
     category: NDArray[Any]
     cluster: Codes | None = None
+    decisions: float | None = None
 
 
 def figures(sample: Sample, *, confidence: float = CONFIDENCE) -> Figures:
@@ -489,6 +495,7 @@ def figures(sample: Sample, *, confidence: float = CONFIDENCE) -> Figures:
     shared = 1.0 - (1.0 - confidence) / max(1, len(names))
     parts = [(name, sample.category == name) for name in names]
     at = near(p, crossings(*lines))
+    share = 1.0 if sample.decisions is None else len(p) / sample.decisions
     return Figures(
         n=len(p),
         frauds=int(y.sum()),
@@ -507,11 +514,17 @@ def figures(sample: Sample, *, confidence: float = CONFIDENCE) -> Figures:
             _near(sample, "", at, confidence),
             *(_near(sample, name, at & part, shared) for name, part in parts),
         ),
-        cost=mean(action_costs(p, y, *lines), cluster, confidence=confidence),
-        excess_cost=excess_cost(p, y, *lines, cluster, confidence=confidence),
+        cost=_times(mean(action_costs(p, y, *lines), cluster, confidence=confidence), share),
+        excess_cost=UNKNOWN
+        if fitted is None
+        else _times(excess_cost(p, y, *lines, cluster, confidence=confidence), share),
         savings=savings(p, y, *lines, cluster, confidence=confidence),
         savings_over_base_rate=savings_over_base_rate(p, y, *lines, cluster, confidence=confidence),
     )
+
+
+def _times(estimate: Estimate, factor: float) -> Estimate:
+    return Estimate(*(factor * value for value in estimate))
 
 
 def _around(value: float, error: float, confidence: float) -> Estimate:

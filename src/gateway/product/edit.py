@@ -274,7 +274,7 @@ def _put(content: Any, key: Key, value: object) -> None:
 def _meant(text: str, content: object, what: str) -> str:
     """Return the text where it says what was meant. Raises UsageError."""
     reading = read(text)
-    if reading.problems or flow(_sorted(reading.content)) != flow(_sorted(content)):
+    if reading.problems or _canonical(reading.content) != _canonical(content):
         raise UsageError(
             "this file is written in a way that cannot be changed here without changing more",
             subject=what,
@@ -283,13 +283,9 @@ def _meant(text: str, content: object, what: str) -> str:
     return text
 
 
-def _sorted(content: object) -> object:
-    """Return the content with its mappings in the order of their keys."""
-    if isinstance(content, dict):
-        return {key: _sorted(content[key]) for key in sorted(content)}
-    if isinstance(content, list | tuple):
-        return [_sorted(item) for item in content]
-    return content
+def _canonical(content: object) -> str:
+    """Write content so that only the same is equal: 1 is not 1.0, and NaN is NaN."""
+    return json.dumps(content, sort_keys=True)
 
 
 def _flow_at(text: str, here: Span, key: Key, value: object) -> str:

@@ -52,6 +52,11 @@ class CalibrationGate(LabelledColumns):
     rows: Annotated[int, whole(100, 200_000)] = Field(
         100_000, description="The most rows that are scored, evenly spaced over the file."
     )
+    genuine_kept: Annotated[float, number(0, 1, above=True)] = Field(
+        1.0,
+        description="The share of genuine payments that the file kept, where some were left out "
+        "and all frauds were kept.",
+    )
     frauds: Annotated[int, whole(10, 10**6)] = Field(
         50, description="Of fewer frauds nothing can be said: undecided."
     )

@@ -19,6 +19,7 @@ from typing import Any
 from gateway.errors import GatewayError, ProductError, UsageError
 from gateway.journal import Rejected
 from gateway.model.registry import (
+    STORE,
     GateVerdict,
     Refused,
     Registry,
@@ -30,9 +31,6 @@ from gateway.serve import verification
 from gateway.serve.control import Load
 from gateway.serve.verification import Answer, Moving, Question, Unchanged, Verified, verify
 from gateway.serve.watch import LOOK_S, Signature, Watch, signature
-
-STORE = "generations"
-"""Below the journal's directory."""
 
 AT_ONCE = 2
 _MOVING_TRIES, _MOVING_S = 10, 0.3
@@ -157,7 +155,7 @@ class Generations:
             raise answer.error
         # It was served before: a restart is no reason to be down.
         before = self._registry.path(state.product, state.serving.snapshot)
-        again = await self._asked(before, state, is_new=True)
+        again = await self._asked(before, state, is_new=True, is_snapshot=True)
         if not isinstance(again, Verified):
             raise answer.error
         product = _Product(again.load, state, watch)
@@ -196,7 +194,9 @@ class Generations:
         product.state = self._served(answer, product.watch.folder, product.state)
         return Unchanged()
 
-    async def _asked(self, folder: Path, state: State | None, *, is_new: bool) -> Answer:
+    async def _asked(
+        self, folder: Path, state: State | None, *, is_new: bool, is_snapshot: bool = False
+    ) -> Answer:
         """Have a folder verified, again while it moves."""
         known = () if state is None else state.history
         question = Question(
@@ -207,6 +207,7 @@ class Generations:
             number=0 if state is None else state.serving.generation,
             numbers={str(past.generation): past.digest for past in known},
             is_new=is_new,
+            is_snapshot=is_snapshot,
             trials=self._trials,
         )
         answer: Answer = Moving()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,18 @@ class Offered:
             for one in tensors.values():
                 place.add(name=one.name, datatype=one.datatype, shape=one.shape)
         return said
+
+
+class Offers:
+    """The models of the generations that are served. Read when one is asked for, not in a swap."""
+
+    def __init__(self, generations: Iterable[Generation]) -> None:
+        self._generations = tuple(generations)
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Offered]:
+        """Every model by each of its names."""
+        return offered(self._generations)
 
 
 def offered(generations: Iterable[Generation]) -> dict[str, Offered]:

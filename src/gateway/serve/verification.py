@@ -22,8 +22,9 @@ class Question:
     `product`: its name, or empty for a folder that is new. `serving` and `number`: the digest and
     the number of what is served, or empty and 0. `numbers`: the digest of each generation that was
     served, by its number. `is_new`: the gateway starts, so that it need not step back behind
-    others, and the folder may hold another product. `trials`: of model files, what other such
-    processes learned.
+    others, and the folder may hold another product. `is_snapshot`: it passed the gates before, and
+    the labelled payments are not with it. `trials`: of model files, what other such processes
+    learned.
     """
 
     folder: str
@@ -33,6 +34,7 @@ class Question:
     number: int
     numbers: dict[str, str]
     is_new: bool
+    is_snapshot: bool
     trials: dict[str, Any]
 
 

@@ -12,6 +12,7 @@ import json
 import os
 import pickle
 import sys
+import time
 from base64 import b64encode
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +25,7 @@ from gateway.serve.watch import signature
 
 if TYPE_CHECKING:
     from gateway.model import Contents
+    from gateway.verify import Gate
 
 PRODUCT_YAML = "product.yaml"
 _NICENESS = 19
@@ -45,6 +47,7 @@ def answer(question: Question) -> dict[str, Any]:
     from gateway.model import opened, planned, read_folder
     from gateway.model.registry import Registry
     from gateway.model.trial import passed, remember
+    from gateway.verify import expect_passed, run_gates
 
     folder, number, digest = Path(question.folder), 0, ""
     gates: list[dict[str, Any]] = []
@@ -59,7 +62,11 @@ def answer(question: Question) -> dict[str, Any]:
             return {"unchanged": True}
         _expect_newer(question, contents, digest)
         plan = planned(contents)
-        opened(plan, lambda name: (contents.files[name], contents.place(name)))
+        generation = opened(plan, lambda name: (contents.files[name], contents.place(name)))
+        if not question.is_snapshot:
+            found = run_gates(generation, contents.path.parent, time.thread_time_ns)
+            gates += map(_gate_row, found)
+            expect_passed(found, str(contents.path))
         files = {PRODUCT_YAML: contents.text.encode(), **contents.files}
         registry = Registry(Path(question.store))
         snapshot = registry.snapshot(plan.product.name, number, digest, files)
@@ -88,6 +95,11 @@ def answer(question: Question) -> dict[str, Any]:
     return {
         "verified": {"load": asdict(load), "arms": arms, "gates": gates, "trials": passed()},
     }
+
+
+def _gate_row(gate: Gate) -> dict[str, Any]:
+    name = gate.name if gate.mode == "champion" else f"{gate.arm}: {gate.name}"
+    return {"name": name, "figure": gate.figure, "rule": gate.rule, "verdict": gate.verdict}
 
 
 def _expect_newer(question: Question, contents: Contents, digest: str) -> None:

@@ -6,15 +6,16 @@ in another order, odds moved to another base rate. What puts the figures right i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from math import exp, inf, isfinite, log
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.evaluate.calibration import (
+    UNKNOWN,
+    Estimate,
     Figures,
     Floats,
     Sample,
@@ -24,20 +25,25 @@ from gateway.evaluate.calibration import (
 )
 from gateway.model import Classifier, Rows
 from gateway.model.generation import Arm
+from gateway.model.order import Order, exchangeable, exchanged, likely_orders, told
 from gateway.product import Challenger, Champion, Feature, Product
 from gateway.verify.labelled import Labelled
 from gateway.verify.sample import probabilities
 
 _TRIED_ROWS = 3000
-"""Rows of a trial of another order: as many frauds as there are, up to a half."""
+"""Rows of a search for another order: as many frauds as there are, up to a half."""
 
-_TRIED_CELLS = 2_000_000
-"""Rows scored for all trials together."""
+_SEARCH_NS = 6_000_000_000
+"""CPU time of the search for another order."""
 
-_ROTATIONS_MAX = 60
-_ROUNDS = 6
+_PAIRS_MAX = 500
+_PAIRS_AGAIN = 60
+_EXCHANGES_MAX = 8
+_STEP = 0.005
 _GAIN = 0.02
-"""Of the AUC: what another order must add to be believed, besides four standard errors."""
+"""Of the AUC: what an exchange, and another order as a whole, must add to be believed."""
+
+_SURE = 0.9999
 
 _NEARLY_ONE = (0.8, 1.25)
 _BALANCED = (0.25, 0.75)
@@ -54,7 +60,10 @@ class Cause:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Suspect:
-    """A model that fails a gate, and what is known of it: n labelled payments and its scores."""
+    """A model that fails a gate, and what is known of it: n labelled payments and its scores.
+
+    `cpu_ns`: the clock that bounds the search.
+    """
 
     arm: Arm
     setting: Champion | Challenger
@@ -63,6 +72,7 @@ class Suspect:
     scores: Floats
     sample: Sample
     figures: Figures
+    cpu_ns: Callable[[], int]
 
 
 def likely_cause(suspect: Suspect, failed: Collection[str]) -> Cause:
@@ -114,50 +124,79 @@ def _other_column(column: int | str | None) -> int | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Trial:
-    """Rows to be scored in another order of columns; half of them confirm what the others found."""
+    """Rows to be scored in another order of columns; half of them confirm what the others found.
+
+    `rising`: 1 where a high score means fraud, else -1. `until_ns`: of CPU time, when to stop.
+    """
 
     classifier: Classifier
     rows: Rows
     y: Floats
     rising: float
+    cpu_ns: Callable[[], int]
+    until_ns: int
 
-    def scores(self, order: Sequence[int]) -> Floats | None:
-        """Return scores with the columns in another order; None where the model takes them not."""
-        rows = np.ascontiguousarray(self.rows[:, list(order)])
+    def auc(self, order: Sequence[int]) -> float:
+        """Return the AUC of the half that is searched; -inf where the model takes no such rows."""
+        if self.cpu_ns() > self.until_ns:
+            return -inf
+        scores = self._scores(self.rows[::2], order)
+        return -inf if scores is None else auc(scores, self.y[::2]).value
+
+    def confirmed(self, order: Sequence[int]) -> Estimate:
+        """Return the AUC of the other half."""
+        scores = self._scores(self.rows[1::2], order)
+        return UNKNOWN if scores is None else auc(scores, self.y[1::2], confidence=_SURE)
+
+    def _scores(self, rows: Rows, order: Sequence[int]) -> Floats | None:
+        moved = np.ascontiguousarray(rows[:, list(order)])
         try:
-            scores = self.rising * np.array(self.classifier.score(rows), dtype=np.float64)
+            scores = self.rising * np.array(self.classifier.score(moved), dtype=np.float64)
         except Exception:  # ONNX Runtime raises its own, unrelated classes
             return None
         return scores if np.isfinite(scores).all() else None
 
-    def auc(self, order: Sequence[int]) -> float:
-        """Return the AUC of the first half."""
-        scores = self.scores(order)
-        return -inf if scores is None else auc(scores[::2], self.y[::2]).value
-
 
 def _permuted_columns(suspect: Suspect) -> Cause | None:
     features = suspect.product.columns
-    budget = _TRIED_CELLS // _TRIED_ROWS
     trial = _trial(suspect)
     same = tuple(range(len(features)))
     best, best_auc = same, trial.auc(same)
-    for order in _likely_orders(features, suspect.labelled.file_order):
-        budget -= 1
+    for order in likely_orders(features, suspect.labelled.file_order):
         reached = trial.auc(order)
-        if reached > best_auc + _GAIN / 4:
+        if reached > best_auc + _STEP:
             best, best_auc = order, reached
-    pairs = [(i, j) for i, j in combinations(same, 2) if _alike(features[i], features[j])]
-    for _ in range(_ROUNDS):
-        if len(pairs) > budget:
+    usual = best
+    pairs = _pairs(trial, features, best, best_auc)
+    for _ in range(_EXCHANGES_MAX):
+        tried = sorted(((trial.auc(exchanged(best, i, j)), i, j) for i, j in pairs), reverse=True)
+        if not tried or tried[0][0] <= best_auc + _STEP:
             break
-        budget -= len(pairs)
-        tried = [(trial.auc(_swapped(best, i, j)), i, j) for i, j in pairs]
-        reached, i, j = max(tried, default=(-inf, 0, 0))
-        if reached <= best_auc + _GAIN / 4:
-            break
-        best, best_auc = _swapped(best, i, j), reached
+        best_auc, i, j = tried[0]
+        best = exchanged(best, i, j)
+        # What gained nothing then gains nothing now, but for the columns that were moved.
+        pairs = [(a, b) for _, a, b in tried[:_PAIRS_AGAIN]]
+        pairs += [pair for pair in exchangeable(features) if {i, j} & {*pair} and pair not in pairs]
+    if trial.confirmed(usual).value >= trial.confirmed(best).value - _STEP:
+        best = usual  # an order that people use is likelier than exchanges that gain no more
     return _confirmed(trial, best, features) if best != same else None
+
+
+def _pairs(
+    trial: _Trial, features: Sequence[Feature], order: Order, reached: float
+) -> list[tuple[int, int]]:
+    """Return the pairs of columns to be exchanged; of many, those with one that matters."""
+    pairs = exchangeable(features)
+    if len(pairs) <= _PAIRS_MAX:
+        return pairs
+    draw = np.random.default_rng(0)
+    moved: list[tuple[float, int]] = []
+    for i in range(len(features)):
+        rows = trial.rows.copy()
+        rows[:, order[i]] = draw.permutation(rows[:, order[i]])
+        moved.append((abs(replace(trial, rows=rows).auc(order) - reached), i))
+    matter = {i for _, i in sorted(moved, reverse=True)[: max(1, _PAIRS_MAX // len(features))]}
+    return [pair for pair in pairs if matter & {*pair}]
 
 
 def _trial(suspect: Suspect) -> _Trial:
@@ -170,62 +209,25 @@ def _trial(suspect: Suspect) -> _Trial:
     probe = np.quantile(suspect.scores, [0.1, 0.9])
     low, high = probabilities(suspect.arm.policy, probe, np.zeros(2)).tolist()
     rising = -1.0 if high < low else 1.0
-    return _Trial(suspect.arm.classifier, suspect.labelled.rows[picked], y[picked], rising)
+    until_ns = suspect.cpu_ns() + _SEARCH_NS
+    rows, classifier = suspect.labelled.rows[picked], suspect.arm.classifier
+    return _Trial(classifier, rows, y[picked], rising, suspect.cpu_ns, until_ns)
 
 
 def _spaced(n: int, most: int) -> NDArray[np.intp]:
     return np.linspace(0, n - 1, min(n, most)).astype(np.intp)
 
 
-def _likely_orders(
-    features: Sequence[Feature], in_file: tuple[int, ...]
-) -> Iterator[tuple[int, ...]]:
-    """Yield orders that columns often come in: as in the file, by name or type, some moved."""
-    same = tuple(range(len(features)))
-    orders = (
-        in_file,
-        tuple(sorted(same, key=lambda i: features[i].name)),
-        tuple(sorted(same, key=lambda i: features[i].name.lower())),
-        tuple(sorted(same, key=lambda i: features[i].type == "category")),
-        tuple(sorted(same, key=lambda i: features[i].type != "category")),
-        same[::-1],
-        *(same[i:] + same[:i] for i in range(1, min(len(same), _ROTATIONS_MAX))),
-    )
-    yield from (order for order in dict.fromkeys(orders) if order != same)
-
-
-def _alike(one: Feature, other: Feature) -> bool:
-    return (one.type == "category") == (other.type == "category")
-
-
-def _swapped(order: Sequence[int], i: int, j: int) -> tuple[int, ...]:
-    swapped = list(order)
-    swapped[i], swapped[j] = swapped[j], swapped[i]
-    return tuple(swapped)
-
-
-def _confirmed(trial: _Trial, order: tuple[int, ...], features: Sequence[Feature]) -> Cause | None:
+def _confirmed(trial: _Trial, order: Order, features: Sequence[Feature]) -> Cause | None:
     """Return the cause if the rows that were not searched say so as well."""
-    before, after = trial.scores(range(len(order))), trial.scores(order)
-    if before is None or after is None:
+    was, now = trial.confirmed(range(len(order))), trial.confirmed(order)
+    if not (now.value - was.value >= _GAIN and now.low > was.value):
         return None
-    y = trial.y[1::2]
-    was, now = auc(before[1::2], y, confidence=0.9999), auc(after[1::2], y, confidence=0.9999)
-    if now.value - was.value < _GAIN or now.low <= was.value:
-        return None
-    moved = [i for i, place in enumerate(order) if i != place]
-    names = [features[i].name for i in moved]
-    trained = ", ".join(features[i].name for i in order[:40])
-    what = (
-        f"{' and '.join(names)} exchanged"
-        if len(names) == 2
-        else f"{len(names)} of {len(order)} features in another order ({', '.join(names[:6])}"
-        f"{', ...' if len(names) > 6 else ''})"
-    )
+    what, right = told(order, features)
     return Cause(
         f"columns are permuted: with {what} the AUC rises from {was.value:.3f} to {now.value:.3f}",
         "List features in the order that the model was trained with; as far as the labels tell: "
-        f"{trained}{', ...' if len(order) > 40 else ''}.",
+        f"{right}.",
     )
 
 
@@ -252,7 +254,7 @@ def _wrong_odds(suspect: Suspect) -> Cause | None:
     found = suspect.figures.recalibration
     if found is None:
         return None
-    rate = suspect.figures.frauds / suspect.figures.n
+    rate = suspect.figures.frauds / (suspect.sample.decisions or suspect.figures.n)
     believed = _believed_rate(found.shift, rate)
     sure = abs(found.shift) > max(log(1.2), 3.0 * found.se_shift)
     if not sure:
@@ -275,7 +277,13 @@ def _wrong_odds(suspect: Suspect) -> Cause | None:
             f"the odds are {off}, as of a model calibrated where {believed:.3g} of the payments "
             f"were fraud: these have {rate:.3g}"
         )
-    if declared is not None:
+    if declared is not None and 0.5 < rate / declared.calibrated_at < 2.0:
+        hint = (
+            f"The payments have the base rate of calibrated_at, {declared.calibrated_at:g}. Where "
+            "genuine ones were left out of the file, say models.gates.calibration.genuine_kept: "
+            f"{min(1.0, exp(found.shift) ** -1):.3g}; else leave base_rate out."
+        )
+    elif declared is not None:
         hint = (
             f"base_rate moves them from {declared.calibrated_at:g} to {declared.serving:g}: "
             "correct it, or run gateway calibrate."

@@ -37,6 +37,12 @@ _COST_ROUNDS = 3
 _COST_NS = 2_000_000_000
 """A heavy model is timed for as long, and no longer."""
 
+SCORING_NS = 15_000_000_000
+"""CPU time of scoring labelled payments: of a heavy model fewer are scored, evenly spaced."""
+
+_TIMED_ROWS = 128
+_ROWS_MIN = 2000
+
 ClockNs = Callable[[], int]
 
 
@@ -113,7 +119,8 @@ def examined(generation: Generation, base: Path, cpu_ns: ClockNs) -> Report:
         if labelled is None:
             gates.append(_unchecked(arm, unreadable))
             continue
-        more, figures_ = _calibration_gates(arm, setting, generation.product, labelled)
+        part = _affordable(arm, labelled, cpu_ns)
+        more, figures_ = _calibration_gates(arm, setting, generation.product, part, cpu_ns)
         gates += more
         if figures_ is not None:
             found[arm.name] = figures_
@@ -250,8 +257,24 @@ def _unchecked(arm: Arm, unreadable: str) -> Gate:
     )
 
 
+def _affordable(arm: Arm, labelled: Labelled, cpu_ns: ClockNs) -> Labelled:
+    """Return as many payments, evenly spaced, as the model can score in SCORING_NS."""
+    head = labelled.rows[:_TIMED_ROWS]
+    before_ns = cpu_ns()
+    scores_of(arm.classifier.score, head)
+    took_ns = max(1, cpu_ns() - before_ns)
+    most = max(_ROWS_MIN, SCORING_NS * len(head) // took_ns)
+    if len(labelled) <= most:
+        return labelled
+    return labelled.of(np.linspace(0, len(labelled) - 1, most).astype(np.intp))
+
+
 def _calibration_gates(
-    arm: Arm, setting: Champion | Challenger, product: Product, labelled: Labelled
+    arm: Arm,
+    setting: Champion | Challenger,
+    product: Product,
+    labelled: Labelled,
+    cpu_ns: ClockNs,
 ) -> tuple[list[Gate], Figures | None]:
     declared = product.models.gates.calibration
     policy: Policy = arm.policy
@@ -289,13 +312,13 @@ def _calibration_gates(
             )
         )
         return gates, None
-    sample = sample_of(policy, p[known], part)
+    sample = sample_of(policy, p[known], part, declared.genuine_kept)
     found = figures(sample, confidence=declared.confidence)
     judged = list(_judged(found, declared, product))
     failed = {rule.name for rule in judged if rule.verdict == "fail"}
     cause = None
     if failed:
-        suspect = Suspect(arm, setting, product, part, scores[known], sample, found)
+        suspect = Suspect(arm, setting, product, part, scores[known], sample, found, cpu_ns)
         cause = likely_cause(suspect, failed)
     for rule in judged:
         broken = rule.verdict == "fail"

@@ -64,16 +64,23 @@ def cost_lines(
     return classes, stakes.alpha, stakes.beta
 
 
-def sample_of(policy: Policy, p: Floats, labelled: Labelled) -> Sample:
-    """Join labelled payments with their probabilities (n,) and their cost lines."""
+def sample_of(policy: Policy, p: Floats, labelled: Labelled, genuine_kept: float = 1.0) -> Sample:
+    """Join labelled payments with their probabilities (n,) and their cost lines.
+
+    `genuine_kept`: the share of genuine payments that the file kept. Among the others fraud is
+    likelier, and a genuine payment stands for several: odds and genuine costs are divided by it,
+    which leaves every decision as it is.
+    """
     classes, alphas, betas = cost_lines(policy, labelled.amount_minor, labelled.category)
     names = np.array([cost_class.name for cost_class in policy.classes], dtype=np.object_)
+    frauds = labelled.frauds
     return Sample(
-        p=p,
+        p=p if genuine_kept == 1.0 else p / (p + genuine_kept * (1.0 - p)),
         y=labelled.is_fraud.astype(np.float64),
         amount=labelled.amount_minor.astype(np.float64),
-        alphas=alphas,
-        betas=betas,
+        alphas=alphas / genuine_kept,
+        betas=betas + alphas - alphas / genuine_kept,
         category=names[classes],
         cluster=labelled.cluster,
+        decisions=frauds + (len(labelled) - frauds) / genuine_kept,
     )

@@ -1,0 +1,424 @@
+"""The same payments under two generations: what each side answers, and what of it is kept. Pure.
+
+Each side decides as its own policy would: `outcomes`. `Ledger` keeps what a comparison needs of
+each payment, some fifty bytes, so that a journal of any length can be read in parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf, nan
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.decide import Policy, cost_line
+from gateway.product import Action, Product, StandIn, minor_per_major
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Codes = NDArray[np.uint8]
+Places = NDArray[np.int64]
+Column = NDArray[Any]
+
+ACTIONS = tuple(Action)
+OLD_NEAR, NEW_NEAR, NOT_REPRODUCED, LATE, HIDDEN, OLD_EXPLORED, NEW_EXPLORED = (
+    1 << bit for bit in range(7)
+)
+"""Marks of a payment: a near tie of either side; recorded otherwise than OLD gives; what NEW would
+have answered too late; not let through, so that nobody saw what it was; explored by either side."""
+
+BANDS_MAJOR = (20, 100, 500, 2000)
+"""Amounts, in major units of a currency with cents, at which a band of amounts ends."""
+
+_CANDIDATES = 64
+"""So many are kept of each part: some of them may have been asked again."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Payments:
+    """n payments as both sides are asked. `category` (n,): places in `categories`, MCCs.
+
+    `event_s`: Unix seconds. `stand_in` (n,): why the model did not decide, 0 where it did.
+    """
+
+    transaction_ids: Sequence[str]
+    amount_minor: Places
+    categories: Sequence[str]
+    category: Places
+    event_s: Floats
+    stand_in: Codes
+
+    def __len__(self) -> int:
+        return len(self.amount_minor)
+
+    def of(self, rows: Places) -> Payments:
+        """Return some of the payments, by index."""
+        return Payments(
+            [self.transaction_ids[i] for i in rows.tolist()],
+            self.amount_minor[rows],
+            self.categories,
+            self.category[rows],
+            self.event_s[rows],
+            self.stand_in[rows],
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prices:
+    """What every action costs, also those that the product does not take: α and β by class.
+
+    `lines` (classes, actions, 4), in the order of `Action`; NaN where product.yaml has no price.
+    """
+
+    lines: Floats
+
+    @classmethod
+    def of(cls, product: Product, policy: Policy) -> Prices:
+        """Return the prices of a product's cost classes."""
+        unit = minor_per_major(product.costs.currency)
+        lines = np.full((len(policy.classes), len(ACTIONS), 4), nan)
+        for i, one in enumerate(policy.classes):
+            for j, action in enumerate(ACTIONS):
+                if getattr(product.costs, action.spelling, product) is None:
+                    continue
+                line = cost_line(action, product.costs, harm=one.harm, minor_per_major=unit)
+                lines[i, j] = line.alpha, line.alpha_amount, line.beta, line.beta_amount
+        return cls(lines)
+
+    def cost(self, action: Codes, p: Floats, amount_minor: Places, classes: Places) -> Floats:
+        """Return what an action costs each payment, in minor units; p may be a label."""
+        alpha, alpha_amount, beta, beta_amount = self.lines[classes, action - 1].T
+        amount = amount_minor.astype(np.float64)
+        cost: Floats = (alpha + alpha_amount * amount) + (beta + beta_amount * amount) * p
+        return cost
+
+
+class Outcomes(NamedTuple):
+    """What one side answers to n payments. `probability` is NaN where it stands in.
+
+    `stand_in` (n,): why; `near_tie` and `explored` (n,) as in `decide.Flag`; `classes` (n,): the
+    cost class. `explored` of a decline that was not drawn is False.
+    """
+
+    action: Codes
+    probability: Floats
+    stand_in: Codes
+    near_tie: Flags
+    explored: Flags
+    classes: Places
+
+
+def outcomes(policy: Policy, payments: Payments, scores: Floats) -> Outcomes:
+    """Decide n payments as a gateway with this policy does. A score of NaN is a model's error."""
+    n = len(payments)
+    amount, events = payments.amount_minor, payments.event_s
+    classes = policy.cost_classes(amount, payments.categories, payments.category)
+    scores = _snapped(policy, scores)
+    with np.errstate(invalid="ignore"):
+        sound = (scores >= policy.score_low) & (scores <= policy.score_high)
+    why = payments.stand_in.copy()
+    why[(why == 0) & ~sound] = StandIn.MODEL_ERROR
+    rows = np.flatnonzero(why == 0)
+    action, p = np.zeros(n, dtype=np.uint8), np.full(n, nan)
+    near, explored = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
+    if len(rows):
+        asked = (amount[rows], classes[rows], events[rows])
+        chosen = policy.choose_many(scores[rows], *asked)
+        action[rows], p[rows] = chosen.action, chosen.probability
+        near[rows] = policy.near_ties(chosen, *asked)
+        explored[rows] = _explored(policy, payments, rows, chosen.action)
+        action[explored] = Action.APPROVE
+    for i in np.flatnonzero(why).tolist():
+        mcc = payments.categories[payments.category[i]]
+        action[i] = policy.stand_in(StandIn(int(why[i])), int(amount[i]), mcc)
+    return Outcomes(action, p, why, near, explored, classes.astype(np.int64))
+
+
+def _snapped(policy: Policy, scores: Floats) -> Floats:
+    """Return `Policy.snapped` of each score."""
+    low, high = policy.score_low, policy.score_high
+    with np.errstate(invalid="ignore"):
+        outside = np.flatnonzero((scores < low) | (scores > high))
+    if not len(outside):
+        return scores
+    scores = scores.copy()
+    scores[outside] = [policy.snapped(score) for score in scores[outside].tolist()]
+    return scores
+
+
+def _explored(policy: Policy, payments: Payments, rows: Places, action: Codes) -> Flags:
+    """Return which of `rows` are declined but let through."""
+    explorer, drawn = policy.explorer, np.zeros(len(rows), dtype=np.bool_)
+    if explorer is None:
+        return drawn
+    small = payments.amount_minor[rows] <= explorer.max_amount_minor
+    for i in np.flatnonzero((action == Action.DECLINE) & small).tolist():
+        drawn[i] = explorer.draws(payments.transaction_ids[rows[i]])
+    return drawn
+
+
+class Labels(NamedTuple):
+    """Known outcomes: `key` (m,) of transactions, rising, and which of them were fraud."""
+
+    key: Places
+    is_fraud: Flags
+
+    def of(self, key: Places) -> tuple[Flags, Flags]:
+        """Return which of n transactions are labelled, and which are fraud."""
+        if not len(self.key):
+            return np.zeros(len(key), dtype=np.bool_), np.zeros(len(key), dtype=np.bool_)
+        place = np.minimum(np.searchsorted(self.key, key), len(self.key) - 1)
+        known = self.key[place] == key
+        return known, known & self.is_fraud[place]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answered:
+    """What was true of n recorded payments besides what is asked again.
+
+    `transaction`, `subject` (n,): keys, equal for equal ones. `arrived_s`: wall clock. `action`,
+    `flagged`: as recorded, and whether it was explored; `propensity`: of what was done.
+    `in_time`: whether its reply left before its deadline. `elapsed_us`, `effective_us`: what it
+    took, and what it might have taken. `segments`: a column of codes for each segment.
+    """
+
+    transaction: Places
+    subject: Places
+    arrived_s: Floats
+    action: Codes
+    explored: Flags
+    propensity: Floats
+    in_time: Flags
+    elapsed_us: Floats
+    effective_us: Floats
+    segments: Mapping[str, Places]
+    identity: Sequence[str]
+
+    def of(self, rows: Places) -> Answered:
+        """Return some of them, by index."""
+        columns = {
+            name: getattr(self, name)[rows]
+            for name in self.__slots__
+            if name not in ("segments", "identity")
+        }
+        segments = {name: codes[rows] for name, codes in self.segments.items()}
+        return Answered(
+            **columns, segments=segments, identity=[self.identity[i] for i in rows.tolist()]
+        )
+
+    def also(self, segment: str, codes: Places) -> Answered:
+        """Return them with a segment more."""
+        return replace(self, segments={**self.segments, segment: codes})
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One generation: how it decides, and what its product says of prices."""
+
+    policy: Policy
+    prices: Prices
+    budget_us: float
+    row_us: float = 0.0
+
+    @classmethod
+    def of(cls, product: Product, policy: Policy, row_us: float = 0.0) -> Side:
+        """Return the side of a product; `row_us`: what its model takes for a row."""
+        return cls(policy, Prices.of(product, policy), float(product.latency.budget_us), row_us)
+
+
+class Large(NamedTuple):
+    """A decision that differs: `row` in the ledger, and what is told of it."""
+
+    row: int
+    identity: str
+    amount_minor: int
+    category: str
+    old: Action
+    new: Action
+    old_probability: float
+    new_probability: float
+    change_minor: float
+
+
+class LabelledRows(NamedTuple):
+    """Labelled rows whose label the recorded action let be seen, and how much each stands for."""
+
+    row: Places
+    weight: Floats
+    is_fraud: Flags
+    old_by_new: Floats
+    new_by_new: Floats
+    old_by_old: Floats
+    new_by_old: Floats
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What the comparison keeps of each payment, in columns. `bands`: amounts, in minor units."""
+
+    old: Side
+    new: Side
+    minor_per_major: int
+    labels: Labels | None = None
+    rows: int = 0
+    large: list[Large] = field(default_factory=list)
+    labelled: list[LabelledRows] = field(default_factory=list)
+    _columns: dict[str, list[Column]] = field(default_factory=dict)
+
+    @property
+    def bands(self) -> Floats:
+        """Where bands of amounts end, in minor units."""
+        scale = 100 if self.minor_per_major == 1 else 1
+        return np.array([major * scale * self.minor_per_major for major in BANDS_MAJOR], float)
+
+    def add(
+        self,
+        payments: Payments,
+        answered: Answered,
+        old_scores: Floats,
+        new_scores: Floats,
+    ) -> int:
+        """Decide some payments on both sides and keep what differs. Returns the first one's row."""
+        a = outcomes(self.old.policy, payments, old_scores)
+        b = outcomes(self.new.policy, payments, new_scores)
+        amount, flips = payments.amount_minor, a.action != b.action
+        by_new = self._costs(self.new, b, a, b, amount)
+        by_old = self._costs(self.old, a, a, b, amount)
+        first = self.rows
+        self.rows += len(payments)
+        kept: dict[str, Column] = {
+            "transaction": answered.transaction,
+            "subject": answered.subject.astype(np.uint32),
+            "arrived_s": answered.arrived_s,
+            "in_time": answered.in_time,
+            "old": a.action,
+            "new": b.action,
+            "stand_in": a.stand_in,
+            "new_stand_in": b.stand_in,
+            "marks": (
+                a.near_tie * OLD_NEAR
+                + b.near_tie * NEW_NEAR
+                + (a.action != answered.action) * NOT_REPRODUCED
+                + self._late(answered, a) * LATE
+                + (answered.action != Action.APPROVE) * HIDDEN
+                + a.explored * OLD_EXPLORED
+                + b.explored * NEW_EXPLORED
+            ).astype(np.uint8),
+            "band": np.searchsorted(self.bands, amount, side="left").astype(np.uint8),
+            "by_new_old": by_new[0].astype(np.float32),
+            "by_new": change_of(*by_new, flips),
+            "by_old_old": by_old[0].astype(np.float32),
+            "by_old": change_of(*by_old, flips),
+            **{
+                f"segment {name}": codes.astype(np.uint16)
+                for name, codes in answered.segments.items()
+            },
+        }
+        for name, column in kept.items():
+            self._columns.setdefault(name, []).append(column)
+        self._remember_large(payments, answered, a, b, kept, first)
+        if self.labels is not None:
+            self._remember_labelled(answered, a, b, amount, first)
+        return first
+
+    def mark_in_time(self, rows: Places) -> None:
+        """Say of earlier rows that their replies left in time."""
+        begin = 0
+        for part in self._columns.get("in_time", ()):
+            own = rows[(rows >= begin) & (rows < begin + len(part))]
+            part[own - begin] = True
+            begin += len(part)
+
+    def column(self, name: str) -> Column:
+        """Return a column of all rows."""
+        parts = self._columns[name]
+        if len(parts) > 1:
+            self._columns[name] = parts = [np.concatenate(parts)]
+        return parts[0]
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        """The names of the segments that were kept."""
+        prefix = "segment "
+        return tuple(name[len(prefix) :] for name in self._columns if name.startswith(prefix))
+
+    def _costs(
+        self, side: Side, own: Outcomes, a: Outcomes, b: Outcomes, amount: Places
+    ) -> tuple[Floats, Floats]:
+        """Return what both sides' actions cost by one side's figures."""
+        old = side.prices.cost(a.action, own.probability, amount, own.classes)
+        return old, side.prices.cost(b.action, own.probability, amount, own.classes)
+
+    def _late(self, answered: Answered, a: Outcomes) -> Flags:
+        """Return which decisions NEW would have given too late, where all else stays as it was."""
+        longer_us = self.new.row_us - self.old.row_us
+        if longer_us == 0.0 and self.new.budget_us >= self.old.budget_us:
+            return np.zeros(len(a.action), dtype=np.bool_)
+        # Where the caller's own deadline was the earlier one, it still is.
+        own = answered.effective_us < self.old.budget_us - 1.0
+        budget = np.where(own, np.minimum(answered.effective_us, self.new.budget_us), inf)
+        budget = np.minimum(budget, self.new.budget_us)
+        late: Flags = (a.stand_in == 0) & (answered.elapsed_us + longer_us > budget)
+        return late
+
+    def _remember_large(
+        self,
+        payments: Payments,
+        answered: Answered,
+        a: Outcomes,
+        b: Outcomes,
+        kept: Mapping[str, Column],
+        first: int,
+    ) -> None:
+        change = np.abs(np.nan_to_num(np.asarray(kept["by_new"], dtype=np.float64)))
+        flips = np.flatnonzero(a.action != b.action)
+        for i in flips[np.argsort(-change[flips], kind="stable")][:_CANDIDATES].tolist():
+            self.large.append(
+                Large(
+                    first + i,
+                    answered.identity[i],
+                    int(payments.amount_minor[i]),
+                    payments.categories[payments.category[i]],
+                    Action(int(a.action[i])),
+                    Action(int(b.action[i])),
+                    float(a.probability[i]),
+                    float(b.probability[i]),
+                    float(kept["by_new"][i]),
+                )
+            )
+        if len(self.large) > 4 * _CANDIDATES:
+            self.large.sort(key=lambda one: -abs(np.nan_to_num(one.change_minor)))
+            del self.large[_CANDIDATES:]
+
+    def _remember_labelled(
+        self, answered: Answered, a: Outcomes, b: Outcomes, amount: Places, first: int
+    ) -> None:
+        assert self.labels is not None
+        known, is_fraud = self.labels.of(answered.transaction)
+        rows = np.flatnonzero(known & (answered.action == Action.APPROVE))
+        y, own = is_fraud[rows].astype(np.float64), amount[rows]
+
+        def cost(side: Side, side_of: Outcomes, of: Outcomes) -> Floats:
+            return side.prices.cost(of.action[rows], y, own, side_of.classes[rows])
+
+        weight = np.where(answered.explored[rows], 1.0 / answered.propensity[rows], 1.0)
+        self.labelled.append(
+            LabelledRows(
+                first + rows,
+                weight,
+                is_fraud[rows],
+                cost(self.new, b, a),
+                cost(self.new, b, b),
+                cost(self.old, a, a),
+                cost(self.old, a, b),
+            )
+        )
+        self._columns.setdefault("labelled", []).append(known)
+
+
+def change_of(old: Floats, new: Floats, flips: Flags) -> Floats:
+    """Return what the flip changes; exactly nothing where there is none."""
+    return np.where(flips, new - old, np.where(np.isnan(old), nan, 0.0))
