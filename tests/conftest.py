@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import catalogue
@@ -16,6 +17,7 @@ from hypothesis import settings
 
 from gateway.journal import Mode
 from gateway.model import Generation, load_generation
+from gateway.serve.succession import Succession
 from gateway.serve.worker import Ready, Settings, Stop, serve_loaded
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -37,10 +39,19 @@ class Running:
     stop: Stop
     thread: threading.Thread
     channel: grpc.Channel
+    succession: Succession
 
     @property
     def fingerprint(self) -> str:
         return self.generation.schema.fingerprint
+
+    def swap(
+        self, generation: Generation, measured_ns: dict[str, dict[int, int]] | None = None
+    ) -> None:
+        """Let it serve another generation, and wait until it does."""
+        served = threading.Event()
+        self.succession.propose(generation, measured_ns or {}, served.set)
+        assert served.wait(20)
 
     def ended(self) -> None:
         """Stop it, and wait until it has drained and sealed the journal."""
@@ -95,7 +106,7 @@ def serve(front: str, generation: Generation, tmp_path: Path) -> Serve:
         )
         ready: list[Ready] = []
         failed: list[BaseException] = []
-        is_ready, stop = threading.Event(), Stop()
+        is_ready, stop, succession = threading.Event(), Stop(), Succession(count())
 
         def announce(one: Ready) -> None:
             ready.append(one)
@@ -110,6 +121,7 @@ def serve(front: str, generation: Generation, tmp_path: Path) -> Serve:
                     stop=stop,
                     announce=announce,
                     measured_ns=measured_ns,
+                    succession=succession,
                 )
             except BaseException as error:
                 failed.append(error)
@@ -123,7 +135,9 @@ def serve(front: str, generation: Generation, tmp_path: Path) -> Serve:
             raise failed[0]
         try:
             with grpc.insecure_channel(ready[0].address) as channel:
-                yield Running(ready[0].address, settings.journal, loaded, stop, thread, channel)
+                yield Running(
+                    *(ready[0].address, settings.journal, loaded, stop, thread, channel, succession)
+                )
         finally:
             stop.ask()
             thread.join(20)

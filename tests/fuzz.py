@@ -39,6 +39,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
+from gateway.inference.open_inference_pb2 import ModelInferRequest
 from gateway.journal import verify
 from gateway.product import schema_fingerprint
 from gateway.v1.decision_pb2 import Action, DecideRequest, DecideResponse, StandIn
@@ -46,6 +47,7 @@ from gateway.v1.decision_pb2 import Action, DecideRequest, DecideResponse, Stand
 DECIDE = "/gateway.v1.DecisionService/Decide"
 CHECK = "/grpc.health.v1.Health/Check"
 WATCH = "/grpc.health.v1.Health/Watch"
+INFER = "/inference.GRPCInferenceService/"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
 MESSAGE_BYTES_MAX = 64 * 1024
@@ -168,7 +170,9 @@ FIELDS = (
     *("product", "transaction_id", "event_time", "amount", "currency", "category", "channel"),
     *("subject", "schema_fingerprint"),
 )
+INFER_OTHERS = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata")
 UNKNOWN_METHODS = (
+    "/inference.GRPCInferenceService/ModelStreamInfer",
     "/gateway.v1.DecisionService/Nothing",
     "/gateway.v1.DecisionService/decide",
     "/gateway.v1.DecisionService/Decide/",
@@ -257,6 +261,7 @@ class Requests:
             (self._unknown_method, 1),
             (self._health, 2),
             (self._watch, 0.5),
+            (self._infer, 6),
             (self._reflection, 1),
         )
 
@@ -567,6 +572,27 @@ class Requests:
         )
         expected = frozenset({"DEADLINE_EXCEEDED", "INVALID_ARGUMENT"})
         return Ask("watch", asked, WATCH, timeout_s=0.05, expected=expected)
+
+    def _infer(self) -> Ask:
+        """A call of a model itself, of any of the protocol's methods; most of them ModelInfer."""
+        pick, rows = self._random, self._random.choice((1, 2, 31))
+        asked = ModelInferRequest(model_name=pick.choice((*PRODUCTS, "test/v1", self._text())))
+        shape = [rows, 7] if pick.random() < 0.8 else [pick.choice(WHOLE), pick.choice((7, 0, -1))]
+        datatype = "FP32" if pick.random() < 0.9 else pick.choice(("FP64", "BYTES", self._text()))
+        tensor = asked.inputs.add(name="features", datatype=datatype, shape=shape)
+        numbers = [pick.choice((1.0, float("nan"), 3e38, -0.0)) for _ in range(7 * rows)]
+        if pick.random() < 0.5:
+            asked.raw_input_contents.append(np.array(numbers, dtype="<f4").tobytes())
+        else:
+            tensor.contents.fp32_contents.extend(numbers)
+        if pick.random() < 0.3:
+            asked.parameters["timeout"].int64_param = pick.choice(WHOLE)
+            asked.parameters["priority"].uint64_param = pick.choice((0, 1, 2**64 - 1))
+        if pick.random() < 0.2:
+            asked.outputs.add(name=pick.choice(("probabilities", self._text())))
+        method = "ModelInfer" if pick.random() < 0.9 else pick.choice(INFER_OTHERS)
+        content = asked.SerializeToString(deterministic=True)
+        return Ask("infer", self._garbage(content), INFER + method)
 
     def _reflection(self) -> Ask:
         request, text = reflection_pb2.ServerReflectionRequest, self._text()

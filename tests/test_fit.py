@@ -24,7 +24,6 @@ from gateway.evaluate.fit import (
     folds_of,
     kinds_for,
     out_of_fold,
-    simplest,
 )
 
 Floats = NDArray[np.float64]
@@ -263,10 +262,3 @@ def test_a_payment_is_mapped_by_what_other_clusters_taught() -> None:
     after = out_of_fold("isotonic", scores, turned, fold)
     assert (before[fold == 0] == after[fold == 0]).all()
     assert (before[fold != 0] != after[fold != 0]).any()
-
-
-def test_the_simplest_map_within_one_standard_error_is_taken() -> None:
-    losses = {"identity": np.full(9, 0.50), "platt": np.full(9, 0.31), "beta": np.full(9, 0.30)}
-    errors = {"identity": 0.05, "platt": 0.02, "beta": 0.0}
-    assert simplest(("identity", "platt", "beta"), losses, errors) == "platt"
-    assert simplest(("identity", "platt", "beta"), losses, dict.fromkeys(errors, 0.0)) == "beta"

@@ -6,22 +6,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
-def test_generated_code_is_what_the_protos_give(tmp_path: Path) -> None:
-    """`src/gateway/v1` is generated with the oldest grpcio-tools that pyproject.toml allows,
-    or a newer one; only the lines that name the generator's version may differ."""
-    protos = sorted((ROOT / "proto" / "gateway" / "v1").glob("*.proto"))
+@pytest.mark.parametrize("package", ["v1", "inference"])
+def test_generated_code_is_what_the_protos_give(package: str, tmp_path: Path) -> None:
+    """It was generated with the oldest grpcio-tools that pyproject.toml allows, or a newer one;
+    only the lines that name the generator's version may differ."""
+    protos = sorted((ROOT / "proto" / "gateway" / package).glob("*.proto"))
     outputs = [f"--{kind}={tmp_path}" for kind in ("python_out", "pyi_out", "grpc_python_out")]
     subprocess.run(
         [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT / 'proto'}", *outputs, *protos],
         check=True,
     )
-    generated = {path.name: path for path in (tmp_path / "gateway" / "v1").iterdir()}
+    generated = {path.name: path for path in (tmp_path / "gateway" / package).iterdir()}
     committed = {
         path.name: path
-        for path in (ROOT / "src" / "gateway" / "v1").iterdir()
+        for path in (ROOT / "src" / "gateway" / package).iterdir()
         if path.suffix in (".py", ".pyi") and path.name != "__init__.py"
     }
     assert generated.keys() == committed.keys()

@@ -23,7 +23,7 @@ from gateway.model import Generation
 from gateway.product import StandIn
 from gateway.serve import hall as hall_module
 from gateway.serve.admit import RESOURCE_EXHAUSTED, Serving
-from gateway.serve.annex import Annex, Batch
+from gateway.serve.annex import Annex, Batch, _Room
 from gateway.serve.circuit import FAILURES, OPEN_NS
 from gateway.serve.front import CALL, DECIDE
 from gateway.serve.hall import ANNEX_TICK_MS, Hall
@@ -89,32 +89,33 @@ class AnnexOnTheClock(Annex):
     """Scores one batch of a model after the other, beside the hall, on the world's clock."""
 
     def __init__(self, world: World, costs: dict[int, Cost]) -> None:
-        super().__init__(dict.fromkeys(costs), world.clock)
+        super().__init__(world.clock)
+        self._rooms = {lane: _Room(None) for lane in costs}  # type: ignore[arg-type]
         self.world, self.costs = world, costs
         self.ends_ns = dict.fromkeys(costs, 0)
 
     def submit(self, batch: Batch) -> None:
-        self.in_flight(batch.index).append(batch)
-        batch.begun_ns = max(self.world.now_ns, self.ends_ns[batch.index])
+        self.in_flight(batch.lane).append(batch)
+        batch.begun_ns = max(self.world.now_ns, self.ends_ns[batch.lane])
         batch.ended_ns = batch.begun_ns
         if batch.begun_ns < batch.payments[-1].deadline_ns:
             batch.scores = [0.01] * len(batch.payments)
-            batch.ended_ns += self.costs[batch.index](len(batch.payments))
-        self.ends_ns[batch.index] = batch.ended_ns
+            batch.ended_ns += self.costs[batch.lane](len(batch.payments))
+        self.ends_ns[batch.lane] = batch.ended_ns
 
     def next_end_ns(self) -> int | None:
-        ends = [one.ended_ns for index in self.costs for one in self.in_flight(index)]
+        ends = [one.ended_ns for lane in self.costs for one in self.in_flight(lane)]
         return min(ends, default=None)
 
     def done(self) -> list[Batch]:
         finished = [
             one
-            for index in self.costs
-            for one in self.in_flight(index)
+            for lane in self.costs
+            for one in self.in_flight(lane)
             if one.ended_ns <= self.world.now_ns
         ]
         for one in finished:
-            self.in_flight(one.index).remove(one)
+            self.in_flight(one.lane).remove(one)
         return finished
 
     def wait(self, timeout_s: float) -> None:
@@ -180,7 +181,8 @@ def run(
     served = {
         one.name: Serving.of(generation_of(base, world, one), i) for i, one in enumerate(products)
     }
-    annex = AnnexOnTheClock(world, {i: one.cost_ns for i, one in enumerate(products) if one.heavy})
+    heavy = {served[one.name].lane: one.cost_ns for one in products if one.heavy}
+    annex = AnnexOnTheClock(world, heavy)
     hall = Hall(
         front=world,
         journal=world,
@@ -330,7 +332,7 @@ def test_no_model_answer_is_past_its_deadline(
 def test_no_more_stands_in_than_for_who_knows_everything_in_advance(
     generation: Generation, gaps: list[int], each_ns: int, heavy: bool
 ) -> None:
-    """Bursts, lulls and overload; 5 % more at the most, and two calls that did not divide.
+    """Bursts, lulls and overload; 5 % more at the most, and one batch that did not divide.
 
     The one who knows has to leave the time, too, in which the loop does not look: at the annex,
     or at what arrives, which is dated to the look before.
@@ -340,9 +342,10 @@ def test_no_more_stands_in_than_for_who_knows_everything_in_advance(
     product = Product("p", 25, linear(each_ns), heavy=heavy)
     late = sum(not one.is_model for one in run(generation, [product], calls))
     budget_ns = 25 * MS - (ANNEX_TICK_MS * MS if heavy else QUANTUM_NS)
-    # In calls, not in shares: 25 of 100 are no more than 18 + 5 + 2, in floats they may be.
+    # In calls, not in shares: 25 of 100 are no more than 18 + 5 + 2, in floats they may be. A batch
+    # of a heavy model has up to eight of them, and is late as a whole.
     least = round(optimum(calls, budget_ns, each_ns) * len(calls))
-    assert late <= least + 0.05 * len(calls) + 2
+    assert late <= least + 0.05 * len(calls) + (8 if heavy else 2)
 
 
 @pytest.mark.parametrize("heavy", [False, True])

@@ -38,6 +38,7 @@ from gateway.journal import (
     Decision,
     Mode,
     Record,
+    Rejected,
     Reply,
     decision_id,
     join_replied,
@@ -50,7 +51,17 @@ from gateway.serve import Settings, Tls, supervisor
 from gateway.serve.backoff import LONGEST_S, SOUND_S, Backoff
 from gateway.serve.beat import BEAT_NS, Beat
 from gateway.serve.board import Board, Gateway, State, Worker, joined, seen, supervised
-from gateway.serve.control import Order, Ready, decode_answer, encode_error
+from gateway.serve.control import (
+    Load,
+    Loaded,
+    NotLoaded,
+    Order,
+    Ready,
+    decode_answer,
+    decode_message,
+    encode_error,
+    encode_rejected,
+)
 from gateway.serve.port import claimed
 from gateway.serve.stop import Stop
 from gateway.serve.tally import Tally
@@ -286,9 +297,11 @@ def test_what_cannot_start_backs_off_is_shown_and_harms_nobody_who_serves(
     folder: Path, fingerprint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As a replacement it leaves the old one; after a death it is a crash loop, until repaired."""
-    journal, log, model = tmp_path / "journal", tmp_path / "log", folder / "model.onnx"
-    sound = model.read_bytes()
+    journal, log = tmp_path / "journal", tmp_path / "log"
+    sound = (folder / "model.onnx").read_bytes()
     with serving(folder, journal, "--workers", "2", log=log) as gateway:
+        (model,) = (journal / "generations").glob("*/*/model.onnx")
+        model.chmod(0o600)
         model.write_bytes(sound + b"\0")
         gateway.process.send_signal(signal.SIGHUP)
         wait_until(lambda: "worker 0 goes on" in log.read_text())
@@ -310,7 +323,7 @@ def test_what_cannot_start_backs_off_is_shown_and_harms_nobody_who_serves(
         delays = [line.rpartition("again in ")[2] for line in lines if "again in" in line]
         assert delays[:2] == ["0.1 s", "0.2 s"]
         (loop,) = [line for line in lines if "worker 0 has died 3 times in a row" in line]
-        assert "If the file is the one you mean" in loop
+        assert "Somebody altered a snapshot" in loop
 
         model.write_bytes(sound)
         gateway.process.send_signal(signal.SIGHUP)  # does not wait for the back-off
@@ -743,10 +756,18 @@ def test_an_order_and_an_error_arrive_as_they_were_sent() -> None:
         reuse_port=True,
         core=1,
     )
-    order = Order(settings, {"x": {"scores": [1.0, None]}})
+    load = Load("p", 2, "ab" * 32, "/j/generations/p/2-abababababab", "cGxhbg==")
+    order = Order(settings, (load,))
     assert Order.decode(order.encode()) == order
-    ready = Ready("127.0.0.1:1", {"p": 2}, {})
-    assert decode_answer(ready.encode()) == ready
+    for answer in (
+        Ready("127.0.0.1:1", {"p": 2}),
+        Loaded("p", "ab" * 32),
+        NotLoaded.of(load, ModelError("w", hint="h")),
+    ):
+        assert decode_answer(answer.encode()) == answer
+    rejected = Rejected("p", "models/p", 3, "", ("no", "no"))
+    assert decode_message(load.encode()) == load
+    assert decode_message(encode_rejected(rejected)) == rejected
     violations = (Violation("p.yaml", 3, "costs.fee", "is no number", "Write one."),)
     for error in (
         UsageError("w", subject="s", hint="h"),

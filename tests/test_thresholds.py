@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from gateway.decide import Policy, compile_policy, from_mapping, lower_envelope
 from gateway.evaluate.bootstrap import drawn_sums, groups_of, mean_intervals
-from gateway.evaluate.stakes import Stakes, stakes_of
+from gateway.evaluate.stakes import Stakes, classes_of
+from gateway.evaluate.stakes import stakes_of as stakes_of_classes
 from gateway.evaluate.thresholds import (
     SHIFTS,
     Payments,
@@ -51,6 +52,10 @@ def policy_of(actions: list[str] | None = None, **changes: Any) -> Policy:
     stand_in = {reason: [{"action": "approve"}] for reason in catalogue.REASONS}
     product = catalogue.product(costs=costs, actions=actions or ALL, stand_in=stand_in)
     return compile_policy(product, IDENTITY)
+
+
+def stakes_of(policy: Policy, amount: NDArray[np.int64], category: list[str]) -> Stakes:
+    return stakes_of_classes(policy, amount, classes_of(policy, amount, category))
 
 
 def world(
@@ -164,6 +169,8 @@ def test_few_frauds_give_no_verdict() -> None:
     for one in found(payments, stakes_of(policy_of(), amount, category)).values():
         assert one.verdict == "too few labels"
         assert math.isnan(one.saving.value)
+        assert math.isnan(one.shift.error)
+        assert not math.isnan(one.empirical.value)
 
 
 @given(scale=st.sampled_from([0.5, 4.0, 64.0]), seed=st.integers(0, 1000))

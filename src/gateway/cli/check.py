@@ -5,6 +5,8 @@ from __future__ import annotations
 import json as json_codec
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,12 +15,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from gateway.cli.cost_picture import cost_picture
+from gateway.cli.gates_table import gates_tables
 from gateway.cli.terms import Folder, Json, microseconds, money, notes, out
 from gateway.decide import CostClass, Interval, dominated, lower_envelope
 from gateway.errors import ExitCode, GatewayError, ProductError, UsageError
 from gateway.model import HEAVY_ROW_NS, Generation, load_generation
 from gateway.product import lint, minor_per_major, unenforced
 from gateway.product import reference as key_reference
+from gateway.verify import Report, examined, expect_passed, reasons
 
 AMOUNTS = (5, 20, 100, 500, 2000)
 """Major units at which thresholds are shown."""
@@ -40,33 +44,39 @@ def check(
     ] = False,
     json: Json = False,
 ) -> int:
-    """Check products: every violation, the pinned model, golden vectors, derived thresholds.
+    """Check products: every violation, each model's gates, derived thresholds.
 
-    Exit code 3 where a product.yaml breaks its rules, 4 where a model does.
+    Exit code 3 where a product.yaml breaks its rules, 4 where a model does or fails a gate.
     """
     if reference:
         print(key_reference())
         return ExitCode.OK
     if not folders:
         raise UsageError("no product folder is named", hint="gateway check models/card-present")
-    loaded: list[Generation] = []
+    loaded: list[tuple[Generation, Report]] = []
     failed: list[GatewayError] = []
     for folder in folders:
         try:
-            loaded.append(load_generation(folder))
+            generation = load_generation(folder)
+            base = folder if folder.is_dir() else folder.parent
+            report = examined(generation, base, time.thread_time_ns)
+            loaded.append((generation, report))
+            expect_passed(report.gates, str(folder))
         except GatewayError as error:
             failed.append(error)
     if plot is not None and loaded:
-        _draw(loaded, plot)
+        _draw([generation for generation, _ in loaded], plot)
     if json:
         summary = {
-            "products": [summarised(generation) for generation in loaded],
+            "products": [
+                {**summarised(generation), **_judged(report)} for generation, report in loaded
+            ],
             "errors": [text for error in failed for text in str(error).splitlines()],
         }
         print(json_codec.dumps(summary, indent=2))
         return failed[0].exit_code if failed else ExitCode.OK
-    for generation in loaded:
-        _print(generation)
+    for generation, report in loaded:
+        _print(generation, report)
     if failed:
         violations = tuple(v for e in failed if isinstance(e, ProductError) for v in e.violations)
         others = [error for error in failed if not isinstance(error, ProductError)]
@@ -134,7 +144,25 @@ def summarised(generation: Generation) -> dict[str, Any]:
     }
 
 
-def _print(generation: Generation) -> None:
+def _judged(report: Report) -> dict[str, Any]:
+    """Return the gates, and the figures behind them, as JSON values: NaN is null."""
+    return {
+        "gates": [_plain(asdict(gate)) for gate in report.gates],
+        "calibration": {name: _plain(asdict(one)) for name, one in report.figures.items()},
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return _plain(value._asdict())
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
+def _print(generation: Generation, report: Report) -> None:
     product, champion = generation.product, generation.champion
     out.print(
         f"[bold]{escape(product.name)}[/bold] generation {product.generation}, "
@@ -159,6 +187,7 @@ def _print(generation: Generation) -> None:
     out.print(f"  a row takes it {microseconds(row_ns / 1000)}: it runs {_place(row_ns)}")
     fingerprint = generation.schema.fingerprint
     out.print(f"  {len(product.columns)} features, schema fingerprint {fingerprint}")
+    _print_gates(report)
     _print_thresholds(generation)
     for action in _dominated(generation):
         out.print(
@@ -186,6 +215,16 @@ def _print(generation: Generation) -> None:
         for one in declared:
             out.print(f"    line {one.line}: {escape(one.key)} ({one.why})", style="dim")
     out.print()
+
+
+def _print_gates(report: Report) -> None:
+    for table in gates_tables(gate.row for gate in report.gates):
+        out.print(table)
+    for arm, hint in dict.fromkeys((g.arm, g.hint) for g in report.gates if not g.why and g.hint):
+        out.print(f"  {escape(arm)}: {escape(hint)}", style="dim", soft_wrap=True)
+    # What refuses a product is said at the end, as an error.
+    for line in reasons([gate for gate in report.gates if not gate.refuses]):
+        out.print(f"  [yellow]Warning[/yellow]: {escape(line)}", soft_wrap=True)
 
 
 def _place(row_ns: int) -> str:

@@ -35,7 +35,9 @@ app = App(
 _VERBS = {
     "demo": "Serve two products, send them simulated payments, show what happened.",
     "init": "Write a product's folder for any ONNX classifier, from its file and its data.",
-    "check": "Check products: violations, pinned models, golden vectors, derived thresholds.",
+    "check": "Check products: violations, what each model must hold, derived thresholds.",
+    "calibrate": "Fit maps from score to P(fraud) on labelled payments; say which to take.",
+    "thresholds": "Hold derived thresholds against labels, and price review's capacity.",
     "serve": "Serve products over gRPC until SIGTERM or Ctrl-C.",
     "status": "Show how each worker of a running gateway is doing.",
     "decide": "Ask a running gateway for one decision, and say it in words.",
@@ -54,6 +56,16 @@ _EXAMPLES = {
         "gateway check models/card-not-present models/card-present",
         "gateway check models/card-present --plot costs.svg",
         "gateway check --reference",
+    ),
+    "calibrate": (
+        "gateway calibrate models/cards --data labelled.parquet",
+        "gateway calibrate models/cards --data labelled.parquet --picture reliability.svg",
+        "gateway calibrate models/cards --data labelled.csv --arm v8 --cluster card_id --json",
+    ),
+    "thresholds": (
+        "gateway thresholds models/cards --data labelled.parquet",
+        "gateway thresholds models/cards --data labelled.parquet --picture costs.svg",
+        "gateway thresholds models/cards --data labelled.parquet --per-hour 120000 --json",
     ),
     "serve": (
         "gateway serve models/card-not-present --journal journal",
@@ -85,6 +97,16 @@ _EXAMPLES = {
     ),
     "verify": ("gateway journal verify journal", "gateway journal verify journal --json"),
     "cat": ("gateway journal cat journal --last 20", "gateway journal cat journal --json"),
+    "list": ("gateway models list --journal journal", "gateway models list models/card-present"),
+    "promote": (
+        "gateway models promote models/card-present v2 --dry-run",
+        "gateway models promote models/card-present v2 --keep-as-shadow",
+    ),
+    "rollback": (
+        "gateway models rollback models/card-present",
+        "gateway models rollback models/card-present --to 7 --journal journal",
+    ),
+    "reload": ("gateway models reload --journal journal --wait 30",),
 }
 
 
@@ -101,6 +123,29 @@ for _verb, _help in {
 }.items():
     _journal.command(f"gateway.cli.journal:{_verb}", help=_help, help_epilogue=_examples(_verb))
 app.command(_journal)
+_models = App(
+    name="models",
+    help="List the generations of products, promote a challenger, go back.",
+    help_epilogue="Examples:\n\n    gateway models list --journal journal\n"
+    "    gateway models promote models/card-present v2 --dry-run\n"
+    "    gateway models promote models/card-present v2 --keep-as-shadow\n"
+    "    gateway models reload --journal journal\n"
+    "    gateway models rollback models/card-present",
+)
+for _verb, _help in {
+    "list": "Show what is served of each product, what was refused and why, and what was.",
+    "promote": "Let a challenger decide: edits product.yaml, keeps its comments, raises its "
+    "generation. What does not load, or fails a gate, is not written.",
+    "rollback": "Put back what a product's folder held before, as a new generation. Twice goes "
+    "back and forth. Nothing is overwritten: a file of another content keeps its name.",
+    "reload": "Let a running gateway look at its folders now, and say what came of it. Exit code "
+    "9 where a change is refused.",
+}.items():
+    _called = "list_" if _verb == "list" else _verb
+    _models.command(
+        f"gateway.cli.models:{_called}", name=_verb, help=_help, help_epilogue=_examples(_verb)
+    )
+app.command(_models)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
     calibration  how well probabilities hold: figures with their intervals
     fit          maps from score to probability, fitted: Platt, isotonic, beta
+    candidates   calibration maps compared on payments that they were not fitted to
     stakes       what each action costs each payment, expected and realised
     bootstrap    intervals by drawing whole clusters
     thresholds   where actions begin, by the costs and by the labels; the price of review

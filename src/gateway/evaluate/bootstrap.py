@@ -21,7 +21,7 @@ CONFIDENCE = 0.95
 CLUSTERS_MAX = 20_000
 """More clusters than this are drawn in as many groups of whole clusters: it bounds the work."""
 
-_CHUNK_CELLS = 1 << 22
+_CHUNK_CELLS = 1 << 20
 
 
 class Interval(NamedTuple):
@@ -66,20 +66,46 @@ def drawn_sums(sums: Floats, chance: np.random.Generator, draws: int = DRAWS) ->
     some = max(1, _CHUNK_CELLS // groups)
     for begin in range(0, draws, some):
         count = min(some, draws - begin)
-        times = np.empty((count, groups))
-        for row in times:
-            row[:] = np.bincount(chance.integers(0, groups, groups), minlength=groups)
-        yield times @ sums
+        taken = chance.integers(0, groups, (count, groups)) + groups * np.arange(count)[:, None]
+        times = np.bincount(taken.ravel(), minlength=count * groups).reshape(count, groups)
+        yield times.astype(np.float64) @ sums
 
 
 def interval(value: float, drawn: Floats, confidence: float = CONFIDENCE) -> Interval:
-    """Return the percentile interval of `drawn` (draws,) around a value. NaN draws are left out."""
-    drawn = drawn[~np.isnan(drawn)]
+    """Return the percentile interval of `drawn` (draws,) around a value.
+
+    Draws that are no number are left out.
+    """
+    drawn = drawn[np.isfinite(drawn)]
     if not len(drawn):
         return Interval(value, np.nan, np.nan, np.nan)
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(drawn, [tail, 1.0 - tail])
     return Interval(value, float(low), float(high), float(drawn.std()))
+
+
+def ratio_intervals(
+    over: Floats,
+    under: Floats,
+    cluster: Places,
+    chance: np.random.Generator,
+    *,
+    draws: int = DRAWS,
+    confidence: float = CONFIDENCE,
+) -> tuple[Interval, ...]:
+    """Return the ratio of the sums of each column of `over` and `under` (n, m), with its interval.
+
+    All columns see the same draws, so that intervals of differences are paired.
+    """
+    group, groups = groups_of(cluster, chance)
+    sums = cluster_sums(np.column_stack((over, under)), group, groups)
+    m = over.shape[1]
+    drawn = np.concatenate(list(drawn_sums(sums, chance, draws)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        total = sums.sum(axis=0)
+        ratios = total[:m] / total[m:]
+        drawn_ratios = drawn[:, :m] / drawn[:, m:]
+    return tuple(interval(float(ratios[i]), drawn_ratios[:, i], confidence) for i in range(m))
 
 
 def mean_intervals(
@@ -96,12 +122,7 @@ def mean_intervals(
     A mean is drawn as sum over weight, both of the drawn clusters: clusters differ in size.
     """
     w = np.ones(len(values)) if weights is None else weights
-    group, groups = groups_of(cluster, chance)
-    sums = cluster_sums(np.column_stack((values * w[:, None], w)), group, groups)
-    total = sums.sum(axis=0)
-    drawn = np.concatenate(list(drawn_sums(sums, chance, draws)))
-    means = drawn[:, :-1] / drawn[:, -1:]
-    return tuple(
-        interval(float(total[i] / total[-1]), means[:, i], confidence)
-        for i in range(values.shape[1])
+    under = np.broadcast_to(w[:, None], values.shape)
+    return ratio_intervals(
+        values * w[:, None], under, cluster, chance, draws=draws, confidence=confidence
     )

@@ -14,7 +14,7 @@ The first three are fitted by maximum likelihood with Platt's smoothed targets,
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,8 +170,12 @@ def folds_of(
     return fold_of[place]
 
 
-def out_of_fold(kind: str, scores: Floats, fraud: Flags, fold: Places) -> Floats:
+def out_of_fold(
+    kind: str, scores: Floats, fraud: Flags, fold: Places, taught: Flags | None = None
+) -> Floats:
     """Return P(fraud) of each payment, shape (n,), by the map fitted to the other folds.
+
+    `taught` (n,): the payments that maps are fitted to; all, where left out.
 
     Raises:
         ValueError: as `fit`.
@@ -179,21 +183,9 @@ def out_of_fold(kind: str, scores: Floats, fraud: Flags, fold: Places) -> Floats
     p = np.empty(len(scores))
     for held in np.unique(fold):
         inside = fold == held
-        p[inside] = fit(kind, scores[~inside], fraud[~inside]).map.many(scores[inside])
+        others = ~inside if taught is None else ~inside & taught
+        p[inside] = fit(kind, scores[others], fraud[others]).map.many(scores[inside])
     return p
-
-
-def simplest(
-    kinds: Sequence[str], losses: Mapping[str, Floats], errors: Mapping[str, float]
-) -> str:
-    """Return the first of `kinds` whose loss is within one standard error of the least.
-
-    `losses[kind]` are per-payment losses; `errors[kind]` the standard error of the mean
-    difference to the least (Breiman and others, 1984).
-    """
-    means = {kind: float(losses[kind].mean()) for kind in kinds}
-    least = min(means.values())
-    return next(kind for kind in kinds if means[kind] - least <= errors[kind])
 
 
 def _log_odds(scores: Floats) -> Floats:

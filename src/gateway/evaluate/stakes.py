@@ -83,9 +83,14 @@ class Stakes:
         return Boundary(self.actions[j], self.actions[k], at, gap)
 
 
-def stakes_of(policy: Policy, amount_minor: NDArray[np.int64], category: Sequence[str]) -> Stakes:
-    """Return the stakes of payments of these amounts and merchant category codes."""
-    classes = classes_of(policy, amount_minor, category)
+def classes_of(policy: Policy, amount_minor: Places, category: Sequence[str]) -> Places:
+    """Return the index of each payment's cost class, (n,), by its amount and its MCC."""
+    pairs = zip(amount_minor.tolist(), category, strict=True)
+    return np.array([policy.cost_class(amount, mcc) for amount, mcc in pairs], dtype=np.int64)
+
+
+def stakes_of(policy: Policy, amount_minor: Places, classes: Places) -> Stakes:
+    """Return the stakes of payments of these amounts and cost classes."""
     lines = np.array(
         [
             [(x.alpha, x.alpha_amount, x.beta, x.beta_amount) for x in one.lines]
@@ -99,9 +104,3 @@ def stakes_of(policy: Policy, amount_minor: NDArray[np.int64], category: Sequenc
         alpha=own[:, :, 0] + own[:, :, 1] * amount,
         beta=own[:, :, 2] + own[:, :, 3] * amount,
     )
-
-
-def classes_of(policy: Policy, amount_minor: NDArray[np.int64], category: Sequence[str]) -> Places:
-    """Return the index of each payment's cost class, (n,)."""
-    pairs = zip(amount_minor.tolist(), category, strict=True)
-    return np.array([policy.cost_class(amount, mcc) for amount, mcc in pairs], dtype=np.int64)

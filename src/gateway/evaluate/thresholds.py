@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -80,7 +81,8 @@ class Threshold:
 
     `shift` is δ: above 0 fraud is likelier than p says. `saving` is what acting on the empirical
     threshold would have saved per 1,000 decisions of the whole data, cross-fitted, in minor
-    units. `frauds` and `payments` count those within `REACH` of the threshold.
+    units. `frauds` and `payments` count those within `REACH` of the threshold; where these are
+    too few there are no intervals.
     """
 
     lower: Action
@@ -144,22 +146,15 @@ def _threshold(
 
     group, groups = groups_of(cluster, chance)
     sums = _steps(rise, place, group, groups)
-    curves = _curves(sums.sum(axis=0)[None, :])
-    best = float(_cheapest(curves)[0])
-    drawn = np.concatenate([_curves(part) for part in drawn_sums(sums, chance, draws)])
-    shift = interval(best, _cheapest(drawn))
-    # A typical payment's threshold, and the same shifted: the higher δ, the lower it is.
-    typical = float(np.median(_log_odds(at)))
-    empirical = Interval(
-        _probability(typical - shift.value),
-        _probability(typical - shift.high),
-        _probability(typical - shift.low),
-        float("nan"),
-    )
-    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
-    saving = Interval(float("nan"), float("nan"), float("nan"), float("nan"))
+    curve = _curves(sums.sum(axis=0)[None, :])
+    best, typical = float(_cheapest(curve)[0]), float(np.median(_log_odds(at)))
+    shift, saving = Interval(best, nan, nan, nan), Interval(nan, nan, nan, nan)
+    low = high = curve[0]
     verdict: Verdict = "too few labels"
     if min(frauds, count - frauds) >= FRAUDS_MIN and groups > 1:
+        drawn = np.concatenate([_curves(part) for part in drawn_sums(sums, chance, draws)])
+        shift = interval(best, _cheapest(drawn))
+        low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
         saved = _cross_fitted(rise, place, fraud, cluster, chance)
         if saved is not None:
             n = len(saved)
@@ -167,6 +162,13 @@ def _threshold(
             saving = Interval(*(n * figure for figure in mean))
             gap_seen = shift.excludes_nought and saving.low > 0.0
             verdict = "miscalibrated" if gap_seen else "agrees"
+    # A typical payment's threshold, and the same shifted: the higher δ, the lower it is.
+    empirical = Interval(
+        _probability(typical - shift.value),
+        _probability(typical - shift.high),
+        _probability(typical - shift.low),
+        nan,
+    )
     return Threshold(
         lower=boundary.lower,
         upper=boundary.upper,
@@ -177,7 +179,7 @@ def _threshold(
         shift=shift,
         saving=saving,
         verdict=verdict,
-        curve=Curve(curves[0], low, high),
+        curve=Curve(curve[0], low, high),
     )
 
 

@@ -36,8 +36,16 @@ if TYPE_CHECKING:
         feature_schema,
     )
     from gateway.model.folder import Contents, read_folder, read_product
-    from gateway.model.generation import Arm, Generation, Plan, load_generation, opened, planned
-    from gateway.model.inputs import Rows
+    from gateway.model.generation import (
+        Arm,
+        Generation,
+        Plan,
+        as_decided,
+        load_generation,
+        opened,
+        planned,
+    )
+    from gateway.model.inputs import Port, Rows
     from gateway.model.session import HEAVY_ROW_NS, Classifier
 
 _PLACES = {
@@ -57,9 +65,11 @@ _PLACES = {
     "Arm": "generation",
     "Generation": "generation",
     "Plan": "generation",
+    "as_decided": "generation",
     "load_generation": "generation",
     "opened": "generation",
     "planned": "generation",
+    "Port": "inputs",
     "Rows": "inputs",
     "Classifier": "session",
     "HEAVY_ROW_NS": "session",
@@ -78,7 +88,9 @@ __all__ = [
     "FieldViolation",
     "Generation",
     "Plan",
+    "Port",
     "Rows",
+    "as_decided",
     "attribute",
     "feature_schema",
     "golden_features",

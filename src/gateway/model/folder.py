@@ -79,6 +79,12 @@ def arms_in(product: Product) -> Iterator[tuple[str, Champion | Challenger]]:
         yield f"models.challengers[{i}]", challenger
 
 
+def files_named(product: Product) -> frozenset[str]:
+    """Return the names of all files that the product's models need."""
+    arms = (arm for _, arm in arms_in(product))
+    return frozenset(name for arm in arms for name, _, _ in _files_of(arm, 0))
+
+
 def _files_of(arm: Champion | Challenger, model_bytes: int) -> Iterator[tuple[str, str, int]]:
     """Yield the files of a model: name, key, and how large it may be."""
     yield arm.path, "path", model_bytes

@@ -29,6 +29,9 @@ from gateway.errors import JournalError, UsageError
 KEEP = 10
 """So many generations of a product stay in its history, and in the store."""
 
+STORE = "generations"
+"""The store's directory below a journal's."""
+
 STATE = "state.json"
 
 _PRODUCT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
@@ -56,6 +59,7 @@ class GateVerdict:
     figure: float | str | None
     rule: str
     verdict: str
+    arm: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +213,13 @@ class Registry:
         except OSError as error:
             raise _cannot("be listed", error, self.root) from error
         return tuple(name for name in names if _PRODUCT.fullmatch(name))
+
+    def written_ns(self, product: str) -> int:
+        """Return the wall clock at which a product's state was last written; 0: never."""
+        try:
+            return (self._home(product) / STATE).stat().st_mtime_ns
+        except OSError:
+            return 0
 
     def by_folder(self, folder: Path) -> State | None:
         """Return the state of the product that is served from `folder`. Raises as `state`.
@@ -489,8 +500,8 @@ class _Keys:
             raise ValueError(f"{self._place} has no {key}")
         return self._row[key]
 
-    def text(self, key: str) -> str:
-        value = self.get(key)
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self.get(key) if default is None else self._row.get(key, default)
         if not isinstance(value, str):
             raise ValueError(f"{self._place}.{key} is no text")
         return value
@@ -561,4 +572,5 @@ def _gate(keys: _Keys) -> GateVerdict:
     figure = keys.get("figure")
     if figure is not None and not isinstance(figure, str | int | float):
         raise ValueError("a gate's figure is no number and no text")
-    return GateVerdict(keys.text("name"), figure, keys.text("rule"), keys.text("verdict"))
+    name, rule, verdict = keys.text("name"), keys.text("rule"), keys.text("verdict")
+    return GateVerdict(name, figure, rule, verdict, arm=keys.text("arm", default=""))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gateway.errors import ModelError
 from gateway.model.inputs import Column, Feeds, Port, Rows, plan_feeds
@@ -30,11 +31,24 @@ Score = Callable[[Rows], list[float]]
 
 
 @dataclass(frozen=True, slots=True)
+class Session:
+    """What a model takes and gives, as ONNX Runtime says it, and how to run it bare.
+
+    `run` maps the names of outputs, and an array for each input, to what the model gives. It may
+    be called on any thread; what it raises is ONNX Runtime's own, and may show values.
+    """
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    run: Callable[[Sequence[str], Mapping[str, NDArray[Any]]], list[Any]]
+
+
+@dataclass(frozen=True, slots=True)
 class Classifier:
     """A loaded model. `example` is a row, as bytes, that it can score.
 
     `score` maps rows (n, columns) of `dtype` to n scores; `score_one` one row's bytes, little
-    endian, to its score, without the fixed costs of a batch.
+    endian, to its score, without the fixed costs of a batch. `session` is the model under it.
     """
 
     name: str
@@ -44,6 +58,7 @@ class Classifier:
     score: Score
     score_one: Callable[[bytes], float]
     example: bytes
+    session: Session
 
     @property
     def columns(self) -> int:
@@ -163,7 +178,8 @@ def classifier_on(
     read(given, feeds.batch or 1)
     score = _scorer(session, feeds, output[0], read)
     score_one = _row_scorer(session, feeds, output, score, given)
-    return Classifier(name, version, digest, feeds, score, score_one, row.tobytes())
+    bare = Session(ports_in(session), ports_out(session), session.run)
+    return Classifier(name, version, digest, feeds, score, score_one, row.tobytes(), bare)
 
 
 def _scorer(session: InferenceSession, feeds: Feeds, output: str, read: Reader) -> Score:

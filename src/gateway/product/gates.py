@@ -52,11 +52,19 @@ class CalibrationGate(LabelledColumns):
     rows: Annotated[int, whole(100, 200_000)] = Field(
         100_000, description="The most rows that are scored, evenly spaced over the file."
     )
+    genuine_kept: Annotated[float, number(0, 1, above=True)] = Field(
+        1.0,
+        description="The share of genuine payments that the file kept, where some were left out "
+        "and all frauds were kept.",
+    )
     frauds: Annotated[int, whole(10, 10**6)] = Field(
         50, description="Of fewer frauds nothing can be said: undecided."
     )
     confidence: Annotated[float, number(0.5, 0.999999)] = Field(
         0.999, description="Of the intervals: the chance that a good model passes one limit."
+    )
+    auc: Annotated[float, number(0.5, 1, below=True)] = Field(
+        0.65, description="The least area under the ROC curve: fraud ranks above genuine."
     )
     observed_over_expected: Limit = Field(
         (0.8, 1.25), description="Frauds that came over frauds expected."
@@ -65,7 +73,7 @@ class CalibrationGate(LabelledColumns):
         (0.67, 1.5), description="Amounts of fraud that came over amounts expected."
     )
     slope: Limit = Field(
-        (0.75, 1.34),
+        (0.5, 2.0),
         description="Of the label on the log-odds: below 1 it is too sure, above not sure enough.",
     )
     near_threshold: Limit = Field(
@@ -79,7 +87,7 @@ class CalibrationGate(LabelledColumns):
         "Where left out, a twentieth of what they cost.",
     )
     savings: Share = Field(
-        0.0,
+        0.05,
         description="The least that the model must save, of what the best action without a model "
         "costs.",
     )

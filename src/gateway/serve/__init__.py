@@ -26,6 +26,9 @@ A worker's side:
     circuit     a model that fails again and again is left alone                      pure
     scoring     payments -> rows -> scores
     annex       heavy models, on threads beside the hall
+    inference   inference.GRPCInferenceService, on threads beside the hall
+    offered     the models that it serves, by name
+    tensors     its requests -> arrays, and outputs -> its responses                  pure
     answer      what one payment gets
     recorder    responses and records laid out, appended, then replied
     response    a decision -> DecideResponse bytes

@@ -23,10 +23,17 @@ Metadata = Sequence[tuple[str, str | bytes]]
 Event = tuple[int, Any, int, bytes | None, Any, Any]
 
 DECIDE, CHECK, WATCH = range(3)
+SERVER_LIVE, SERVER_READY, MODEL_READY, SERVER_METADATA, MODEL_METADATA, MODEL_INFER = range(3, 9)
 METHODS: tuple[tuple[str, bool], ...] = (
     ("/gateway.v1.DecisionService/Decide", False),
     ("/grpc.health.v1.Health/Check", False),
     ("/grpc.health.v1.Health/Watch", True),
+    ("/inference.GRPCInferenceService/ServerLive", False),
+    ("/inference.GRPCInferenceService/ServerReady", False),
+    ("/inference.GRPCInferenceService/ModelReady", False),
+    ("/inference.GRPCInferenceService/ServerMetadata", False),
+    ("/inference.GRPCInferenceService/ModelMetadata", False),
+    ("/inference.GRPCInferenceService/ModelInfer", False),
 )
 """(path, server streaming) of each method, in the order of their numbers."""
 

@@ -19,6 +19,7 @@ from typing import Any
 from gateway.errors import GatewayError, ProductError, UsageError
 from gateway.journal import Rejected
 from gateway.model.registry import (
+    STORE,
     GateVerdict,
     Refused,
     Registry,
@@ -26,13 +27,10 @@ from gateway.model.registry import (
     ServedArm,
     State,
 )
-from gateway.serve import verifier
+from gateway.serve import verification
 from gateway.serve.control import Load
-from gateway.serve.verifier import Moving, Question, Unchanged, Verified, verify
+from gateway.serve.verification import Answer, Moving, Question, Unchanged, Verified, verify
 from gateway.serve.watch import LOOK_S, Signature, Watch, signature
-
-STORE = "generations"
-"""Below the journal's directory."""
 
 AT_ONCE = 2
 _MOVING_TRIES, _MOVING_S = 10, 0.3
@@ -64,6 +62,7 @@ class Generations:
         *,
         spread: Callable[[Load], Awaitable[GatewayError | None]],
         tell: Callable[[Rejected], None],
+        verify: Callable[[Question], Awaitable[Answer]] = verify,
         wall_ns: Callable[[], int] = time.time_ns,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -71,6 +70,7 @@ class Generations:
         self._registry = Registry(journal / STORE)
         self._spread = spread
         self._tell = tell
+        self._verify = verify
         self._wall_ns = wall_ns
         self._clock_s = clock_s
         self._products: dict[str, _Product] = {}
@@ -120,11 +120,7 @@ class Generations:
     async def keep(self, stopping: asyncio.Event) -> None:
         """Look at the folders until `stopping`."""
         while not stopping.is_set():
-            for product in self._products.values():
-                # In a thread: a network file system may take its time.
-                settled = await asyncio.to_thread(product.watch.settled)
-                if settled is not None and not stopping.is_set():
-                    await self._look(product, settled)
+            await self.glance()
             try:
                 await asyncio.wait_for(stopping.wait(), LOOK_S)
             except TimeoutError:
@@ -138,6 +134,14 @@ class Generations:
             product.state = product.state.looked(asked_ns)
             self._write(product)
 
+    async def glance(self) -> None:
+        """Look once for what has changed and come to rest."""
+        for product in self._products.values():
+            # In a thread: a network file system may take its time.
+            settled = await asyncio.to_thread(product.watch.settled)
+            if settled is not None:
+                await self._look(product, settled)
+
     async def _begun(self, folder: Path) -> _Product:
         state = self._registry.by_folder(folder)
         watch = Watch(folder, clock_s=self._clock_s)
@@ -146,12 +150,12 @@ class Generations:
         watch.tried(looks)
         if isinstance(answer, Verified):
             return _Product(answer.load, self._served(answer, folder, state), watch)
-        assert isinstance(answer, verifier.Refused)
+        assert isinstance(answer, verification.Refused)
         if state is None:
             raise answer.error
         # It was served before: a restart is no reason to be down.
         before = self._registry.path(state.product, state.serving.snapshot)
-        again = await self._asked(before, state, is_new=True)
+        again = await self._asked(before, state, is_new=True, is_snapshot=True)
         if not isinstance(again, Verified):
             raise answer.error
         product = _Product(again.load, state, watch)
@@ -166,7 +170,7 @@ class Generations:
                 answer = await self._taken(product, answer)
             if isinstance(answer, Moving):
                 product.watch.tried(None)
-            elif isinstance(answer, verifier.Refused):
+            elif isinstance(answer, verification.Refused):
                 self._refuse(product, answer)
             elif product.rejected is not None:
                 # The folder holds again what is served, or something newer that is.
@@ -174,12 +178,12 @@ class Generations:
                 product.rejected, product.state = None, product.state.refusing(None)
             self._write(product)
 
-    async def _taken(self, product: _Product, answer: Verified) -> Unchanged | verifier.Refused:
+    async def _taken(self, product: _Product, answer: Verified) -> Unchanged | verification.Refused:
         """Let the workers serve it, and keep it as what is served."""
         load = answer.load
         error = await self._spread(load)
         if error is not None:
-            return verifier.Refused(error, load.number, load.digest, answer.gates)
+            return verification.Refused(error, load.number, load.digest, answer.gates)
         log.info(
             "%s: generation %d is served (it was %d)",
             load.product,
@@ -191,8 +195,8 @@ class Generations:
         return Unchanged()
 
     async def _asked(
-        self, folder: Path, state: State | None, *, is_new: bool
-    ) -> Verified | verifier.Refused | Unchanged | Moving:
+        self, folder: Path, state: State | None, *, is_new: bool, is_snapshot: bool = False
+    ) -> Answer:
         """Have a folder verified, again while it moves."""
         known = () if state is None else state.history
         question = Question(
@@ -203,14 +207,15 @@ class Generations:
             number=0 if state is None else state.serving.generation,
             numbers={str(past.generation): past.digest for past in known},
             is_new=is_new,
+            is_snapshot=is_snapshot,
             trials=self._trials,
         )
-        answer: Verified | verifier.Refused | Unchanged | Moving = Moving()
+        answer: Answer = Moving()
         for _ in range(_MOVING_TRIES):
             try:
-                answer = await verify(question)
+                answer = await self._verify(question)
             except GatewayError as error:
-                return verifier.Refused(error, 0, "", [])
+                return verification.Refused(error, 0, "", [])
             if not isinstance(answer, Moving):
                 break
             await asyncio.sleep(_MOVING_S)
@@ -218,7 +223,7 @@ class Generations:
             self._trials.update(answer.trials)
         elif isinstance(answer, Moving) and is_new:
             restless = UsageError("its files change all the time", subject=str(folder))
-            return verifier.Refused(restless, 0, "", [])
+            return verification.Refused(restless, 0, "", [])
         return answer
 
     def _served(self, answer: Verified, folder: Path, state: State | None) -> State:
@@ -242,7 +247,7 @@ class Generations:
             return replace(state, serving=served, refused=None)
         return state.taking(served)
 
-    def _refuse(self, product: _Product, answer: verifier.Refused) -> None:
+    def _refuse(self, product: _Product, answer: verification.Refused) -> None:
         lines = _lines(answer.error)
         log.error(
             "%s: what its folder holds now is refused, generation %d is served on:\n  %s",

@@ -31,12 +31,14 @@ from gateway.serve.front import (
     CHECK,
     DECIDE,
     MESSAGE_BYTES_MAX,
+    SERVER_LIVE,
     TICK_MS,
     WATCH,
     Event,
     Front,
 )
 from gateway.serve.health import Health
+from gateway.serve.inference import Inference
 from gateway.serve.lane import BATCH_MAX, Lane
 from gateway.serve.logs import OncePerSecond
 from gateway.serve.recorder import Recorder
@@ -76,6 +78,7 @@ class Hall:
         measured_ns: Mapping[str, Mapping[int, int]] | None = None,
         annex: Annex | None = None,
         shadows: Shadows | None = None,
+        inference: Inference | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
         wall_s: Callable[[], float] = time.time,
     ) -> None:
@@ -90,6 +93,8 @@ class Hall:
         self._wall_s = wall_s
         self._annex = annex or Annex(clock_ns)
         self._shadows = shadows or Shadows(clock_ns)
+        self._inference = inference or Inference(front, clock_ns)
+        self._offer()
         self._journal = journal
         self._recorder = Recorder(front, journal, clock_ns)
         self._lanes: dict[int, Lane] = {}
@@ -116,14 +121,16 @@ class Hall:
     @property
     def is_busy(self) -> bool:
         """Whether any call that has arrived waits for its answer."""
-        return bool(self._busy or self._unread or self._annex.is_busy) or any(map(len, self._heavy))
+        works = self._annex.is_busy or self._inference.is_busy
+        return bool(self._busy or self._unread or works) or any(map(len, self._heavy))
 
     @property
     def wait_ms(self) -> int:
         """How long the front may wait for the next arrival before it calls `turn` or `idle`."""
         if self._busy or self._unread:
             return 0
-        return ANNEX_TICK_MS if self._heavy and self._annex.is_busy else TICK_MS
+        works = self._inference.is_busy or (self._heavy and self._annex.is_busy)
+        return ANNEX_TICK_MS if works else TICK_MS
 
     def rest(self) -> bool:
         """Wait for the annex instead of the front, where nothing light is asked. False: do not.
@@ -147,7 +154,7 @@ class Hall:
 
     def wake_with(self, wake: Callable[[], None]) -> None:
         """Let `wake` be called, on another thread, whenever the annex is done with a batch."""
-        self._annex.wake = wake
+        self._annex.wake = self._inference.wake = wake
 
     def turn(self, events: list[Event], arrived_ns: int) -> None:
         """Take in what has arrived, and take one batch of what waits to its model."""
@@ -178,7 +185,10 @@ class Hall:
             self._serve(min(self._busy, key=_used) if len(self._busy) > 1 else self._busy[0])
             for lane in tuple(self._busy):
                 self._part_with_surplus(lane)
-        self._shadows.is_pressed = bool(self._busy or self._unread)
+        self._shadows.is_pressed = is_pressed = bool(self._busy or self._unread)
+        self._inference.is_pressed = is_pressed or bool(self._heavy and self._annex.is_busy)
+        if self._inference.is_busy:
+            self._inference.leave()
 
     def idle(self) -> None:
         """Nothing arrived: do what can wait."""
@@ -219,9 +229,13 @@ class Hall:
         before = self._served[name]
         self._open_lanes(serving, measured_ns)
         self._served[name] = serving
+        self._offer()
         self._budget_ns = self._shortest_budget_ns()
         self._leaving += [self._lanes[one.lane] for one in before.deciding]
         self._health.tell(f"generation/{name}", serving=True)
+
+    def _offer(self) -> None:
+        self._inference.serve(serving.generation for serving in self._served.values())
 
     @property
     def is_changing(self) -> bool:
@@ -229,9 +243,12 @@ class Hall:
         return bool(self._leaving)
 
     def reject(self, rejected: Rejected) -> None:
-        """Let the journal say that a change of a product is not served, and health show it."""
+        """Let the journal say that a change of a product is not served, and health show it.
+
+        Without a reason it says that the folder holds again what is served.
+        """
         self._recorder.carry([rejected.encode()])
-        self._health.tell(f"generation/{rejected.product}", serving=False)
+        self._health.tell(f"generation/{rejected.product}", serving=not rejected.why)
 
     def left(self) -> list[Serving]:
         """Return the generations that have nothing under way any more, and forget them."""
@@ -406,19 +423,23 @@ class Hall:
                     one = admit(event, arrival, served, closed)
                     (payments if type(one) is Payment else refusals).append(one)  # type: ignore[arg-type]
                 else:
-                    self._attend(event)
+                    self._attend(event, arrival)
             except Exception:
                 log.exception("a call could not be admitted")
                 self._recorder.give_up([event[1]])
         return payments, refusals
 
-    def _attend(self, event: Event) -> None:
-        """Answer a call about health, or take in that a caller has left."""
+    def _attend(self, event: Event, arrival: Arrival) -> None:
+        """Answer a call about health, hand one over, or take in that a caller has left."""
         kind, call_id, method, payload = event[:4]
         if kind != CALL:
             self._health.cancel(call_id)
+            self._inference.cancel(call_id)
         elif len(payload or b"") > MESSAGE_BYTES_MAX:
-            self._front.fail(call_id, RESOURCE_EXHAUSTED, "the message is too long")
+            message = f"the message is too long: at most {MESSAGE_BYTES_MAX} bytes are taken"
+            self._front.fail(call_id, RESOURCE_EXHAUSTED, message)
+        elif method >= SERVER_LIVE:
+            self._inference.submit(event, arrival, is_ready=self._health.is_serving)
         elif method == CHECK:
             self._health.check(call_id, payload or b"")
         elif method == WATCH:

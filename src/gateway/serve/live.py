@@ -57,7 +57,7 @@ class Live:
         return f"killed by {signal.Signals(-code).name if known else f'signal {-code}'}"
 
     async def serve(self, load: Load) -> GatewayError | None:
-        """Let it serve a new generation. Return why it does not, None where it does or has ended."""
+        """Let it serve a generation. Return why it does not, None where it does or has ended."""
         if self.serves.get(load.product) == load.digest or self.ended.done():
             return None
         answer: asyncio.Future[GatewayError | None] = asyncio.get_running_loop().create_future()

@@ -42,7 +42,10 @@ ROWS_MAX = 64
 RUN_NS = 20_000_000
 """A run of a slow model takes about so long at the most, so that others have their turn."""
 
-_END_S = 1.0
+_PASS_NS = 500_000_000
+"""What a group of calls may take all arms together: the rest of it is skipped."""
+
+_END_S_MAX = 5.0
 
 log = logging.getLogger(__name__)
 log.addFilter(OncePerSecond())
@@ -85,7 +88,7 @@ class Shadows:
     ) -> None:
         self._ends.set()
         if self._thread is not None:
-            self._thread.join(2 * _END_S)
+            self._thread.join(_END_S_MAX)
         for batch in self._waiting:
             self._skipped[batch.serving] += len(batch.answers)
         self._waiting.clear()
@@ -119,10 +122,11 @@ class Shadows:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         while not self._ends.wait(LOOK_S):
             if not self.is_pressed:
-                self._work_off(self._clock_ns() + int(1e9 * _END_S))
-        self._work_off(self._clock_ns() + int(1e9 * _END_S))
+                self._work_off()
+        self._work_off()
 
-    def _work_off(self, until_ns: int) -> None:
+    def _work_off(self) -> None:
+        until_ns = self._clock_ns() + _PASS_NS
         while self._waiting and self._clock_ns() < until_ns:
             batches = [self._waiting.popleft()]
             count = len(batches[0].answers)
@@ -132,13 +136,13 @@ class Shadows:
                     break
                 batches.append(self._waiting.popleft())
             try:
-                self._score(batches)
+                self._score(batches, until_ns)
             except Exception:
                 log.exception("%d calls could not be scored beside", count)
             if self.is_pressed and not self._ends.is_set():
                 return
 
-    def _score(self, batches: Sequence[Answered]) -> None:
+    def _score(self, batches: Sequence[Answered], until_ns: int) -> None:
         serving = batches[0].serving
         matrix, payments, sequences = _joined(batches)
         for place, arm in serving.beside:
@@ -147,6 +151,10 @@ class Shadows:
                 continue
             step = self._rows_at_once(arm)
             for start in range(0, len(payments), step):
+                if self._clock_ns() > until_ns:
+                    left = int(chosen[start:].sum())
+                    self._entries.append(Scored(serving.index, place, left, 0, 0, ()).encode())
+                    break
                 part = slice(start, start + step)
                 some = chosen[part]
                 entry = self._entry(

@@ -8,6 +8,7 @@ it. Then the loop itself exchanges one value for another. What a payment began w
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import logging
 import os
 import pickle
@@ -143,11 +144,28 @@ def load(order: Load) -> Generation:
     """Open the models of a verified generation, from its snapshot.
 
     Raises:
-        ModelError: one of them cannot be opened here.
+        ModelError: one of them cannot be opened here, or is not what was verified.
     """
-    plan: Plan = pickle.loads(b64decode(order.plan))
+    plan: Plan = pickle.loads(b64decode(order.plan))  # our own supervisor's
     snapshot = Path(order.snapshot)
+    for arm in plan.arms:
+        _expect_unaltered(snapshot / arm.file, arm.digest)
     return opened(plan, lambda name: (snapshot / name, snapshot / name))
+
+
+def _expect_unaltered(path: Path, digest: str) -> None:
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"cannot be read: {error.strerror}", subject=str(path)) from None
+    if found != digest:
+        raise ModelError(
+            f"its sha256 is {found}, {digest} was verified",
+            subject=str(path),
+            hint="Somebody altered a snapshot. Raise the generation in product.yaml: the folder is "
+            "verified again, and another snapshot taken.",
+        )
 
 
 class Loader:

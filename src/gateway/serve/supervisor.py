@@ -80,8 +80,8 @@ def supervise(
 ) -> None:
     """Serve with so many workers until SIGTERM or SIGINT; replace all of them at each SIGHUP.
 
-    A change of a product's folder is verified, and served without a worker's end; SIGUSR1 asks for a
-    look at all of them at once.
+    A change of a product's folder is verified, and served without a worker's end; SIGUSR1 asks
+    for a look at all of them at once.
 
     `workers`: None for one less than the processors that this process may use, at least one.
     `settings.journal_max_bytes` is for all of them together.

@@ -8,129 +8,27 @@ answer.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import os
 import pickle
 import sys
+import time
 from base64 import b64encode
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.errors import ExitCode, GatewayError, ProductError, Violation
-from gateway.serve.control import Load, error_of, error_row
+from gateway.serve.control import Load, error_row
+from gateway.serve.verification import Question
 from gateway.serve.watch import signature
 
 if TYPE_CHECKING:
     from gateway.model import Contents
+    from gateway.verify import Gate
 
 PRODUCT_YAML = "product.yaml"
-VERIFY_S_MAX = 900.0
 _NICENESS = 19
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A folder, and what is known of its product.
-
-    `product`: its name, or empty for a folder that is new. `serving` and `number`: the digest and
-    the number of what is served, or empty and 0. `numbers`: the digest of each generation that was
-    served, by its number. `is_new`: the gateway starts, so that it need not step back behind
-    others, and the folder may hold another product. `trials`: of model files, what other such
-    processes learned.
-    """
-
-    folder: str
-    store: str
-    product: str
-    serving: str
-    number: int
-    numbers: dict[str, str]
-    is_new: bool
-    trials: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """A generation that may be served: `arms` and `gates` as JSON values for `state.json`."""
-
-    load: Load
-    arms: list[dict[str, Any]]
-    gates: list[dict[str, Any]]
-    trials: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A folder whose content is not to be served. `number` is 0 where it is not known."""
-
-    error: GatewayError
-    number: int
-    digest: str
-    gates: list[dict[str, Any]]
-
-
-class Unchanged:
-    """The folder holds what is served."""
-
-
-class Moving:
-    """The folder changed while it was read: look again."""
-
-
-Answer = Verified | Refused | Unchanged | Moving
-
-
-async def verify(question: Question) -> Answer:
-    """Ask a process of its own.
-
-    Raises:
-        GatewayError: the process died, or did not answer in time.
-    """
-    # -P: what lies in the current folder is not imported.
-    command = [sys.executable, "-P", "-m", "gateway.serve.verifier"]
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise GatewayError(
-            f"no process can be started to verify it: {error.strerror}",
-            subject=question.folder,
-            hint="Look at the machine's limits: memory, processes, open files.",
-        ) from None
-    try:
-        asked = json.dumps(asdict(question)).encode()
-        said, _ = await asyncio.wait_for(process.communicate(asked), VERIFY_S_MAX)
-    except TimeoutError:
-        raise GatewayError(
-            f"it was not verified within {VERIFY_S_MAX:g} s", subject=question.folder
-        ) from None
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-    if process.returncode != 0 or not said:
-        raise GatewayError(
-            f"the process that verified it died ({process.returncode})",
-            subject=question.folder,
-            hint="What it said before stands above; gateway check does the same.",
-        )
-    return _answer(json.loads(said))
-
-
-def _answer(row: dict[str, Any]) -> Answer:
-    if "verified" in row:
-        verified = row["verified"]
-        return Verified(**{**verified, "load": Load(**verified["load"])})
-    if "refused" in row:
-        refused = row["refused"]
-        return Refused(**{**refused, "error": error_of(refused["error"])})
-    return Unchanged() if row["unchanged"] else Moving()
 
 
 def main() -> int:
@@ -149,6 +47,7 @@ def answer(question: Question) -> dict[str, Any]:
     from gateway.model import opened, planned, read_folder
     from gateway.model.registry import Registry
     from gateway.model.trial import passed, remember
+    from gateway.verify import expect_passed, run_gates
 
     folder, number, digest = Path(question.folder), 0, ""
     gates: list[dict[str, Any]] = []
@@ -164,6 +63,10 @@ def answer(question: Question) -> dict[str, Any]:
         _expect_newer(question, contents, digest)
         plan = planned(contents)
         generation = opened(plan, lambda name: (contents.files[name], contents.place(name)))
+        if not question.is_snapshot:
+            found = run_gates(generation, contents.path.parent, time.thread_time_ns)
+            gates += map(_gate_row, found)
+            expect_passed(found, str(contents.path))
         files = {PRODUCT_YAML: contents.text.encode(), **contents.files}
         registry = Registry(Path(question.store))
         snapshot = registry.snapshot(plan.product.name, number, digest, files)
@@ -192,6 +95,11 @@ def answer(question: Question) -> dict[str, Any]:
     return {
         "verified": {"load": asdict(load), "arms": arms, "gates": gates, "trials": passed()},
     }
+
+
+def _gate_row(gate: Gate) -> dict[str, Any]:
+    name = gate.name if gate.mode == "champion" else f"{gate.arm}: {gate.name}"
+    return {"name": name, "figure": gate.figure, "rule": gate.rule, "verdict": gate.verdict}
 
 
 def _expect_newer(question: Question, contents: Contents, digest: str) -> None:

@@ -26,7 +26,7 @@ def signature(folder: Path) -> Signature:
     that is swapped (as Kubernetes swaps `..data`) is a change.
     """
     seen: list[tuple[str, int, int, int]] = []
-    _look(folder if folder.is_dir() else folder.parent, "", 0, seen)
+    _look(folder.parent if folder.is_file() else folder, "", 0, seen)
     return tuple(sorted(seen))
 
 

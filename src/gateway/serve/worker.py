@@ -22,6 +22,7 @@ from gateway.serve.control import Load
 from gateway.serve.grpcio import GrpcioFront
 from gateway.serve.hall import Hall
 from gateway.serve.health import Health
+from gateway.serve.inference import Inference
 from gateway.serve.native import NativeFront
 from gateway.serve.reflection import SERVICES
 from gateway.serve.settings import Settings
@@ -116,6 +117,7 @@ def serve_loaded(
             _front(settings, address) as front,
             Annex(time.monotonic_ns) as annex,
             Shadows() as shadows,
+            Inference(front) as inference,
         ):
             for serving in served.values():
                 move_in(annex, serving, measured_ns or {})
@@ -129,6 +131,7 @@ def serve_loaded(
                 measured_ns=measured_ns,
                 annex=annex,
                 shadows=shadows,
+                inference=inference,
             )
             _spare_the_collector()
             health.serving()

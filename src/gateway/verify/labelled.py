@@ -66,6 +66,7 @@ class Labelled:
     minor units; `category` (n,) MCCs, empty where there is none; `cluster` (n,) whole numbers,
     equal for payments of one customer; `event_s` (n,) Unix seconds, 0 where no column says.
     `row_numbers` (n,): which row of the file each is, from 1. `columns`: what was read as what.
+    `file_order`: the indices of the product's columns, in the order of the file's.
     """
 
     path: str
@@ -79,6 +80,7 @@ class Labelled:
     rows_in_file: int
     left_out: tuple[LeftOut, ...]
     columns: LabelledColumns
+    file_order: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.is_fraud)
@@ -102,6 +104,7 @@ class Labelled:
             self.rows_in_file,
             self.left_out,
             self.columns,
+            self.file_order,
         )
 
 
@@ -161,6 +164,7 @@ def read_labelled(
         rows_in_file=table.rows_in_file,
         left_out=left_out,
         columns=LabelledColumns(label=label.name, fraud=label.value, amount=amount.name, **used),
+        file_order=_file_order(sources, table),
     )
 
 
@@ -201,6 +205,11 @@ def _feature_columns(
                 f"column {column.name!r} holds texts, feature {feature.name} is {feature.type}"
             )
     return tuple(found)
+
+
+def _file_order(sources: Sequence[Column], table: Table) -> tuple[int, ...]:
+    places = {name: place for place, name in enumerate(table.columns)}
+    return tuple(sorted(range(len(sources)), key=lambda i: places[sources[i].name]))
 
 
 def _roles(
