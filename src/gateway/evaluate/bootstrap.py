@@ -50,6 +50,13 @@ def groups_of(
     return group[place].astype(np.int64), most
 
 
+def cluster_sums(values: Floats, group: Places, groups: int) -> Floats:
+    """Return the sums of values (n, m) over each group, (groups, m)."""
+    return np.stack(
+        [np.bincount(group, weights=column, minlength=groups) for column in values.T], axis=1
+    )
+
+
 def drawn_sums(sums: Floats, chance: np.random.Generator, draws: int = DRAWS) -> Iterator[Floats]:
     """Yield the totals of each draw, (some, m) at a time: `draws` rows in all.
 
