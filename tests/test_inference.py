@@ -199,7 +199,7 @@ FOREIGN = (
     *("mixed-widths", "one-hot-pipeline", "text-matrix", "bool-pipeline", "ordinal-pipeline"),
     *("random-forest-zipmap", "random-forest-words", "label-text", "several-outputs"),
     *("fixed-eight", "no-batch", "double-splits", "int64-matrix", "half-precision"),
-    *("int32-inputs", "lstm-window", "free-width"),
+    *("int32-inputs", "lstm-window", "free-width", "lightgbm-matrix", "xgboost-like"),
 )
 
 
@@ -283,6 +283,10 @@ def test_every_kind_of_model_gives_what_a_bare_session_gives(
                 == [port.name for port in bare.get_outputs()]
                 == [output.name for output in said.outputs]
             )
+            for told, output in zip(said.outputs, answer.outputs, strict=True):
+                fits = [d in (-1, dim) for d, dim in zip(told.shape, output.shape, strict=False)]
+                assert all(fits), (name, told.name)
+                assert len(told.shape) in (0, len(output.shape)), (name, told.name)
             for output, expected in zip(answer.outputs, bare.run(None, arrays), strict=True):
                 array = given[output.name]
                 if isinstance(expected, list):
@@ -828,6 +832,24 @@ def test_a_call_sees_one_generation_from_end_to_end_and_the_old_one_is_let_go(
         assert held() is None, "nothing of a generation that was replaced is held"
     assert {call: answer.model_version for call, answer in told.answers.items()} == {1: "3", 2: "4"}
     assert told.failed == {}
+
+
+def test_a_run_lets_decisions_go_first_and_is_not_starved_by_them(generation: Generation) -> None:
+    begun_ns: list[int] = []
+
+    def run(names: Sequence[str], arrays: Any) -> list[Any]:
+        begun_ns.append(time.monotonic_ns())
+        return generation.champion.session.run(names, arrays)
+
+    told = Told()
+    with Inference(told) as service:  # type: ignore[arg-type]
+        service.serve([running_by(generation, run)])
+        service.is_pressed = True
+        asked_ns = time.monotonic_ns()
+        submit(service, 1, asked())
+        leave(service)
+    assert told.answers.keys() == {1}
+    assert begun_ns[0] - asked_ns >= inference_module.GIVE_WAY_NS
 
 
 def test_the_interpreter_changes_hands_as_before_once_it_has_ended() -> None:

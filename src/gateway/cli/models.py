@@ -28,7 +28,7 @@ from gateway.cli.models_table import (
 from gateway.cli.terms import Folder, Json, notes
 from gateway.errors import ExitCode, GatewayError, JournalError, RefusedError, UsageError
 from gateway.model import read_folder
-from gateway.model.registry import GateVerdict, Registry, State
+from gateway.model.registry import STORE, GateVerdict, Registry, State
 from gateway.model.revision import (
     MEMORY,
     Draft,
@@ -46,7 +46,6 @@ from gateway.model.revision import (
 )
 from gateway.product.edit import arm_key, promoted, with_generation
 from gateway.serve import board as boards
-from gateway.serve.generations import STORE
 from gateway.verify import expect_passed, run_gates
 
 LOOK_S = 0.05

@@ -37,7 +37,15 @@ if TYPE_CHECKING:
         feature_schema,
     )
     from gateway.model.folder import Contents, read_folder, read_product
-    from gateway.model.generation import Arm, Generation, Plan, load_generation, opened, planned
+    from gateway.model.generation import (
+        Arm,
+        Generation,
+        Plan,
+        as_decided,
+        load_generation,
+        opened,
+        planned,
+    )
     from gateway.model.inputs import Port, Rows
     from gateway.model.session import HEAVY_ROW_NS, Classifier
 
@@ -58,6 +66,7 @@ _PLACES = {
     "Arm": "generation",
     "Generation": "generation",
     "Plan": "generation",
+    "as_decided": "generation",
     "load_generation": "generation",
     "opened": "generation",
     "planned": "generation",
@@ -82,6 +91,7 @@ __all__ = [
     "Plan",
     "Port",
     "Rows",
+    "as_decided",
     "attribute",
     "feature_schema",
     "golden_features",

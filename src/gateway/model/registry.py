@@ -29,6 +29,9 @@ from gateway.errors import JournalError, UsageError
 KEEP = 10
 """So many generations of a product stay in its history, and in the store."""
 
+STORE = "generations"
+"""The store's directory below a journal's."""
+
 STATE = "state.json"
 
 _PRODUCT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)

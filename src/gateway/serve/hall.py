@@ -185,7 +185,8 @@ class Hall:
             self._serve(min(self._busy, key=_used) if len(self._busy) > 1 else self._busy[0])
             for lane in tuple(self._busy):
                 self._part_with_surplus(lane)
-        self._shadows.is_pressed = self._inference.is_pressed = bool(self._busy or self._unread)
+        self._shadows.is_pressed = is_pressed = bool(self._busy or self._unread)
+        self._inference.is_pressed = is_pressed or bool(self._heavy and self._annex.is_busy)
         if self._inference.is_busy:
             self._inference.leave()
 

@@ -3,8 +3,9 @@
 Decisions come first. The hall hands a call over unread and sends what is done; the rest happens
 on two threads. The reader decodes, checks and lays out answers. It does not take the interpreter
 for long at a time: it rests after each call, longer while the hall is busy, and gives way to the
-hall within half a millisecond. The runner runs the models, with the annex's low priority. The
-reader keeps the common one: whoever holds the interpreter must not wait for the processor.
+hall within half a millisecond. The runner runs the models, with the annex's low priority, and
+lets decisions that wait go first. The reader keeps the common priority: whoever holds the
+interpreter must not wait for the processor.
 
 Calls wait by priority, then by deadline. What cannot be answered in time is not run.
 """
@@ -62,6 +63,9 @@ REST, REST_PRESSED = 3.0, 19.0
 
 SWITCH_S = 0.0005
 """How long the hall may wait for a thread that holds the interpreter: Python's default is 5 ms."""
+
+GIVE_WAY_NS, GIVE_WAY_LOOK_S = 20_000_000, 0.002
+"""So long a run waits for decisions to be done, and so often it looks."""
 
 LEAVING_MAX = 16
 """Answers that are sent in one turn of the hall."""
@@ -175,7 +179,7 @@ class Inference:
         self._threads: list[threading.Thread] = []
         self._switch_s = sys.getswitchinterval()
         self.wake: Callable[[], None] = _nobody_waits
-        self.is_pressed = False
+        self.is_pressed = False  # decisions wait: set by the hall
 
     def __enter__(self) -> Inference:
         sys.setswitchinterval(SWITCH_S)
@@ -381,12 +385,22 @@ class Inference:
                 self._running = None
                 while not (self._waiting or self._ends):
                     self._changed.wait()
+            self._give_way()
+            with self._changed:
                 if self._ends:
                     return
+                if not self._waiting:  # its caller left
+                    continue
                 self._running = run = heappop(self._waiting)[3]
             self._take_to_its_model(run)
             self._inbox.put(run)
             del run
+
+    def _give_way(self) -> None:
+        """Let decisions go first: a little, for they may never end."""
+        until_ns = self._clock_ns() + GIVE_WAY_NS
+        while self.is_pressed and not self._ends and self._clock_ns() < until_ns:
+            time.sleep(GIVE_WAY_LOOK_S)
 
     def _take_to_its_model(self, run: _Run) -> None:
         begun_ns, pace = self._clock_ns(), run.model.pace
