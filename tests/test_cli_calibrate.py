@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import catalogue
 import numpy as np
+import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -342,3 +344,63 @@ def test_without_times_nothing_says_how_scarce_review_is(
     code, _, err = gateway("thresholds", *WITH)
     assert code == ExitCode.USAGE
     assert "--per-hour" in err
+
+
+# Scores of other forms than P(fraud).
+
+
+def model_of(form: str) -> bytes:
+    """Return the base product's logistic model with its score in another form."""
+    model = onnx.load_from_string(catalogue.logistic_model())
+    if form == "P(genuine)":
+        return bytes(model.SerializeToString())
+    graph = model.graph
+    del graph.output[:]
+    if form == "percent":
+        hundred = onnx.numpy_helper.from_array(np.array([100.0], dtype=np.float32), "hundred")
+        graph.initializer.append(hundred)
+        graph.node.append(onnx.helper.make_node("Mul", ["p", "hundred"], ["score"]))
+    else:
+        graph.node.append(onnx.helper.make_node("Identity", ["z"], ["score"]))
+    score = onnx.helper.make_tensor_value_info("score", onnx.TensorProto.FLOAT, [None, 1])
+    graph.output.append(score)
+    return bytes(model.SerializeToString())
+
+
+FORMS = {
+    "P(genuine)": {"output": "probabilities[0]", "scale": [1, 0]},
+    "percent": {"output": "score", "scale": [0, 100]},
+    "margin": {"output": "score", "calibration": {"kind": "logistic", "a": 1, "b": 0}},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_scores_of_any_form_are_calibrated(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The odds of fraud are a third of what the model says: its map says so afterwards."""
+    test_scaffold.tried_here(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    changes = {f"models__champion__{key}": value for key, value in FORMS[form].items()}
+    catalogue.write_folder(tmp_path / "test", model_of(form), **changes)
+    chance = np.random.default_rng(1)
+    amount = np.round(np.minimum(chance.lognormal(4, 1, 6000), 2000), 2)
+    ratio, mode = chance.exponential(1.0, 6000), chance.integers(0, 3, 6000)
+    z = catalogue.BIAS + np.stack((amount, ratio, mode), axis=1) @ catalogue.WEIGHTS
+    fraud = chance.random(6000) < 1 / (1 + np.exp(-(z - np.log(3))))
+    words = np.array(["chip", "swipe", "keyed"])[mode]
+    table = {"amount": amount, "ratio": ratio, "entry_mode": words, "is_fraud": fraud}
+    pq.write_table(pa.table(table), tmp_path / "labelled.parquet")
+    command = ["calibrate", "test", "--data", "labelled.parquet", "--json"]
+    assert run([*command, "--write"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["chosen"] == ("logistic" if form == "margin" else "platt")
+    assert told["product_yaml"]["written"]["generation"] == 4
+    path = told["product_yaml"]["set"]["calibration"]["path"]
+    fitted = json.loads((tmp_path / "test" / path).read_text())
+    assert fitted["a"] == pytest.approx(1, abs=0.15)
+    assert fitted["b"] == pytest.approx(-np.log(3), abs=0.35)
+    assert run(command) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["product_yaml"] is None, "nothing is left to mend"
+    assert again["maps"][0]["observed_over_expected"]["value"] == pytest.approx(1, abs=0.01)

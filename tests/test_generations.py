@@ -25,11 +25,11 @@ from hypothesis.stateful import (
 
 from gateway.errors import GatewayError, ModelError, ProductError
 from gateway.journal import Rejected
-from gateway.model.registry import Registry
+from gateway.model.registry import STORE, Registry
 from gateway.product import edit
 from gateway.serve import verifier
 from gateway.serve.control import Load
-from gateway.serve.generations import STORE, Generations
+from gateway.serve.generations import Generations
 from gateway.serve.verification import Answer, Question, answer_of
 from gateway.serve.watch import SETTLED_S, Signature, Watch, signature
 

@@ -126,7 +126,6 @@ def test_what_has_no_effect_yet_is_told_and_only_if_the_file_has_it() -> None:
 
     assert set(told) == {
         "promises",
-        "models.challengers",
         "costs.review.per_hour",
         "goals",
         "fairness",

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from gateway.cli.decide import as_json, in_words
 from gateway.cli.terms import Json
-from gateway.cli.told import Case, Folders, Source, as_object, source_of, told_of
+from gateway.cli.told import Case, Folders, Source, as_object, kept_source, source_of, told_of
 from gateway.cli.told_in_words import say
 from gateway.errors import ExitCode, JournalDamaged, JournalError, UsageError
 from gateway.journal import (
@@ -20,7 +20,6 @@ from gateway.journal import (
     Decision,
     Flag,
     Gap,
-    Generation,
     Place,
     Record,
     Segment,
@@ -46,15 +45,17 @@ def explain(
 ) -> int:
     """Say why a recorded decision was made, and what would have changed it.
 
-    The journal has the request, the score and the answer; the product's folder has the costs
-    and the model. A warning says so where that is not the generation that decided.
+    The journal has the request, the score and the answer, and beside it the generation that
+    decided; or --product names a folder with the costs and the model. A warning says so where
+    that is not the generation that decided.
     """
     try:
         place = parse_decision_id(decision.strip().lower())
     except ValueError as error:
         raise UsageError(str(error), hint=f"gateway journal cat {journal} prints them.") from None
     case = _recorded(journal, place)
-    show(case, source_of(case.request.product, product, case.response), json=json)
+    source = None if product else kept_source(journal, case)
+    show(case, source or source_of(case.request.product, product, case.response), json=json)
     return ExitCode.OK
 
 
@@ -76,7 +77,7 @@ def _recorded(directory: Path, place: Place) -> Case:
         JournalError: it is not there, or the journal cannot be read.
         UsageError: the id is that of another kind of entry.
     """
-    record, digests = _find(directory, place)
+    record = _find(directory, place)
     entry = record.entry
     if not isinstance(entry, Decision):
         kind = type(entry).__name__.lower()
@@ -95,18 +96,19 @@ def _recorded(directory: Path, place: Place) -> Case:
             subject=f"the record at {record.offset} of {record.segment.path.name}",
             hint="A newer gateway may have written it; explain it with that one.",
         ) from None
+    decided = record.generation(entry.product)
     return Case(
         request=request,
         response=response,
         score=entry.score,
         features_left_out=Flag.FEATURES_LEFT_OUT in entry.flags,
         expired=Flag.EXPIRED in entry.flags,
-        digest=digests.get((entry.product, entry.generation), ""),
+        digest=decided.digest if decided else "",
     )
 
 
-def _find(directory: Path, place: Place) -> tuple[Record, dict[tuple[int, int], str]]:
-    """Return a record, and the digests of the generations that were served until then."""
+def _find(directory: Path, place: Place) -> Record:
+    """Return a record."""
     if not directory.is_dir():
         raise JournalError(
             "there is no such folder",
@@ -117,13 +119,10 @@ def _find(directory: Path, place: Place) -> tuple[Record, dict[tuple[int, int], 
     own = [one for one in there if (one.name.boot_id[:8], one.name.worker) == place[:2]]
     damage: Damage | None = None
     for segment in own:
-        digests = _digests(segment.header.products if segment.header else ())
         for item in read(segment):
             if isinstance(item, Record):
                 if item.sequence == place.sequence:
-                    return item, digests
-                if isinstance(item.entry, Generation):
-                    digests |= _digests((item.entry,))
+                    return item
             elif isinstance(item, Damage) and _covers(item.missing, place.sequence):
                 damage = item
     if damage is not None:
@@ -133,10 +132,6 @@ def _find(directory: Path, place: Place) -> tuple[Record, dict[tuple[int, int], 
             hint=f"gateway journal verify {directory} says what is missing.",
         )
     raise _not_there(directory, there, place, known=bool(own))
-
-
-def _digests(served: Sequence[Generation]) -> dict[tuple[int, int], str]:
-    return {(one.index, one.generation): one.digest for one in served}
 
 
 def _covers(missing: tuple[int, int | None] | None, sequence: int) -> bool:

@@ -134,9 +134,12 @@ _models = App(
 )
 for _verb, _help in {
     "list": "Show what is served of each product, what was refused and why, and what was.",
-    "promote": "Let a challenger decide: edits product.yaml and keeps its comments.",
-    "rollback": "Put back what a product's folder held before.",
-    "reload": "Let a running gateway look at its folders now, and say what came of it.",
+    "promote": "Let a challenger decide: edits product.yaml, keeps its comments, raises its "
+    "generation. What does not load, or fails a gate, is not written.",
+    "rollback": "Put back what a product's folder held before, as a new generation. Twice goes "
+    "back and forth. Nothing is overwritten: a file of another content keeps its name.",
+    "reload": "Let a running gateway look at its folders now, and say what came of it. Exit code "
+    "9 where a change is refused.",
 }.items():
     _called = "list_" if _verb == "list" else _verb
     _models.command(

@@ -28,7 +28,7 @@ from gateway.cli.models_table import (
 from gateway.cli.terms import Folder, Json, notes
 from gateway.errors import ExitCode, GatewayError, JournalError, RefusedError, UsageError
 from gateway.model import read_folder
-from gateway.model.registry import GateVerdict, Registry, State
+from gateway.model.registry import STORE, GateVerdict, Registry, State
 from gateway.model.revision import (
     MEMORY,
     Draft,
@@ -46,7 +46,6 @@ from gateway.model.revision import (
 )
 from gateway.product.edit import arm_key, promoted, with_generation
 from gateway.serve import board as boards
-from gateway.serve.generations import STORE
 from gateway.verify import expect_passed, run_gates
 
 LOOK_S = 0.05
@@ -119,7 +118,7 @@ def promote(
         present = present_in(folder)
         contents = present.contents or read_folder(folder)  # which says why it cannot be read
         store, memory = _store(journal), Registry(folder / MEMORY)
-        state, known = _known(present, memory, store)
+        state, known = _known(present, memory, store, is_named=journal is not None)
         *_, index = arm_key(present.text, challenger)
         if not isinstance(index, int):
             promoted(present.text, challenger, sha256="")  # says that it decides already
@@ -166,7 +165,7 @@ def rollback(
     with held(folder):
         present = present_in(folder)
         store, memory = _store(journal), Registry(folder / MEMORY)
-        state, known = _known(present, memory, store)
+        state, known = _known(present, memory, store, is_named=journal is not None)
         revision = _target(present, known, to)
         # It may have been served for months: no gate that is timed on this machine stops it now.
         change = restored(present, revision, next_number(present, known, state))
@@ -250,12 +249,13 @@ def _row(folder: Path, store: Registry | None, state: State | None = None) -> Ro
 
 
 def _known(
-    present: Present, memory: Registry, store: Registry | None
+    present: Present, memory: Registry, store: Registry | None, *, is_named: bool
 ) -> tuple[State | None, tuple[Revision, ...]]:
     """Return what a gateway says of the folder, and what can be gone back to."""
     state = None if store is None else store.by_folder(present.folder)
-    if state is None and store is not None and present.product in store.products():
-        # Served from the same folder by another path, as in a container.
+    if state is None and store is not None and is_named and present.product in store.products():
+        # Served from the same folder by another path, as in a container. Only where the journal
+        # was named: a copy of a folder is another folder.
         state = store.state(present.product or "")
     names = memory.products()
     product = state.product if state else present.product or (names[0] if names else None)
@@ -366,15 +366,19 @@ def _looked(
     """
     until_s = time.monotonic() + wait_s
     while True:
-        # What a gateway before this one served may stand there too, and is looked at no more.
-        states = store.states()
-        served = tuple(one for one in states if one.looked_ns >= gateway.started_ns) or states
-        if served and all(one.looked_ns >= asked_ns for one in served):
+        # It has written a state of each product that it serves since it began. What a gateway
+        # before it served may stand there too, and is looked at no more.
+        served = tuple(
+            state
+            for state in store.states()
+            if store.written_ns(state.product) >= gateway.started_ns
+        )
+        if served and all(state.looked_ns >= asked_ns for state in served):
             return served
         if _running(journal).pid != gateway.pid:
             raise GatewayError("another gateway has taken over", hint="Ask it again.")
         if time.monotonic() >= until_s:
-            waits = [one.product for one in served if one.looked_ns < asked_ns]
+            waits = [state.product for state in served if state.looked_ns < asked_ns]
             raise GatewayError(
                 f"the gateway has not said within {wait_s:g} s what came of it",
                 subject=", ".join(waits) or str(journal),

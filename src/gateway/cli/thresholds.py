@@ -124,6 +124,11 @@ def thresholds(
     for line in told(one):
         out.print(escape(line), soft_wrap=True)
     out.print()
+    if product.overrides:
+        out.print(
+            "Overrides are left out: these thresholds follow from the costs, and from the labels.\n",
+            soft_wrap=True,
+        )
     _print(found, product, unit)
     if price is not None:
         _print_price(price, product, unit)

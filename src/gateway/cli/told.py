@@ -22,12 +22,14 @@ from gateway.model import (
     FeatureSchema,
     Generation,
     Rows,
+    as_decided,
     attribute,
     golden_features,
     load_generation,
     read_product,
     references,
 )
+from gateway.model.registry import STORE, Registry
 from gateway.product import Action, Override, Product, StandIn, minor_per_major
 from gateway.v1.decision_pb2 import DecideRequest, DecideResponse
 
@@ -135,11 +137,33 @@ def source_of(name: str, folders: Sequence[Path], response: DecideResponse | Non
         return Source(None, None, "the product's folder is not here; name it with --product DIR")
     folder = min(found, key=lambda one: one[0])[1]
     try:
-        return Source(folder, load_generation(folder))
+        return Source(folder, _loaded(folder, response))
     except GatewayError as error:
         if folders:
             raise
         return Source(folder, None, f"the product's folder does not load: {error}")
+
+
+def kept_source(journal: Path, case: Case) -> Source | None:
+    """Load the generation that decided from the snapshots in a journal's directory, if it is there.
+
+    Raises:
+        GatewayError: the store cannot be read, or the snapshot does not load.
+    """
+    if not case.digest:
+        return None
+    for snapshot in Registry(journal / STORE).snapshots(case.request.product):
+        if case.digest.startswith(snapshot.digest_start):
+            return Source(snapshot.path, _loaded(snapshot.path, case.response))
+    return None
+
+
+def _loaded(folder: Path, response: DecideResponse | None) -> Generation:
+    """Load a folder; the model that decided stands in it as its champion."""
+    generation = load_generation(folder)
+    if response is None:
+        return generation
+    return as_decided(generation, response.model.name, response.model.digest)
 
 
 def told_of(case: Case, source: Source) -> Told:
@@ -183,8 +207,9 @@ def _close_by() -> list[Path]:
 
 
 def _decided(product: Product, response: DecideResponse) -> bool:
-    pinned = product.models.champion.sha256
-    same_model = response.model.digest in ("", pinned)
+    models = product.models
+    pinned = [models.champion.sha256, *(one.sha256 for one in models.challengers)]
+    same_model = response.model.digest in ("", *pinned)
     return same_model and product.generation == response.product_generation
 
 

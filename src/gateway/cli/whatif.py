@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import json as json_codec
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 from cyclopts import Parameter
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from gateway.cli.recorded import Recording, segment_reader
-from gateway.cli.rescored import LEFT_OUT, Scorer
 from gateway.cli.terms import Json, notes
-from gateway.cli.whatif_answer import Replay, as_markdown, as_object, show
+from gateway.cli.whatif_answer import as_markdown, show, verdict
+from gateway.cli.whatif_object import as_object
 from gateway.cli.whatif_picture import flips_picture
+from gateway.cli.whatif_replay import replayed
 from gateway.errors import ExitCode, UsageError
-from gateway.evaluate.replay import BANDS_MAJOR, Ledger, Side
-from gateway.evaluate.whatif import compared
 from gateway.model import Generation, load_generation
-from gateway.model.registry import Registry
-from gateway.product import minor_per_major
-
-SEED = 0
-"""Of the bootstrap: the same journal gives the same intervals."""
-
-_RUNS = 300
-_OF_THE_REQUEST = ("channel", "currency", "category")
+from gateway.model.registry import STORE, Registry
 
 
 def whatif(
@@ -54,7 +41,11 @@ def whatif(
     ] = None,
     fraud: Annotated[str | None, Parameter(help="The label's value that means fraud.")] = None,
     markdown: Annotated[
-        Path | None, Parameter(help="Write the Markdown for a pull request here; - is stdout.")
+        Path | None,
+        Parameter(
+            allow_leading_hyphen=True,
+            help="Write the Markdown for a pull request here; - is stdout.",
+        ),
     ] = None,
     picture: Annotated[Path | None, Parameter(help="Draw the flips as an SVG.")] = None,
     json: Json = False,
@@ -83,11 +74,11 @@ def whatif(
         _write(picture, flips_picture(replay), "Drew")
     names = (str(old_folder), str(new_folder))
     if markdown is not None and markdown != Path("-"):
-        _write(markdown, as_markdown(replay, names), "Wrote")
+        _write(markdown, as_markdown(replay), "Wrote")
     if json:
-        print(json_codec.dumps(as_object(replay, names), indent=2))
+        print(json_codec.dumps(as_object(replay, names, verdict(replay)), indent=2))
     elif markdown == Path("-"):
-        print(as_markdown(replay, names), end="")
+        print(as_markdown(replay), end="")
     else:
         show(replay, names)
         if markdown is None:
@@ -96,110 +87,6 @@ def whatif(
                 f"Next: gateway whatif {given} --journal {journal} --markdown -", markup=False
             )
     return ExitCode.OK
-
-
-def replayed(
-    old: Generation,
-    new: Generation,
-    journal: Path,
-    *,
-    labels: Any = None,
-    progress: Callable[[float], None] = lambda _: None,
-) -> Replay:
-    """Replay a journal's decisions of a product under both generations.
-
-    Raises:
-        JournalError: the journal cannot be read.
-        UsageError: it holds no decision of the product that can be replayed.
-    """
-    product = new.product
-    unit = minor_per_major(product.costs.currency)
-    same_model = _model(old) == _model(new)
-    rules_are_other = old.product.features != product.features
-    is_rescored = not same_model or rules_are_other
-    took_us = None if same_model else (_row_us(old), _row_us(new))
-    row_us = (0.0, 0.0) if took_us is None else tuple(float(np.median(one)) for one in took_us)
-    ledger = Ledger(
-        Side.of(old.product, old.policy, row_us[0]),
-        Side.of(product, new.policy, row_us[1]),
-        unit,
-        labels,
-    )
-    placed = _Placed()
-    schemas = (old.schema, new.schema)
-    watched = {
-        name: segment_reader(
-            feature,
-            {
-                schema.fingerprint: [one.name for one in schema.features].index(name)
-                for schema in schemas
-                if name in [one.name for one in schema.features]
-            },
-        )
-        for name in dict.fromkeys((*product.watch, *old.product.watch))
-        if name not in _OF_THE_REQUEST
-        for feature in [_feature(name, new, old)]
-        if feature is not None
-    }
-    recording = Recording(
-        journal,
-        product.name,
-        watched=watched,
-        replied=lambda boot, sequences: ledger.mark_in_time(placed.rows(boot, sequences)),
-    )
-    scorers = (
-        Scorer(old, schemas, rules_are_other=False),
-        Scorer(new, schemas, rules_are_other=rules_are_other),
-    )
-    left_out: Counter[str] = Counter()
-    elapsed, infer = _Quantiles(), _Quantiles()
-    category_names: list[str] = []
-    for part in recording.parts(progress):
-        a_scores, why = scorers[0].scores(part)
-        b_scores = a_scores
-        if is_rescored:
-            b_scores, b_why = scorers[1].scores(part)
-            why = np.maximum(why, b_why)
-        left_out.update(LEFT_OUT[code] for code in why[why > 0].tolist())
-        decided = part.payments.stand_in == 0
-        elapsed.add(part.answered.elapsed_us[decided])
-        infer.add(part.infer_us[decided])
-        rows = np.flatnonzero(why == 0)
-        if not len(rows):
-            continue
-        payments, answered = part.payments, part.answered
-        categories = _categories(new, old, payments, category_names)
-        if len(rows) < len(why):
-            payments, answered = payments.of(rows), answered.of(rows)
-            a_scores, b_scores, categories = a_scores[rows], b_scores[rows], categories[rows]
-        first = ledger.add(payments, answered.also("category", categories), a_scores, b_scores)
-        placed.put(part.where.boot, [part.where.sequences[i] for i in rows.tolist()], first)
-    if not ledger.rows:
-        raise _nothing(journal, product.name, recording, left_out)
-    names = {name: one.texts for name, one in recording.names.items()}
-    names["category"] = category_names
-    found = compared(ledger, names, band_names(unit), np.random.default_rng(SEED))
-    return Replay(
-        old=old,
-        new=new,
-        comparison=found,
-        seen=recording.seen,
-        left_out=left_out,
-        reused=scorers[is_rescored].reused,
-        rescored=scorers[is_rescored].rescored,
-        row_us=None if took_us is None else tuple(map(_p50_p99, took_us)),
-        elapsed_us=elapsed.quantiles(),
-        infer_us=infer.quantiles(),
-        band_names=band_names(unit),
-    )
-
-
-def band_names(unit: int) -> tuple[str, ...]:
-    """Return what the bands of amounts are called, in major units."""
-    scale = 100 if unit == 1 else 1
-    ends = [f"{major * scale:,}" for major in BANDS_MAJOR]
-    between = [f"{low} to {high}" for low, high in pairwise(ends)]
-    return (f"up to {ends[0]}", *between, f"above {ends[-1]}")
 
 
 def _folders(folders: Sequence[Path], journal: Path) -> tuple[Path, Path]:
@@ -214,7 +101,7 @@ def _folders(folders: Sequence[Path], journal: Path) -> tuple[Path, Path]:
     from gateway.model import read_product
 
     (new,) = folders
-    registry, name = Registry(journal / "generations"), read_product(new).name
+    registry, name = Registry(journal / STORE), read_product(new).name
     state = registry.state(name)
     if state is None:
         raise UsageError(
@@ -236,115 +123,6 @@ def _expect_comparable(old: Generation, new: Generation, new_folder: Path) -> No
                 subject=str(new_folder),
                 hint=f"Two generations of one product in one {'currency'} can be compared.",
             )
-
-
-def _model(generation: Generation) -> tuple[str, object]:
-    return generation.champion.digest, generation.product.models.champion.output
-
-
-def _feature(name: str, *generations: Generation) -> Any:
-    features = [one for g in generations for one in g.product.columns if one.name == name]
-    return features[0] if features else None
-
-
-def _categories(new: Generation, old: Generation, payments: Any, names: list[str]) -> Any:
-    """Return each payment's category by name, as places in `names`: NEW's, else OLD's."""
-
-    def place(mcc: str) -> int:
-        for policy in (new.policy, old.policy):
-            index = policy.class_of_mcc.get(mcc, 0)
-            if index:
-                name = policy.classes[index].name
-                break
-        else:
-            name = "any other"
-        if name not in names:
-            names.append(name)
-        return names.index(name)
-
-    places = np.array([place(mcc) for mcc in payments.categories], dtype=np.int64)
-    return places[payments.category]
-
-
-def _row_us(generation: Generation) -> Any:
-    """Measure what the champion takes for a row, on this machine, in microseconds a run."""
-    classifier = generation.champion
-    took = []
-    classifier.row_ns(time.perf_counter_ns)
-    for _ in range(_RUNS):
-        begun_ns = time.perf_counter_ns()
-        classifier.score_one(classifier.example)
-        took.append((time.perf_counter_ns() - begun_ns) / 1000)
-        if sum(took) > 1e6:
-            break
-    return np.array(took)
-
-
-def _p50_p99(took_us: Any) -> dict[str, float]:
-    p50, p99 = np.quantile(took_us, [0.5, 0.99]).tolist()
-    return {"p50": p50, "p99": p99}
-
-
-class _Placed:
-    """Where decisions went, until it is known whether their replies left in time."""
-
-    def __init__(self) -> None:
-        self._runs: dict[tuple[int, bytes], list[tuple[Any, int]]] = {}
-
-    def put(self, boot: tuple[int, bytes], sequences: Sequence[int], first: int) -> None:
-        """Remember the rows of the last parts of a boot."""
-        runs = self._runs.setdefault(boot, [])
-        runs.append((np.array(sequences, dtype=np.int64), first))
-        del runs[:-2]  # a reply is told with the next append
-
-    def rows(self, boot: tuple[int, bytes], sequences: Sequence[int]) -> Any:
-        """Return the rows of the sequences that are remembered."""
-        found: list[int] = []
-        for known, first in self._runs.get(boot, ()):
-            at = np.searchsorted(known, sequences)
-            for i, sequence in zip(at.tolist(), sequences, strict=True):
-                if i < len(known) and known[i] == sequence:
-                    found.append(first + i)
-        return np.array(found, dtype=np.int64)
-
-
-class _Quantiles:
-    """Quantiles of any number of durations, to a hundredth of their size, in bounded memory."""
-
-    def __init__(self) -> None:
-        self._edges = np.concatenate(([0.0], np.geomspace(1.0, 1e8, 1852)))
-        self._counts = np.zeros(len(self._edges) + 1, dtype=np.int64)
-
-    def add(self, us: Any) -> None:
-        """Count durations, (n,), in microseconds."""
-        place = np.searchsorted(self._edges, us, side="right")
-        self._counts += np.bincount(place, minlength=len(self._counts))
-
-    def quantiles(self) -> dict[str, float]:
-        """Return p50 and p99, in microseconds; nothing where nothing was added."""
-        total = self._counts.sum()
-        if not total:
-            return {}
-        reached = np.cumsum(self._counts)
-        return {
-            name: float(self._edges[max(int(np.searchsorted(reached, q * total)) - 1, 0)])
-            for name, q in (("p50", 0.5), ("p99", 0.99))
-        }
-
-
-def _nothing(
-    journal: Path, product: str, recording: Recording, left_out: Counter[str]
-) -> UsageError:
-    met = recording.seen.decisions
-    why = "; ".join(f"{reason}: {count:,}" for reason, count in left_out.items() if count)
-    said = f"{met:,} decisions, none of which can be replayed ({why})" if met else "no decisions"
-    return UsageError(
-        f"holds {said}, of {product}",
-        subject=str(journal),
-        hint="Another model needs recorded features: records.features: full."
-        if met
-        else "gateway journal cat shows what it holds.",
-    )
 
 
 def _write(path: Path, text: str, did: str) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from html import escape
 from math import sqrt
 
-from gateway.cli.whatif_answer import Replay, verdict
+from gateway.cli.whatif_answer import verdict
+from gateway.cli.whatif_replay import Replay
 from gateway.product import Action
 
 # Okabe and Ito's palette; the arrow and its word say the direction as well.

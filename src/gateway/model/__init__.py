@@ -11,6 +11,7 @@ sample       rows to try a model on (pure)
 folder       a product's folder, read whole
 generation   what is read, as a plan: pinned, tried; and opened, verified, as a generation
 registry     the generations that were served, kept below the journal (standard library only)
+revision     a product's folder through time: what it was, and how it becomes what is next
 attribution  what each feature did to one probability
 
 What is exported is loaded when it is asked for: the child process of a trial, which is started
@@ -36,7 +37,15 @@ if TYPE_CHECKING:
         feature_schema,
     )
     from gateway.model.folder import Contents, read_folder, read_product
-    from gateway.model.generation import Arm, Generation, Plan, load_generation, opened, planned
+    from gateway.model.generation import (
+        Arm,
+        Generation,
+        Plan,
+        as_decided,
+        load_generation,
+        opened,
+        planned,
+    )
     from gateway.model.inputs import Port, Rows
     from gateway.model.session import HEAVY_ROW_NS, Classifier
 
@@ -57,6 +66,7 @@ _PLACES = {
     "Arm": "generation",
     "Generation": "generation",
     "Plan": "generation",
+    "as_decided": "generation",
     "load_generation": "generation",
     "opened": "generation",
     "planned": "generation",
@@ -81,6 +91,7 @@ __all__ = [
     "Plan",
     "Port",
     "Rows",
+    "as_decided",
     "attribute",
     "feature_schema",
     "golden_features",

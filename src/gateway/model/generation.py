@@ -93,6 +93,27 @@ class Generation:
         return (champion, *self.challengers)
 
 
+def as_decided(generation: Generation, name: str, digest: str) -> Generation:
+    """Return the generation as if the model that decided were its champion.
+
+    `name` and `digest`: of that model; where it is none of the generation's, nothing is changed.
+    """
+    models = generation.product.models
+    for arm, declared in zip(generation.challengers, models.challengers, strict=True):
+        if (arm.name, arm.classifier.digest) == (name, digest):
+            own = models.model_copy(update={"champion": declared})
+            return replace(
+                generation,
+                product=generation.product.model_copy(update={"models": own}),
+                champion=arm.classifier,
+                policy=arm.policy,
+                golden=arm.golden,
+                trial=arm.trial,
+                challengers=(),
+            )
+    return generation
+
+
 @dataclass(frozen=True, slots=True)
 class _Vectors:
     """Golden vectors: rows of columns, and what a bare `session.run` gave for them."""

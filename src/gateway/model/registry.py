@@ -29,6 +29,9 @@ from gateway.errors import JournalError, UsageError
 KEEP = 10
 """So many generations of a product stay in its history, and in the store."""
 
+STORE = "generations"
+"""The store's directory below a journal's."""
+
 STATE = "state.json"
 
 _PRODUCT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
@@ -210,6 +213,13 @@ class Registry:
         except OSError as error:
             raise _cannot("be listed", error, self.root) from error
         return tuple(name for name in names if _PRODUCT.fullmatch(name))
+
+    def written_ns(self, product: str) -> int:
+        """Return the wall clock at which a product's state was last written; 0: never."""
+        try:
+            return (self._home(product) / STATE).stat().st_mtime_ns
+        except OSError:
+            return 0
 
     def by_folder(self, folder: Path) -> State | None:
         """Return the state of the product that is served from `folder`. Raises as `state`.

@@ -12,7 +12,6 @@ _CAPACITY = ("costs", "review", "per_hour")
 
 NOT_ENFORCED: tuple[tuple[tuple[str, ...], str], ...] = (
     (("promises", ITEM), "no evaluator measures promises yet"),
-    (("models", "challengers", ITEM), "only the champion is loaded and scored"),
     (_CAPACITY, "it has no shadow_price: capacity is not held; `gateway thresholds` prices it"),
     (("goals", ITEM), "no evaluator measures goals yet"),
     (("fairness",), "no evaluator compares groups yet"),

@@ -19,6 +19,7 @@ from typing import Any
 from gateway.errors import GatewayError, ProductError, UsageError
 from gateway.journal import Rejected
 from gateway.model.registry import (
+    STORE,
     GateVerdict,
     Refused,
     Registry,
@@ -30,9 +31,6 @@ from gateway.serve import verification
 from gateway.serve.control import Load
 from gateway.serve.verification import Answer, Moving, Question, Unchanged, Verified, verify
 from gateway.serve.watch import LOOK_S, Signature, Watch, signature
-
-STORE = "generations"
-"""Below the journal's directory."""
 
 AT_ONCE = 2
 _MOVING_TRIES, _MOVING_S = 10, 0.3

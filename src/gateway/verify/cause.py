@@ -6,9 +6,8 @@ in another order, odds moved to another base rate. What puts the figures right i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from math import exp, inf, isfinite, log
 
 import numpy as np
@@ -26,6 +25,7 @@ from gateway.evaluate.calibration import (
 )
 from gateway.model import Classifier, Rows
 from gateway.model.generation import Arm
+from gateway.model.order import Order, exchangeable, exchanged, likely_orders, told
 from gateway.product import Challenger, Champion, Feature, Product
 from gateway.verify.labelled import Labelled
 from gateway.verify.sample import probabilities
@@ -36,7 +36,6 @@ _TRIED_ROWS = 3000
 _SEARCH_NS = 6_000_000_000
 """CPU time of the search for another order."""
 
-_ROTATIONS_MAX = 60
 _PAIRS_MAX = 500
 _PAIRS_AGAIN = 60
 _EXCHANGES_MAX = 8
@@ -163,31 +162,31 @@ def _permuted_columns(suspect: Suspect) -> Cause | None:
     trial = _trial(suspect)
     same = tuple(range(len(features)))
     best, best_auc = same, trial.auc(same)
-    for order in _likely_orders(features, suspect.labelled.file_order):
+    for order in likely_orders(features, suspect.labelled.file_order):
         reached = trial.auc(order)
         if reached > best_auc + _STEP:
             best, best_auc = order, reached
     usual = best
     pairs = _pairs(trial, features, best, best_auc)
     for _ in range(_EXCHANGES_MAX):
-        tried = sorted(((trial.auc(_swapped(best, i, j)), i, j) for i, j in pairs), reverse=True)
+        tried = sorted(((trial.auc(exchanged(best, i, j)), i, j) for i, j in pairs), reverse=True)
         if not tried or tried[0][0] <= best_auc + _STEP:
             break
         best_auc, i, j = tried[0]
-        best = _swapped(best, i, j)
+        best = exchanged(best, i, j)
         # What gained nothing then gains nothing now, but for the columns that were moved.
         pairs = [(a, b) for _, a, b in tried[:_PAIRS_AGAIN]]
-        pairs += [pair for pair in _all_pairs(features) if {i, j} & {*pair} and pair not in pairs]
+        pairs += [pair for pair in exchangeable(features) if {i, j} & {*pair} and pair not in pairs]
     if trial.confirmed(usual).value >= trial.confirmed(best).value - _STEP:
         best = usual  # an order that people use is likelier than exchanges that gain no more
     return _confirmed(trial, best, features) if best != same else None
 
 
 def _pairs(
-    trial: _Trial, features: Sequence[Feature], order: tuple[int, ...], reached: float
+    trial: _Trial, features: Sequence[Feature], order: Order, reached: float
 ) -> list[tuple[int, int]]:
     """Return the pairs of columns to be exchanged; of many, those with one that matters."""
-    pairs = _all_pairs(features)
+    pairs = exchangeable(features)
     if len(pairs) <= _PAIRS_MAX:
         return pairs
     draw = np.random.default_rng(0)
@@ -198,11 +197,6 @@ def _pairs(
         moved.append((abs(replace(trial, rows=rows).auc(order) - reached), i))
     matter = {i for _, i in sorted(moved, reverse=True)[: max(1, _PAIRS_MAX // len(features))]}
     return [pair for pair in pairs if matter & {*pair}]
-
-
-def _all_pairs(features: Sequence[Feature]) -> list[tuple[int, int]]:
-    pairs = combinations(range(len(features)), 2)
-    return [(i, j) for i, j in pairs if _alike(features[i], features[j])]
 
 
 def _trial(suspect: Suspect) -> _Trial:
@@ -224,51 +218,16 @@ def _spaced(n: int, most: int) -> NDArray[np.intp]:
     return np.linspace(0, n - 1, min(n, most)).astype(np.intp)
 
 
-def _likely_orders(
-    features: Sequence[Feature], in_file: tuple[int, ...]
-) -> Iterator[tuple[int, ...]]:
-    """Yield orders that columns often come in: as in the file, by name or type, some moved."""
-    same = tuple(range(len(features)))
-    orders = (
-        in_file,
-        tuple(sorted(same, key=lambda i: features[i].name)),
-        tuple(sorted(same, key=lambda i: features[i].name.lower())),
-        tuple(sorted(same, key=lambda i: features[i].type == "category")),
-        tuple(sorted(same, key=lambda i: features[i].type != "category")),
-        same[::-1],
-        *(same[i:] + same[:i] for i in range(1, min(len(same), _ROTATIONS_MAX))),
-    )
-    yield from (order for order in dict.fromkeys(orders) if order != same)
-
-
-def _alike(one: Feature, other: Feature) -> bool:
-    return (one.type == "category") == (other.type == "category")
-
-
-def _swapped(order: Sequence[int], i: int, j: int) -> tuple[int, ...]:
-    swapped = list(order)
-    swapped[i], swapped[j] = swapped[j], swapped[i]
-    return tuple(swapped)
-
-
-def _confirmed(trial: _Trial, order: tuple[int, ...], features: Sequence[Feature]) -> Cause | None:
+def _confirmed(trial: _Trial, order: Order, features: Sequence[Feature]) -> Cause | None:
     """Return the cause if the rows that were not searched say so as well."""
     was, now = trial.confirmed(range(len(order))), trial.confirmed(order)
     if not (now.value - was.value >= _GAIN and now.low > was.value):
         return None
-    moved = [i for i, place in enumerate(order) if i != place]
-    names = [features[i].name for i in moved]
-    trained = ", ".join(features[i].name for i in order[:40])
-    what = (
-        f"{' and '.join(names)} exchanged"
-        if len(names) == 2
-        else f"{len(names)} of {len(order)} features in another order ({', '.join(names[:6])}"
-        f"{', ...' if len(names) > 6 else ''})"
-    )
+    what, right = told(order, features)
     return Cause(
         f"columns are permuted: with {what} the AUC rises from {was.value:.3f} to {now.value:.3f}",
         "List features in the order that the model was trained with; as far as the labels tell: "
-        f"{trained}{', ...' if len(order) > 40 else ''}.",
+        f"{right}.",
     )
 
 
