@@ -126,7 +126,7 @@ def thresholds(
     out.print()
     if product.overrides:
         out.print(
-            "Overrides are left out: these thresholds follow from the costs, and from the labels.\n",
+            "Overrides are left out: thresholds follow from the costs, and from the labels.\n",
             soft_wrap=True,
         )
     _print(found, product, unit)
