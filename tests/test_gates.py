@@ -364,6 +364,8 @@ def test_check_prints_the_gates_and_refuses_what_fails(
     said = capsys.readouterr().out
     assert "What v1 must hold" in said
     assert "excess cost per 1,000" in said
+    assert "bin 10" in said
+    assert "near thresholds, pharmacy" in said
     assert run(["check", str(good), str(bad)]) == ExitCode.INVALID_MODEL
     shown = capsys.readouterr()
     assert shown.out.count("observed/expected") == 2

@@ -199,7 +199,7 @@ FOREIGN = (
     *("mixed-widths", "one-hot-pipeline", "text-matrix", "bool-pipeline", "ordinal-pipeline"),
     *("random-forest-zipmap", "random-forest-words", "label-text", "several-outputs"),
     *("fixed-eight", "no-batch", "double-splits", "int64-matrix", "half-precision"),
-    *("int32-inputs", "lstm-window", "free-width"),
+    *("int32-inputs", "lstm-window", "free-width", "lightgbm-matrix", "xgboost-like"),
 )
 
 
@@ -283,6 +283,10 @@ def test_every_kind_of_model_gives_what_a_bare_session_gives(
                 == [port.name for port in bare.get_outputs()]
                 == [output.name for output in said.outputs]
             )
+            for told, output in zip(said.outputs, answer.outputs, strict=True):
+                fits = [d in (-1, dim) for d, dim in zip(told.shape, output.shape, strict=False)]
+                assert all(fits), (name, told.name)
+                assert len(told.shape) in (0, len(output.shape)), (name, told.name)
             for output, expected in zip(answer.outputs, bare.run(None, arrays), strict=True):
                 array = given[output.name]
                 if isinstance(expected, list):

@@ -593,6 +593,31 @@ def test_the_served_generation_is_old_where_one_folder_is_named(
     held(said, oracle(recorded[:50], served, load_generation(new)), 50)
 
 
+def test_payments_of_one_customer_count_as_one_draw(
+    told: Told, place: Path, tmp_path: Path
+) -> None:
+    """Nine copies of each payment tell no more than one: the interval stays as wide; the copies
+    as customers of their own would make it a third."""
+    old = folder(tmp_path / "test", exploration=None)
+    served, plain = load_generation(old), calls(300, seed=10, stand_ins=0.0)
+    new = folder(place, generation=4, exploration=None, **DEARER)
+    widths = {}
+    for name in ("one customer", "customers of their own"):
+        recorded = []
+        for i, call in enumerate(plain):
+            for copy in range(9):
+                one = DecideRequest.FromString(call.request.SerializeToString())
+                one.transaction_id = f"{i}-{copy}"
+                one.subject = f"c-{i}" if name == "one customer" else f"c-{i}-{copy}"
+                recorded.append(Call(one, call.score))
+        write(tmp_path / name, recorded, served)
+        change = told(old, new, "--journal", tmp_path / name)["expected_cost"]["by_new"]
+        interval = change["change_per_1000_minor"]
+        assert interval["low"] < interval["value"] < interval["high"]
+        widths[name] = interval["high"] - interval["low"]
+    assert 2.4 < widths["one customer"] / widths["customers of their own"] < 3.7
+
+
 def test_the_markdown_is_short_and_the_picture_has_its_numbers(
     old: Path,
     journal: Path,

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gateway.cli.cost_picture import cost_picture
-from gateway.cli.gates_table import gates_tables
+from gateway.cli.gates_table import gates_tables, reliability_table
 from gateway.cli.terms import Folder, Json, microseconds, money, notes, out
 from gateway.decide import CostClass, Interval, dominated, lower_envelope
 from gateway.errors import ExitCode, GatewayError, ProductError, UsageError
@@ -220,6 +220,8 @@ def _print(generation: Generation, report: Report) -> None:
 def _print_gates(report: Report) -> None:
     for table in gates_tables(gate.row for gate in report.gates):
         out.print(table)
+    for arm, figures in report.figures.items():
+        out.print(reliability_table(arm, figures))
     for arm, hint in dict.fromkeys((g.arm, g.hint) for g in report.gates if not g.why and g.hint):
         out.print(f"  {escape(arm)}: {escape(hint)}", style="dim", soft_wrap=True)
     # What refuses a product is said at the end, as an error.

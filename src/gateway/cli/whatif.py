@@ -18,7 +18,7 @@ from gateway.cli.whatif_picture import flips_picture
 from gateway.cli.whatif_replay import replayed
 from gateway.errors import ExitCode, UsageError
 from gateway.model import Generation, load_generation
-from gateway.model.registry import Registry
+from gateway.model.registry import STORE, Registry
 
 
 def whatif(
@@ -101,7 +101,7 @@ def _folders(folders: Sequence[Path], journal: Path) -> tuple[Path, Path]:
     from gateway.model import read_product
 
     (new,) = folders
-    registry, name = Registry(journal / "generations"), read_product(new).name
+    registry, name = Registry(journal / STORE), read_product(new).name
     state = registry.state(name)
     if state is None:
         raise UsageError(

@@ -1,7 +1,7 @@
 """The same payments under two generations: what each side answers, and what of it is kept. Pure.
 
 Each side decides as its own policy would: `outcomes`. `Ledger` keeps what a comparison needs of
-each payment, some fifty bytes, so that a journal of any length can be read in parts.
+each payment, some forty bytes, so that a journal of any length can be read in parts.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, nan
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,6 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Codes = NDArray[np.uint8]
 Places = NDArray[np.int64]
-Column = NDArray[Any]
 
 ACTIONS = tuple(Action)
 OLD_NEAR, NEW_NEAR, NOT_REPRODUCED, LATE, HIDDEN, OLD_EXPLORED, NEW_EXPLORED = (
@@ -244,15 +243,55 @@ class Large(NamedTuple):
 
 
 class LabelledRows(NamedTuple):
-    """Labelled rows whose label the recorded action let be seen, and how much each stands for."""
+    """Labelled rows: whether they were let through, so that their label could be seen, how many
+    each stands for, and what both sides' actions cost by either side's prices and the label."""
 
     row: Places
+    subject: NDArray[np.uint32]
+    is_seen: Flags
     weight: Floats
     is_fraud: Flags
+    differs: Flags
     old_by_new: Floats
     new_by_new: Floats
     old_by_old: Floats
     new_by_old: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """Columns of n payments. `transaction`, `subject`: keys. `arrived`: in TICK_S from
+    the first call that was read.
+
+    `marks`: OLD_NEAR and so on. `band`: of the amount. `by_new`, `by_old` (n,): what OLD's action
+    costs by either side's figures, NaN where it has no cost. `flips` (m,): the rows that differ,
+    and what that changes by either side's figures.
+    """
+
+    first: int
+    transaction: Places
+    subject: NDArray[np.uint32]
+    arrived: NDArray[np.int32]
+    in_time: Flags
+    old: Codes
+    new: Codes
+    stand_in: Codes
+    new_stand_in: Codes
+    marks: Codes
+    band: Codes
+    by_new: NDArray[np.float32]
+    by_old: NDArray[np.float32]
+    flips: NDArray[np.int32]
+    change_by_new: Floats
+    change_by_old: Floats
+    segments: Mapping[str, NDArray[np.uint16]]
+
+    def __len__(self) -> int:
+        return len(self.transaction)
+
+
+TICK_S = 0.01
+"""An eight months' journal fits: what is further from its first call counts as that far."""
 
 
 @dataclass(slots=True)
@@ -264,9 +303,10 @@ class Ledger:
     minor_per_major: int
     labels: Labels | None = None
     rows: int = 0
+    epoch_s: float = 0.0
     large: list[Large] = field(default_factory=list)
     labelled: list[LabelledRows] = field(default_factory=list)
-    _columns: dict[str, list[Column]] = field(default_factory=dict)
+    parts: list[Kept] = field(default_factory=list)
 
     @property
     def bands(self) -> Floats:
@@ -289,61 +329,63 @@ class Ledger:
         by_old = self._costs(self.old, a, a, b, amount)
         first = self.rows
         self.rows += len(payments)
-        kept: dict[str, Column] = {
-            "transaction": answered.transaction,
-            "subject": answered.subject.astype(np.uint32),
-            "arrived_s": answered.arrived_s,
-            "in_time": answered.in_time,
-            "old": a.action,
-            "new": b.action,
-            "stand_in": a.stand_in,
-            "new_stand_in": b.stand_in,
-            "marks": (
-                a.near_tie * OLD_NEAR
-                + b.near_tie * NEW_NEAR
-                + (a.action != answered.action) * NOT_REPRODUCED
-                + self._late(answered, a) * LATE
-                + (answered.action != Action.APPROVE) * HIDDEN
-                + a.explored * OLD_EXPLORED
-                + b.explored * NEW_EXPLORED
-            ).astype(np.uint8),
-            "band": np.searchsorted(self.bands, amount, side="left").astype(np.uint8),
-            "by_new_old": by_new[0].astype(np.float32),
-            "by_new": change_of(*by_new, flips),
-            "by_old_old": by_old[0].astype(np.float32),
-            "by_old": change_of(*by_old, flips),
-            **{
-                f"segment {name}": codes.astype(np.uint16)
-                for name, codes in answered.segments.items()
-            },
-        }
-        for name, column in kept.items():
-            self._columns.setdefault(name, []).append(column)
-        self._remember_large(payments, answered, a, b, kept, first)
+        if not self.parts and len(payments):
+            self.epoch_s = float(answered.arrived_s[0])
+        rows = np.flatnonzero(flips)
+        change = by_new[1][rows] - by_new[0][rows]
+        # Where the other side's action has no price, the change has none, and so the decision.
+        unpriced = [np.isnan(after) for _, after in (by_new, by_old)]
+        self.parts.append(
+            Kept(
+                first=first,
+                transaction=answered.transaction,
+                subject=answered.subject.astype(np.uint32),
+                arrived=np.rint((answered.arrived_s - self.epoch_s) / TICK_S)
+                .clip(-(2**31), 2**31 - 1)
+                .astype(np.int32),
+                in_time=answered.in_time,
+                old=a.action,
+                new=b.action,
+                stand_in=a.stand_in,
+                new_stand_in=b.stand_in,
+                marks=(
+                    a.near_tie * OLD_NEAR
+                    + b.near_tie * NEW_NEAR
+                    + (a.action != answered.action) * NOT_REPRODUCED
+                    + self._late(answered, a) * LATE
+                    + (answered.action != Action.APPROVE) * HIDDEN
+                    + a.explored * OLD_EXPLORED
+                    + b.explored * NEW_EXPLORED
+                ).astype(np.uint8),
+                band=np.searchsorted(self.bands, amount, side="left").astype(np.uint8),
+                by_new=np.where(unpriced[0], nan, by_new[0]).astype(np.float32),
+                by_old=np.where(unpriced[1], nan, by_old[0]).astype(np.float32),
+                flips=rows.astype(np.int32),
+                change_by_new=change,
+                change_by_old=by_old[1][rows] - by_old[0][rows],
+                segments={
+                    name: codes.astype(np.uint16) for name, codes in answered.segments.items()
+                },
+            )
+        )
+        self._remember_large(payments, answered, a, b, rows, change)
         if self.labels is not None:
-            self._remember_labelled(answered, a, b, amount, first)
+            self._remember_labelled(answered, a, b, amount)
         return first
 
     def mark_in_time(self, rows: Places) -> None:
         """Say of earlier rows that their replies left in time."""
-        begin = 0
-        for part in self._columns.get("in_time", ()):
-            own = rows[(rows >= begin) & (rows < begin + len(part))]
-            part[own - begin] = True
-            begin += len(part)
-
-    def column(self, name: str) -> Column:
-        """Return a column of all rows."""
-        parts = self._columns[name]
-        if len(parts) > 1:
-            self._columns[name] = parts = [np.concatenate(parts)]
-        return parts[0]
+        for part in reversed(self.parts):
+            own = rows[(rows >= part.first) & (rows < part.first + len(part))]
+            part.in_time[own - part.first] = True
+            if len(own) == len(rows):
+                return
+            rows = rows[rows < part.first]
 
     @property
     def segments(self) -> tuple[str, ...]:
-        """The names of the segments that were kept."""
-        prefix = "segment "
-        return tuple(name[len(prefix) :] for name in self._columns if name.startswith(prefix))
+        """The names of the segments that are kept."""
+        return tuple(self.parts[0].segments) if self.parts else ()
 
     def _costs(
         self, side: Side, own: Outcomes, a: Outcomes, b: Outcomes, amount: Places
@@ -370,12 +412,12 @@ class Ledger:
         answered: Answered,
         a: Outcomes,
         b: Outcomes,
-        kept: Mapping[str, Column],
-        first: int,
+        flips: Places,
+        change: Floats,
     ) -> None:
-        change = np.abs(np.nan_to_num(np.asarray(kept["by_new"], dtype=np.float64)))
-        flips = np.flatnonzero(a.action != b.action)
-        for i in flips[np.argsort(-change[flips], kind="stable")][:_CANDIDATES].tolist():
+        first = self.parts[-1].first
+        by_size = np.argsort(-np.abs(np.nan_to_num(change)), kind="stable")[:_CANDIDATES]
+        for i, its_change in zip(flips[by_size].tolist(), change[by_size].tolist(), strict=True):
             self.large.append(
                 Large(
                     first + i,
@@ -386,7 +428,7 @@ class Ledger:
                     Action(int(b.action[i])),
                     float(a.probability[i]),
                     float(b.probability[i]),
-                    float(kept["by_new"][i]),
+                    its_change,
                 )
             )
         if len(self.large) > 4 * _CANDIDATES:
@@ -394,31 +436,27 @@ class Ledger:
             del self.large[_CANDIDATES:]
 
     def _remember_labelled(
-        self, answered: Answered, a: Outcomes, b: Outcomes, amount: Places, first: int
+        self, answered: Answered, a: Outcomes, b: Outcomes, amount: Places
     ) -> None:
         assert self.labels is not None
         known, is_fraud = self.labels.of(answered.transaction)
-        rows = np.flatnonzero(known & (answered.action == Action.APPROVE))
+        rows = np.flatnonzero(known)
         y, own = is_fraud[rows].astype(np.float64), amount[rows]
 
         def cost(side: Side, side_of: Outcomes, of: Outcomes) -> Floats:
             return side.prices.cost(of.action[rows], y, own, side_of.classes[rows])
 
-        weight = np.where(answered.explored[rows], 1.0 / answered.propensity[rows], 1.0)
         self.labelled.append(
             LabelledRows(
-                first + rows,
-                weight,
+                self.parts[-1].first + rows,
+                answered.subject[rows].astype(np.uint32),
+                answered.action[rows] == Action.APPROVE,
+                np.where(answered.explored[rows], 1.0 / answered.propensity[rows], 1.0),
                 is_fraud[rows],
+                a.action[rows] != b.action[rows],
                 cost(self.new, b, a),
                 cost(self.new, b, b),
                 cost(self.old, a, a),
                 cost(self.old, a, b),
             )
         )
-        self._columns.setdefault("labelled", []).append(known)
-
-
-def change_of(old: Floats, new: Floats, flips: Flags) -> Floats:
-    """Return what the flip changes; exactly nothing where there is none."""
-    return np.where(flips, new - old, np.where(np.isnan(old), nan, 0.0))
