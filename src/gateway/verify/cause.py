@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from math import exp, inf, isfinite, log
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,10 @@ from gateway.model import Classifier, Rows
 from gateway.model.generation import Arm
 from gateway.model.order import Order, exchangeable, exchanged, likely_orders, told
 from gateway.product import Challenger, Champion, Feature, Product
-from gateway.verify.labelled import Labelled
 from gateway.verify.sample import probabilities
+
+if TYPE_CHECKING:
+    from gateway.verify.labelled import Labelled
 
 _TRIED_ROWS = 3000
 """Rows of a search for another order: as many frauds as there are, up to a half."""

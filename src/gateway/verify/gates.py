@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -21,8 +21,10 @@ from gateway.model import Classifier, Generation, Rows
 from gateway.model.generation import SCORE_TOLERANCE, Arm
 from gateway.product import CalibrationGate, Challenger, Champion, Product, minor_per_major
 from gateway.verify.cause import Suspect, likely_cause
-from gateway.verify.labelled import Labelled, read_labelled
 from gateway.verify.sample import probabilities, sample_of, scores_of
+
+if TYPE_CHECKING:
+    from gateway.verify.labelled import Labelled
 
 Verdict = Literal["pass", "fail", "undecided", "not checked"]
 
@@ -97,6 +99,8 @@ def examined(generation: Generation, base: Path, cpu_ns: ClockNs) -> Report:
     declared = generation.product.models.gates.calibration
     labelled, unreadable = None, ""
     if declared.path is not None:
+        from gateway.verify.labelled import read_labelled
+
         try:
             labelled = read_labelled(
                 base / declared.path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,9 @@ from gateway.decide.calibration import shift_many
 from gateway.evaluate.calibration import Floats, Sample
 from gateway.evaluate.stakes import classes_of, stakes_of
 from gateway.model import Rows
-from gateway.verify.labelled import Labelled
+
+if TYPE_CHECKING:
+    from gateway.verify.labelled import Labelled
 
 Score = Callable[[Rows], list[float]]
 
