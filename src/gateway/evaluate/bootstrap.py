@@ -52,9 +52,7 @@ def groups_of(
 
 def cluster_sums(values: Floats, group: Places, groups: int) -> Floats:
     """Return the sums of values (n, m) over each group, (groups, m)."""
-    return np.stack(
-        [np.bincount(group, weights=column, minlength=groups) for column in values.T], axis=1
-    )
+    return _sums(values.T, group, groups)
 
 
 def drawn_sums(sums: Floats, chance: np.random.Generator, draws: int = DRAWS) -> Iterator[Floats]:
@@ -97,10 +95,7 @@ def ratio_intervals(
     All pairs see the same draws, so that intervals of differences are paired.
     """
     group, groups = groups_of(cluster, chance)
-    sums: Floats = np.stack(
-        [np.bincount(group, weights=column, minlength=groups) for pair in pairs for column in pair],
-        axis=1,
-    )
+    sums = _sums((column for pair in pairs for column in pair), group, groups)
     drawn = np.concatenate(list(drawn_sums(sums, chance, draws)))
     total = sums.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -126,3 +121,15 @@ def mean_intervals(
     w = np.ones(len(values)) if weights is None else weights
     pairs = ((column * w, w) for column in values.T)
     return ratio_intervals(pairs, cluster, chance, draws=draws, confidence=confidence)
+
+
+def _sums(columns: Iterable[Floats], group: Places, groups: int) -> Floats:
+    """Return the sums of columns (n,) over each group, (groups, columns)."""
+    sums: Floats = np.stack(
+        [
+            np.bincount(group, weights=column, minlength=groups).astype(np.float64)
+            for column in columns
+        ],
+        axis=1,
+    )
+    return sums

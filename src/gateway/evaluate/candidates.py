@@ -120,7 +120,7 @@ def compare(
             failed.append((kind, str(error)))
             continue
         p = shift_many(p, sample.odds_ratio)
-        if not (kind == "identity" and np.allclose(p, sample.served, rtol=0.0, atol=EDGE)):
+        if not (kind == "identity" and np.allclose(p, sample.served, rtol=0.0, atol=2 * EDGE)):
             maps.append((kind, fitted, p))
     losses = {kind: _losses(p, sample, stakes) for kind, _, p in maps}
     figures = _figures(losses, sample, chance, draws)
