@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import Serve
-from test_cli_journal import decision
+from test_cli_journal import damage, decision
 
 from gateway.cli.main import run
 from gateway.decide import cost_line
@@ -469,6 +469,19 @@ def test_many_segments_an_open_one_and_a_torn_tail(
     held(said, oracle(recorded[:-1], served, load_generation(new)), 299)
     assert said["records"]["torn_bytes"] > 100
     assert said["records"]["damaged_bytes"] == 0
+
+
+def test_what_is_damaged_is_counted_and_the_rest_replayed(
+    old: Path, told: Told, place: Path, tmp_path: Path
+) -> None:
+    served, recorded = load_generation(old), calls(100, seed=11)
+    write(tmp_path / "journal", recorded, served)
+    damage(tmp_path / "journal")
+    new = folder(place, generation=4, **DEARER)
+    said = told(old, new, "--journal", tmp_path / "journal")
+    assert said["records"]["decisions"] in (99, 100)  # it may be a reply that was hit
+    assert said["records"]["damaged_bytes"] > 0
+    assert said["records"]["torn_bytes"] == 0
 
 
 def test_a_shorter_budget_makes_stand_ins_of_what_took_longer(

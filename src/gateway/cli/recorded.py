@@ -18,7 +18,8 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from gateway.errors import JournalError
-from gateway.evaluate.replay import Answered, Payments
+from gateway.evaluate.ledger import Answered
+from gateway.evaluate.replay import Payments
 from gateway.journal import (
     FOUND_NOBODY,
     Damage,

@@ -27,8 +27,7 @@ from gateway.evaluate.bootstrap import (
     groups_of,
     interval,
 )
-from gateway.evaluate.replay import (
-    ACTIONS,
+from gateway.evaluate.ledger import (
     HIDDEN,
     LATE,
     NEW_EXPLORED,
@@ -37,14 +36,12 @@ from gateway.evaluate.replay import (
     OLD_EXPLORED,
     OLD_NEAR,
     TICK_S,
-    Flags,
-    Floats,
     Kept,
     LabelledRows,
     Large,
     Ledger,
-    Places,
 )
+from gateway.evaluate.replay import ACTIONS, Flags, Floats, Places
 from gateway.product import Action, StandIn
 
 LARGEST = 10
