@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from onnxmltools import convert_lightgbm
 from onnxmltools.convert.common.data_types import FloatTensorType
-from train import OPSET, SEED, reproducible
 
 from gateway.demo import CARD_NOT_PRESENT, Payment, batch, build_world
 from gateway.model import read_product
+from train import OPSET, SEED, reproducible
 
 ROOT = Path(__file__).parents[1]
 CUSTOMERS = 4_000
