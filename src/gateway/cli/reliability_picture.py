@@ -106,7 +106,7 @@ def _panel(
         )
     shapes.append(
         f'<path d="M0 0V{_SIZE}H{_SIZE}" fill="none" stroke="#333"/>'
-        f'<text y="{_SIZE + 36}" fill="{_GREY}">across: P(fraud) that was said; up: share of '
-        "fraud that came, 95%</text>"
+        f'<text y="{_SIZE + 36}" fill="{_GREY}">across: P(fraud) said; up: fraud that came, 95%'
+        "</text>"
     )
     return shapes

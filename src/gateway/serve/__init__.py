@@ -11,6 +11,10 @@ The supervisor's side, which knows no gRPC, no model and no NumPy:
     address     where to listen, unless that would be open to others
     board       how each worker is doing, in a mapped file
     settings    what a worker serves, as a value and as JSON
+    generations which generation of each product is served
+    watch       has a folder changed, and has it come to rest?
+    verification  what is asked of a process that verifies a change, and what it answers
+    verifier    that process: read whole, number, try, gates, snapshot
     child       a worker as a process of its own
     beat        what a worker shows on the board between turns
     stop        how a worker is asked to end
@@ -21,11 +25,13 @@ A worker's side:
     hall        admit ▶ lanes ▶ encode ▶ infer ▶ decide ▶ record ▶ reply, on one thread
     admit       a caller's bytes -> a payment that can be decided, or a refusal
     head        a request without its features: what a stand-in needs
-    lane        what waits for one product's model, and what that will cost           pure
+    succession  new generations, opened beside the hall, served between two turns
+    lane        what waits for one arm's model, and what that will cost               pure
     estimate    how long a step will take, before it is taken                         pure
     circuit     a model that fails again and again is left alone                      pure
     scoring     payments -> rows -> scores
     annex       heavy models, on threads beside the hall
+    shadow      models that did not decide score afterwards
     inference   inference.GRPCInferenceService, on threads beside the hall
     offered     the models that it serves, by name
     tensors     its requests -> arrays, and outputs -> its responses                  pure

@@ -120,7 +120,11 @@ class Generations:
     async def keep(self, stopping: asyncio.Event) -> None:
         """Look at the folders until `stopping`."""
         while not stopping.is_set():
-            await self.glance()
+            try:
+                await self.glance()
+            except Exception:
+                # What is served goes on; the next look may fare better.
+                log.exception("a look at the folders failed")
             try:
                 await asyncio.wait_for(stopping.wait(), LOOK_S)
             except TimeoutError:

@@ -100,6 +100,7 @@ class Hall:
         self._lanes: dict[int, Lane] = {}
         self._heavy: list[Lane] = []
         self._leaving: list[Lane] = []  # of generations that take no new calls
+        self._left: dict[str, int] = {}  # by product, the index that was the last to leave
         for serving in served.values():
             self._open_lanes(serving, measured_ns or {})
         self._budget_ns = self._shortest_budget_ns()
@@ -261,9 +262,13 @@ class Hall:
             if lane.in_annex:
                 self._heavy.remove(lane)
                 self._annex.close(lane.index)
-            if lane.serving.arm == 0:
-                self._journal.retire(lane.serving.index)
             gone.append(lane.serving)
+            index, name = lane.serving.index, lane.serving.generation.name
+            if all(one.serving.index != index for one in self._leaving):
+                # Shadows may still have something to say of it: the one before has said all.
+                if name in self._left:
+                    self._journal.retire(self._left[name])
+                self._left[name] = index
         return gone
 
     def _open_lanes(self, serving: Serving, measured_ns: Mapping[str, Mapping[int, int]]) -> None:

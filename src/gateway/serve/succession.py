@@ -37,6 +37,9 @@ from gateway.serve.hall import Hall
 Measured = Mapping[str, Mapping[int, int]]
 """By `Serving.key` and number of rows: what a model takes, in nanoseconds."""
 
+_RETRY_S = 0.5
+"""A journal that cannot take the announcement is asked again after so long."""
+
 _LEAVES_S = 5.0
 """A generation that still has calls under way so long after another took over is let go later."""
 
@@ -65,6 +68,7 @@ class Succession:
         self._ready: deque[Successor] = deque()
         self._rejected: deque[Rejected] = deque()
         self._leaving = False
+        self._retry_s = 0.0
 
     def next_index(self) -> int:
         """Return a place in the journal's table of products."""
@@ -85,13 +89,14 @@ class Succession:
         """Do on the loop, between two turns, what has to be done there."""
         while self._rejected:
             hall.reject(self._rejected.popleft())
-        while self._ready:
+        while self._ready and time.monotonic() >= self._retry_s:
             one = self._ready[0]
             move_in(annex, one.serving, one.measured_ns)
             try:
                 hall.succeed(one.serving, one.measured_ns, one.entry)
             except JournalError as error:
                 log.error("a new generation waits: %s", error)
+                self._retry_s = time.monotonic() + _RETRY_S
                 for arm in one.serving.deciding:
                     if arm.lane in annex:
                         annex.close(arm.lane)

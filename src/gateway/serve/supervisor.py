@@ -200,6 +200,8 @@ class Supervisor:
 
     async def _serve(self, announce: Callable[[Started], None]) -> None:
         try:
+            # The first worker loads its libraries while the folders are verified.
+            self._spare = await opened()
             if await self._unless_stopped(self._generations.begin()):
                 return
             # The first alone: what keeps it from serving would keep them all.
