@@ -266,12 +266,17 @@ def _why(chosen: Candidate) -> str:
     if chosen.kind == AS_IT_IS:
         return "No map is surely better than the one that is served."
     change = chosen.figures.log_loss_change
-    sure = change.high < 0.0
-    against = "surely less than as it is" if sure else "less than as it is, which is surely off 1"
+    figures = f"{change.value:+.5f}, {change.low:+.5f} to {change.high:+.5f}"
+    if change.high < 0.0:
+        against = f"its log loss is surely less than as it is ({figures})"
+    else:
+        against = (
+            f"its log loss is less than as it is ({figures}), and as it is surely another number "
+            "of frauds came than was expected"
+        )
     return (
         f"{chosen.kind} is the simplest map whose log loss and cost are within one standard error "
-        f"of the least; its log loss is {against} ({change.value:+.5f}, {change.low:+.5f} to "
-        f"{change.high:+.5f})."
+        f"of the least; {against}."
     )
 
 
