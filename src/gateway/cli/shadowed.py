@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,23 +32,26 @@ def shadow_scores(journal: Path, new: Generation) -> Shadow:
     arms = _arms(journal, new)
     if not arms:
         return {}
-    found: dict[Boot, dict[int, float]] = {}
+    found: dict[Boot, tuple[array[int], array[float]]] = {}
     for segment in segments(journal):
-        own = found.setdefault(segment.boot, {})
+        sequences, scores = found.setdefault(segment.boot, (array("q"), array("d")))
         for item in read(segment):
             entry = item.entry if isinstance(item, Record) else None
             if not isinstance(entry, Scored) or not isinstance(item, Record):
                 continue
             served = item.generation(entry.product)
             if served is not None and arms.get(served.digest) == entry.arm:
-                own.update((call.sequence, call.score) for call in entry.calls)
-    return {boot: _columns(scores) for boot, scores in found.items() if scores}
+                sequences.extend(call.sequence for call in entry.calls)
+                scores.extend(call.score for call in entry.calls)
+    return {boot: _columns(*columns) for boot, columns in found.items() if columns[0]}
 
 
-def _columns(scores: Mapping[int, float]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    sequences = np.array(list(scores), dtype=np.int64)
-    order = np.argsort(sequences)
-    return sequences[order], np.array(list(scores.values()), dtype=np.float64)[order]
+def _columns(
+    sequences: array[int], scores: array[float]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    sequence = np.array(sequences, dtype=np.int64)
+    order = np.argsort(sequence, kind="stable")
+    return sequence[order], np.array(scores, dtype=np.float64)[order]
 
 
 def _arms(journal: Path, new: Generation) -> dict[str, int]:
