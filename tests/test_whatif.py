@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import random
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -698,6 +701,24 @@ def test_the_markdown_is_short_and_the_picture_has_its_numbers(
         f"{one['from']} → {one['to']}".replace("_", " "): one["decisions"]
         for one in said["flips"]["by_action"]
     }
+
+
+def test_the_same_journal_gives_the_same_intervals_in_every_process(
+    old: Path, journal: Path, place: Path
+) -> None:
+    new = folder(place, generation=4, **DEARER)
+    command = [sys.executable, "-m", "gateway", "whatif", old, new, "--journal", journal, "--json"]
+    told = {
+        subprocess.run(
+            [str(one) for one in command],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(told) == 1
 
 
 def test_the_terminal_says_the_verdict_and_the_largest_decision(
