@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import os
 import random
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -18,14 +22,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import Serve
-from test_cli_journal import damage, decision
+from test_cli_journal import BOOT, damage, decision
 
 from gateway.cli.main import run
 from gateway.decide import cost_line
 from gateway.errors import ExitCode
-from gateway.journal import Entry, Flag, Generation, Mode, Replied, Writer
+from gateway.journal import Entry, Flag, Generation, Mode, Replied, Scored, ScoredCall, Writer
 from gateway.model import Generation as Loaded
 from gateway.model import load_generation
+from gateway.model.registry import Registry, Served, State
 from gateway.product import Action, StandIn
 from gateway.v1.decision_pb2 import DecideRequest, DecideResponse
 from gateway.v1.decision_pb2_grpc import DecisionServiceStub
@@ -383,6 +388,46 @@ def test_another_model_scores_what_features_were_kept(
     assert "labels tell which are right" in said["verdict"]
 
 
+def test_a_challengers_scores_need_no_features(old: Path, told: Told, tmp_path: Path) -> None:
+    """What ran in the shadow is replayed by its recorded scores; what it skipped is left out."""
+    digest = hashlib.sha256(OTHER_MODEL).hexdigest()
+    shadow = {"name": "v2", "path": "v2.onnx", "sha256": digest, "mode": "shadow"}
+    was = folder(tmp_path / "was", models__challengers=[shadow], records={"features": "none"})
+    (was / "v2.onnx").write_bytes(OTHER_MODEL)
+    served, recorded = load_generation(was), calls(120, seed=12)
+    new = load_generation(folder(tmp_path / "test", OTHER_MODEL))
+    registry = Registry(tmp_path / "journal" / "generations")
+    files = {path.name: path.read_bytes() for path in was.iterdir()}
+    kept = registry.snapshot("test", 3, served.digest, files)
+    state = State("test", str(was), Served(3, served.digest, 1, kept.name))
+    registry.write(state.taking(state.serving))
+    table = Generation(0, "test", 3, served.digest, ("v1", "v2"))
+    scored_by_shadow = []
+    with Writer.open(
+        tmp_path / "journal", worker=0, boot_id=BOOT, products=(table,), mode=Mode.PROCESS
+    ) as writer:
+        for i, call in enumerate(recorded):
+            bare = DecideRequest.FromString(call.request.SerializeToString())
+            bare.ClearField("features")
+            made = entry(
+                call, served, request=bare.SerializeToString(), flags=Flag.FEATURES_LEFT_OUT
+            )
+            sequence = writer.append([made.encode()])
+            if not call.stand_in and i % 3:
+                score = scored(new)(call)
+                scored_by_shadow.append(ScoredCall(sequence, score, 0.5, 1))
+        writer.append([Scored(0, 1, 0, 0, 1000, tuple(scored_by_shadow)).encode()])
+    said = told(was, tmp_path / "test", "--journal", tmp_path / "journal")
+    counted = [call for i, call in enumerate(recorded) if call.stand_in or i % 3]
+    held(said, oracle(counted, served, new, scored(new)), len(counted))
+    assert said["records"]["scores_from_shadow"] == len(scored_by_shadow) > 50
+    assert said["records"]["scored_anew"] == 0
+    # Scores of another model under the same name would be no help.
+    other = folder(tmp_path / "other", catalogue.logistic_model((0.001, 1.3, 0.9), -3.5))
+    only_stand_ins = told(was, other, "--journal", tmp_path / "journal")
+    assert only_stand_ins["records"]["decisions"] == sum(bool(one.stand_in) for one in recorded)
+
+
 def test_a_canarys_record_is_scored_by_the_champion(
     old: Path, told: Told, place: Path, tmp_path: Path
 ) -> None:
@@ -591,8 +636,6 @@ def load_policy(path: Path) -> Any:
 def test_the_served_generation_is_old_where_one_folder_is_named(
     old: Path, recorded: list[Call], told: Told, place: Path, tmp_path: Path
 ) -> None:
-    from gateway.model.registry import Registry, Served, State
-
     served = load_generation(old)
     write(tmp_path / "journal", recorded[:50], served)
     registry = Registry(tmp_path / "journal" / "generations")
@@ -658,6 +701,24 @@ def test_the_markdown_is_short_and_the_picture_has_its_numbers(
         f"{one['from']} → {one['to']}".replace("_", " "): one["decisions"]
         for one in said["flips"]["by_action"]
     }
+
+
+def test_the_same_journal_gives_the_same_intervals_in_every_process(
+    old: Path, journal: Path, place: Path
+) -> None:
+    new = folder(place, generation=4, **DEARER)
+    command = [sys.executable, "-m", "gateway", "whatif", old, new, "--journal", journal, "--json"]
+    told = {
+        subprocess.run(
+            [str(one) for one in command],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(told) == 1
 
 
 def test_the_terminal_says_the_verdict_and_the_largest_decision(

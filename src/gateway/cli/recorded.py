@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from math import floor, isnan, log10, nan
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -213,7 +214,8 @@ class Recording:
         wall_ns = item.wall_ns(entry.arrival_ns)
         rows.sequence.append(item.sequence)
         rows.transaction.append(request.transaction_id)
-        rows.subject.append(hash(request.subject or request.transaction_id))
+        # The same in every process, so that the bootstrap draws the same.
+        rows.subject.append(crc32((request.subject or request.transaction_id).encode()))
         rows.amount.append(request.amount)
         rows.category.append(self._mccs.code(request.category))
         rows.channel.append(self.names["channel"].code(request.channel))

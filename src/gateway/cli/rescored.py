@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.cli.recorded import Part
+from gateway.cli.shadowed import Shadow
 from gateway.model import FeatureSchema, Generation
 from gateway.v1.decision_pb2 import DecideRequest
 
@@ -32,14 +33,21 @@ class Scorer:
 
     The score in the record is taken where the same model gave it. `knows`: schemas by fingerprint,
     by which `dense` features of others are read. `rules_are_other`: than those that the record
-    was made by.
+    was made by. `shadow`: what it scored beside the model that decided.
     """
 
     def __init__(
-        self, generation: Generation, knows: Sequence[FeatureSchema], *, rules_are_other: bool
+        self,
+        generation: Generation,
+        knows: Sequence[FeatureSchema],
+        *,
+        rules_are_other: bool,
+        shadow: Shadow | None = None,
     ) -> None:
         self.rescored = 0
         self.reused = 0
+        self.from_shadow = 0
+        self._shadow = shadow or {}
         self._generation = generation
         self._knows = {schema.fingerprint: schema for schema in knows}
         self._rules_are_other = rules_are_other
@@ -55,6 +63,8 @@ class Scorer:
         own = np.array([self._decided(digest, part) for digest in part.models] + [False])
         anew = np.flatnonzero(asked & ~own[part.model])
         self.reused += int(asked.sum()) - len(anew)
+        if len(anew) and part.where.boot in self._shadow:
+            anew = self._take_shadows(part, anew, scores)
         if not len(anew):
             return scores, why
         there = part.has_features[anew]
@@ -64,6 +74,17 @@ class Scorer:
         why[anew[~sound]] = _REFUSED
         self.rescored += int(sound.sum())
         return scores, why
+
+    def _take_shadows(self, part: Part, rows: NDArray[np.intp], scores: Floats) -> NDArray[np.intp]:
+        """Put the shadow's scores where there are any; return the other rows."""
+        known, shadow = self._shadow[part.where.boot]
+        wanted = np.array(part.where.sequences, dtype=np.int64)[rows]
+        place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+        found = known[place] == wanted
+        scores[rows[found]] = shadow[place[found]]
+        self.from_shadow += int(found.sum())
+        others: NDArray[np.intp] = rows[~found]
+        return others
 
     def _decided(self, digest: str, part: Part) -> bool:
         """Say whether this generation's champion gave the scores of a model."""

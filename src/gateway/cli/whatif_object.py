@@ -45,6 +45,7 @@ def as_object(replay: Replay, folders: tuple[str, str], verdict: str) -> dict[st
             "not_what_old_gives": found.not_reproduced,
             "scores_reused": replay.reused,
             "scored_anew": replay.rescored,
+            "scores_from_shadow": replay.from_shadow,
         },
         "flips": {
             "decisions": found.flipped,

@@ -15,6 +15,7 @@ import numpy as np
 
 from gateway.cli.recorded import Recording, Seen, segment_reader
 from gateway.cli.rescored import LEFT_OUT, Scorer
+from gateway.cli.shadowed import shadow_scores
 from gateway.cli.terms import money
 from gateway.errors import UsageError
 from gateway.evaluate.ledger import BANDS_MAJOR, Ledger, Side
@@ -34,8 +35,9 @@ class Replay:
     """A journal under two generations.
 
     `left_out`: why and how many decisions could not be replayed. `reused` scores are the
-    records', `rescored` were made anew. `row_us`: p50 and p99 of OLD's and NEW's model for a row,
-    measured here, where the models differ. `elapsed_us`, `infer_us`: of the records.
+    records', `rescored` were made anew, `from_shadow` NEW's champion gave as a challenger.
+    `row_us`: p50 and p99 of OLD's and NEW's model for a row, measured here, where the models
+    differ. `elapsed_us`, `infer_us`: of the records.
     """
 
     old: Generation
@@ -45,6 +47,7 @@ class Replay:
     left_out: Counter[str]
     reused: int
     rescored: int
+    from_shadow: int
     row_us: tuple[Mapping[str, float], ...] | None
     elapsed_us: Mapping[str, float]
     infer_us: Mapping[str, float]
@@ -117,7 +120,12 @@ def replayed(
     )
     scorers = (
         Scorer(old, schemas, rules_are_other=False),
-        Scorer(new, schemas, rules_are_other=rules_are_other),
+        Scorer(
+            new,
+            schemas,
+            rules_are_other=rules_are_other,
+            shadow={} if same_model or rules_are_other else shadow_scores(journal, new),
+        ),
     )
     left_out: Counter[str] = Counter()
     elapsed, infer = _Quantiles(), _Quantiles()
@@ -155,6 +163,7 @@ def replayed(
         left_out=left_out,
         reused=scorers[is_rescored].reused,
         rescored=scorers[is_rescored].rescored,
+        from_shadow=scorers[1].from_shadow,
         row_us=None if took_us is None else tuple(map(_p50_p99, took_us)),
         elapsed_us=elapsed.quantiles(),
         infer_us=infer.quantiles(),
