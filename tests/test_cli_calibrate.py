@@ -128,6 +128,12 @@ def test_labels_that_are_all_alike_are_refused(
     code, _, err = gateway("calibrate", *WITH)
     assert code == ExitCode.USAGE
     assert "has 5 frauds with a score; 20 are the least" in err
+    one_customer = pa.array(["c"] * len(payments))
+    at = payments.schema.get_field_index("subject")
+    pq.write_table(payments.set_column(at, "subject", one_customer), place / "labelled.parquet")
+    code, _, err = gateway("calibrate", *WITH)
+    assert code == ExitCode.USAGE
+    assert "cannot be cross-validated: 1 cluster with frauds" in err
     assert not list((place / "cards").glob("*.calibration-*"))
 
 

@@ -71,6 +71,16 @@ def golden_score() -> float:
 
 
 @pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same path for every test: the same model at the same place is tried once."""
+    path = tmp_path_factory.getbasetemp() / "models"
+    if path.exists():
+        path.rename(tmp_path_factory.mktemp("before") / "models")
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A product with a canary that pins no sha256, and a shadow."""
     place = tmp_path / "cards"

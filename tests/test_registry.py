@@ -262,7 +262,7 @@ _NAMES = st.sampled_from(["product.yaml", "v1.onnx", "maps/a.json", "maps/b.json
 _FILES = st.dictionaries(_NAMES, st.sampled_from([b"", b"a", b"b", b"a" * 4096]), min_size=1)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, 4), _FILES), max_size=12))
 def test_whatever_is_kept_is_what_was_given_for_ever(
     generations: list[tuple[int, dict[str, bytes]]],

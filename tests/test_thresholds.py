@@ -150,6 +150,25 @@ def test_a_gap_is_told_with_its_direction_and_its_price(off_by: float) -> None:
     assert 0 < one.saving.low < one.saving.value < one.saving.high
 
 
+def test_gaps_of_two_cells_that_point_apart_are_told_in_each() -> None:
+    high, amount, category = world(20_000, off_by=1.5, seed=1)
+    low, amount_low, category_low = world(20_000, off_by=-1.5, seed=2)
+    both = Payments(*(np.concatenate(pair) for pair in zip(high, low, strict=True)))
+    both = both._replace(cluster=np.arange(40_000))
+    first = np.arange(40_000) < 20_000
+    stakes = stakes_of(
+        policy_of(["approve", "decline"]),
+        np.concatenate((amount, amount_low)),
+        category + category_low,
+    )
+    cells = {"high": first, "low": ~first, "empty": first & ~first}
+    chance = np.random.default_rng(1)
+    rows = dict(thresholds(stakes, both, cells, chance, draws=200))
+    assert set(rows) == {"high", "low"}
+    assert {row.verdict for row in rows.values()} == {"miscalibrated"}
+    assert rows["high"].shift.low > 0 > rows["low"].shift.high
+
+
 def test_calibrated_probabilities_have_no_gap() -> None:
     """In 20 worlds at most one is called miscalibrated, and the plug-in is inside the interval."""
     gaps = inside = 0

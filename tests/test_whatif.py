@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import Serve
-from test_cli_journal import decision
+from test_cli_journal import damage, decision
 
 from gateway.cli.main import run
 from gateway.decide import cost_line
@@ -471,6 +471,19 @@ def test_many_segments_an_open_one_and_a_torn_tail(
     assert said["records"]["damaged_bytes"] == 0
 
 
+def test_what_is_damaged_is_counted_and_the_rest_replayed(
+    old: Path, told: Told, place: Path, tmp_path: Path
+) -> None:
+    served, recorded = load_generation(old), calls(100, seed=11)
+    write(tmp_path / "journal", recorded, served)
+    damage(tmp_path / "journal")
+    new = folder(place, generation=4, **DEARER)
+    said = told(old, new, "--journal", tmp_path / "journal")
+    assert said["records"]["decisions"] in (99, 100)  # it may be a reply that was hit
+    assert said["records"]["damaged_bytes"] > 0
+    assert said["records"]["torn_bytes"] == 0
+
+
 def test_a_shorter_budget_makes_stand_ins_of_what_took_longer(
     old: Path, told: Told, place: Path, tmp_path: Path
 ) -> None:
@@ -591,6 +604,31 @@ def test_the_served_generation_is_old_where_one_folder_is_named(
     assert said["old"]["digest"] == served.digest
     assert said["old"]["folder"] == str(kept)
     held(said, oracle(recorded[:50], served, load_generation(new)), 50)
+
+
+def test_payments_of_one_customer_count_as_one_draw(
+    told: Told, place: Path, tmp_path: Path
+) -> None:
+    """Nine copies of each payment tell no more than one: the interval stays as wide; the copies
+    as customers of their own would make it a third."""
+    old = folder(tmp_path / "test", exploration=None)
+    served, plain = load_generation(old), calls(300, seed=10, stand_ins=0.0)
+    new = folder(place, generation=4, exploration=None, **DEARER)
+    widths = {}
+    for name in ("one customer", "customers of their own"):
+        recorded = []
+        for i, call in enumerate(plain):
+            for copy in range(9):
+                one = DecideRequest.FromString(call.request.SerializeToString())
+                one.transaction_id = f"{i}-{copy}"
+                one.subject = f"c-{i}" if name == "one customer" else f"c-{i}-{copy}"
+                recorded.append(Call(one, call.score))
+        write(tmp_path / name, recorded, served)
+        change = told(old, new, "--journal", tmp_path / name)["expected_cost"]["by_new"]
+        interval = change["change_per_1000_minor"]
+        assert interval["low"] < interval["value"] < interval["high"]
+        widths[name] = interval["high"] - interval["low"]
+    assert 2.4 < widths["one customer"] / widths["customers of their own"] < 3.7
 
 
 def test_the_markdown_is_short_and_the_picture_has_its_numbers(

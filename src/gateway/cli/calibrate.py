@@ -158,6 +158,7 @@ def _written(one: Scored, chosen: Candidate) -> Mapping[str, Any]:
         **chosen.fitted.parameters,
         "fitted": {
             "model_sha256": one.arm.classifier.digest,
+            "data_sha256": _digest_of(Path(labelled.path)),
             "payments": len(labelled),
             "frauds": one.frauds,
             "share_of_fraud": one.share,
@@ -169,6 +170,11 @@ def _written(one: Scored, chosen: Candidate) -> Mapping[str, Any]:
     name = str(model.with_name(f"{model.stem}.calibration-{digest}.json"))
     _write(one.base / name, text)
     return {"kind": chosen.kind, "path": name}
+
+
+def _digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write(path: Path, text: str) -> None:

@@ -25,7 +25,7 @@ from gateway.cli.terms import AtLeastOne, Json, microseconds, money, notes, out
 from gateway.decide import Policy, compile_policy, from_mapping
 from gateway.demo import Payment, build_world
 from gateway.demo.products import product_folders
-from gateway.errors import ExitCode
+from gateway.errors import ExitCode, UsageError
 from gateway.journal import Decision, Record, decision_id, read, segments
 from gateway.model import read_product
 from gateway.product import Action, Product, minor_per_major, schema_fingerprint
@@ -67,6 +67,15 @@ def demo(
     journal: Annotated[
         Path | None, Parameter(help="Keep the records here. Otherwise a folder that is removed.")
     ] = None,
+    product: Annotated[
+        tuple[Path, ...],
+        Parameter(
+            name="--product",
+            help="Serve this folder instead of the demo's own of the same product, such as a "
+            "changed copy.",
+            negative="",
+        ),
+    ] = (),
     json: Json = False,
 ) -> int:
     """Serve two products, send them simulated payments, show what happened.
@@ -75,7 +84,7 @@ def demo(
     it over gRPC about each payment, then compares what it was told with what stands in the
     journal. Without --once it goes on, round after round, until Ctrl-C.
     """
-    folders = product_folders()
+    folders = _with_own(product_folders(), product)
     served = {one.product.name: one for one in map(_served, folders)}
     rng = np.random.default_rng(seed)
     world = build_world(rng)
@@ -104,6 +113,25 @@ def demo(
         kept = f"gateway journal cat {journal}" if journal else "gateway check models/card-present"
         notes.print(f"Next: {kept}")
     return ExitCode.FAILED if summary["lost"] or summary["errors"] else ExitCode.OK
+
+
+def _with_own(folders: Sequence[Path], own: Sequence[Path]) -> list[Path]:
+    """Return the demo's folders, each replaced by the caller's of the same product.
+
+    Raises:
+        UsageError: a folder of another product.
+    """
+    by_name = {read_product(folder).name: folder for folder in folders}
+    for folder in own:
+        name = read_product(folder).name
+        if name not in by_name:
+            raise UsageError(
+                f"is of product {name!r}, which the demo sends no payments to",
+                subject=str(folder),
+                hint=f"Name a changed copy of {' or '.join(by_name)}.",
+            )
+        by_name[name] = folder
+    return list(by_name.values())
 
 
 def _served(folder: Path) -> Served:

@@ -98,6 +98,10 @@ _EXAMPLES = {
     "verify": ("gateway journal verify journal", "gateway journal verify journal --json"),
     "cat": ("gateway journal cat journal --last 20", "gateway journal cat journal --json"),
     "list": ("gateway models list --journal journal", "gateway models list models/card-present"),
+    "add": (
+        "gateway models add models/card-present v2.onnx",
+        "gateway models add models/card-present new.onnx --name v3 --mode canary --share 5%",
+    ),
     "promote": (
         "gateway models promote models/card-present v2 --dry-run",
         "gateway models promote models/card-present v2 --keep-as-shadow",
@@ -125,8 +129,9 @@ for _verb, _help in {
 app.command(_journal)
 _models = App(
     name="models",
-    help="List the generations of products, promote a challenger, go back.",
+    help="List the generations of products, add a challenger, promote it, go back.",
     help_epilogue="Examples:\n\n    gateway models list --journal journal\n"
+    "    gateway models add models/card-present v2.onnx\n"
     "    gateway models promote models/card-present v2 --dry-run\n"
     "    gateway models promote models/card-present v2 --keep-as-shadow\n"
     "    gateway models reload --journal journal\n"
@@ -134,6 +139,8 @@ _models = App(
 )
 for _verb, _help in {
     "list": "Show what is served of each product, what was refused and why, and what was.",
+    "add": "Put a new model beside the champion, as a shadow or a canary: its file is copied "
+    "and pinned.",
     "promote": "Let a challenger decide: edits product.yaml, keeps its comments, raises its "
     "generation. What does not load, or fails a gate, is not written.",
     "rollback": "Put back what a product's folder held before, as a new generation. Twice goes "

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -36,6 +36,7 @@ from gateway.model.revision import (
     Revision,
     before,
     draft,
+    free_name,
     held,
     is_same,
     next_number,
@@ -44,7 +45,7 @@ from gateway.model.revision import (
     revisions,
     write,
 )
-from gateway.product.edit import arm_key, promoted, with_generation
+from gateway.product.edit import arm_key, promoted, with_challenger, with_generation
 from gateway.serve import board as boards
 from gateway.verify import expect_passed, run_gates
 
@@ -89,6 +90,73 @@ def list_(*folders: Folder, journal: Journal = None, json: Json = False) -> int:
         print_rows(rows)
         notes.print(_next_after_list(rows, journal), markup=False)
     return ExitCode.OK
+
+
+def add(
+    folder: OneFolder,
+    model: Annotated[Path, Parameter(name="MODEL.onnx", help="The new model's file.")],
+    /,
+    *,
+    name: Annotated[
+        str | None, Parameter(help="Its name. Where left out, that of its file.")
+    ] = None,
+    mode: Annotated[
+        Literal["shadow", "canary"],
+        Parameter(help="shadow: it scores, and decides nothing. canary: it decides its share."),
+    ] = "shadow",
+    share: Annotated[
+        str | None, Parameter(help="Share of the traffic, such as 5%: a canary needs it.")
+    ] = None,
+    output: Annotated[
+        str | None,
+        Parameter(help="Its output, such as probabilities[1]. Where left out, the champion's."),
+    ] = None,
+    journal: Journal = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> int:
+    """Put a new model beside the champion: copy its file, pin it, and let it score as a shadow.
+
+    It takes the product's features, in their order. Nothing is written where it does not load.
+    """
+    try:
+        content = model.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"cannot be read: {error.strerror}", subject=str(model), hint="Name an ONNX file."
+        ) from None
+    with held(folder):
+        present = present_in(folder)
+        contents = present.contents or read_folder(folder)  # which says why it cannot be read
+        store, memory = _store(journal), Registry(folder / MEMORY)
+        state, known = _known(present, memory, store, is_named=journal is not None)
+        file, named = free_name(present.folder, model.name, content), name or model.stem
+        optional = {"output": output, "share": share}
+        challenger = {
+            "name": named,
+            "path": file,
+            "sha256": sha256(content).hexdigest(),
+            "mode": mode,
+            **{key: value for key, value in optional.items() if value is not None},
+        }
+        text = with_challenger(present.text, challenger)
+        text = with_generation(text, next_number(present, known, state))
+        change = draft(present, text, {**contents.files, file: content})
+        gates = run_gates(change.generation, folder, time.thread_time_ns)
+        expect_passed(gates, str(folder))
+        done = _written(change, memory, state, dry_run=dry_run)
+    done = replace(
+        done, gates=tuple(GateVerdict(**gate.row) for gate in gates if gate.arm == named)
+    )
+    what = "scores beside the champion" if mode == "shadow" else f"decides {share}"
+    told = _told(done, f"{named} {what}", journal, json=json)
+    if not json:
+        notes.print(
+            f"Its scores are taken for probabilities: gateway calibrate {folder} --arm {named} "
+            "--data LABELLED.parquet",
+            markup=False,
+        )
+    return told
 
 
 def promote(

@@ -217,15 +217,16 @@ def _print_arms(arms: Sequence[ServedArm]) -> None:
 def _print_gates(gates: Sequence[GateVerdict]) -> None:
     if not gates:
         return
+    has_arms = any(gate.arm for gate in gates)
     table = Table(box=None, pad_edge=False, header_style="")
-    for heading in ("  gate", "model", "figure", "rule", "verdict"):
+    for heading in ("  gate", *(("model",) if has_arms else ()), "figure", "rule", "verdict"):
         table.add_column(heading)
     for gate in gates:
         figure = gate.figure if isinstance(gate.figure, str) else _or_none(gate.figure)
         style = _STYLES.get(gate.verdict, "")
         verdict = f"[{style}]{escape(gate.verdict)}[/{style}]" if style else escape(gate.verdict)
-        cells = (f"  {gate.name}", gate.arm, figure, gate.rule)
-        table.add_row(*map(escape, cells), verdict)
+        arm = (gate.arm,) if has_arms else ()
+        table.add_row(*map(escape, (f"  {gate.name}", *arm, figure, gate.rule)), verdict)
     out.print(table)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from gateway.errors import UsageError
-from gateway.evaluate.replay import Labels
+from gateway.evaluate.ledger import Labels
 from gateway.scaffold.label import find_label
 from gateway.scaffold.names import listed, plain
 from gateway.scaffold.table import CELLS_MAX, read_table

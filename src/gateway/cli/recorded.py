@@ -18,7 +18,8 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from gateway.errors import JournalError
-from gateway.evaluate.replay import Answered, Payments
+from gateway.evaluate.ledger import Answered
+from gateway.evaluate.replay import Payments
 from gateway.journal import (
     FOUND_NOBODY,
     Damage,
@@ -216,10 +217,11 @@ class Recording:
         rows.amount.append(request.amount)
         rows.category.append(self._mccs.code(request.category))
         rows.channel.append(self.names["channel"].code(request.channel))
-        rows.event_s.append(when.seconds + when.nanos * 1e-9)
+        event_s = when.seconds + when.nanos * 1e-9
+        rows.event_s.append(event_s)
         rows.numbers.append(
             (
-                0.0 if wall_ns is None else wall_ns / 1e9,
+                event_s if wall_ns is None else wall_ns / 1e9,
                 entry.action,
                 entry.stand_in,
                 int(entry.flags),

@@ -124,6 +124,11 @@ def thresholds(
     for line in told(one):
         out.print(escape(line), soft_wrap=True)
     out.print()
+    if product.overrides:
+        out.print(
+            "Overrides are left out: thresholds follow from the costs, and from the labels.\n",
+            soft_wrap=True,
+        )
     _print(found, product, unit)
     if price is not None:
         _print_price(price, product, unit)
@@ -132,7 +137,7 @@ def thresholds(
         else:
             out.print("  product.yaml has that price.")
         out.print()
-    if any(threshold.verdict == "miscalibrated" for _, threshold in found):
+    if _of_all([one for one in found if one[1].verdict == "miscalibrated"]) is not None:
         notes.print(f"Next: gateway calibrate {folder} --data {data}", markup=False)
     else:
         notes.print(f"Next: gateway check {folder}", markup=False)
@@ -248,9 +253,9 @@ def _print(found: list[tuple[Cell, Threshold]], product: Product, unit: int) -> 
         style="dim",
         soft_wrap=True,
     )
-    gaps = [one for cell, one in found if one.verdict == "miscalibrated"]
-    if gaps:
-        whole = next((t for c, t in found if not (c.category or c.band) and t in gaps), gaps[0])
+    gaps = [(cell, one) for cell, one in found if one.verdict == "miscalibrated"]
+    whole = _of_all(gaps)
+    if whole is not None:
         word = "likelier" if whole.shift.value > 0 else "rarer"
         factor = float(np.exp(abs(whole.shift.value)))
         out.print(
@@ -259,7 +264,19 @@ def _print(found: list[tuple[Cell, Threshold]], product: Product, unit: int) -> 
             "P(fraud) is: calibrate, do not override them.",
             soft_wrap=True,
         )
+    elif gaps:
+        out.print(
+            "  [yellow]Miscalibrated in part[/yellow]: overall P(fraud) holds near thresholds, in "
+            "some categories or amounts it does not. No map of the score alone mends that: the "
+            "model misses what amount and category tell.",
+            soft_wrap=True,
+        )
     out.print()
+
+
+def _of_all(gaps: list[tuple[Cell, Threshold]]) -> Threshold | None:
+    """Return the gap over all payments, if there is one."""
+    return next((one for cell, one in gaps if not (cell.category or cell.band)), None)
 
 
 def _gap(saving: Interval, unit: int) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.cli.whatif_replay import Replay, changed_keys, day_and_time
 from gateway.evaluate.bootstrap import Interval
-from gateway.evaluate.replay import Large
+from gateway.evaluate.ledger import Large
 from gateway.evaluate.whatif import Comparison, Flip, Group, Money, Realised
 from gateway.model import Generation
 from gateway.product import Action, minor_per_major

@@ -17,7 +17,7 @@ from gateway.cli.recorded import Recording, Seen, segment_reader
 from gateway.cli.rescored import LEFT_OUT, Scorer
 from gateway.cli.terms import money
 from gateway.errors import UsageError
-from gateway.evaluate.replay import BANDS_MAJOR, Ledger, Side
+from gateway.evaluate.ledger import BANDS_MAJOR, Ledger, Side
 from gateway.evaluate.whatif import Comparison, compared
 from gateway.model import Generation
 from gateway.product import minor_per_major

@@ -6,7 +6,8 @@
     stakes       what each action costs each payment, expected and realised
     bootstrap    intervals by drawing whole clusters
     thresholds   where actions begin, by the costs and by the labels; the price of review
-    replay       the same payments under two generations, decided and kept in columns
+    replay       recorded payments, decided again and priced
+    ledger       what a comparison of two generations keeps of each payment, in columns
     whatif       what differs between the two, and what it costs
 
 This room does no I/O, reads no clock and makes no chance of its own: a random generator is an

@@ -7,7 +7,7 @@ A difference is drawn as one column, so that both sides see the same draw: it is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ Places = NDArray[np.int64]
 
 DRAWS = 2_000
 CONFIDENCE = 0.95
-CLUSTERS_MAX = 20_000
+CLUSTERS_MAX = 4_000
 """More clusters than this are drawn in as many groups of whole clusters: it bounds the work."""
 
 _CHUNK_CELLS = 1 << 20
@@ -52,9 +52,7 @@ def groups_of(
 
 def cluster_sums(values: Floats, group: Places, groups: int) -> Floats:
     """Return the sums of values (n, m) over each group, (groups, m)."""
-    return np.stack(
-        [np.bincount(group, weights=column, minlength=groups) for column in values.T], axis=1
-    )
+    return _sums(values.T, group, groups)
 
 
 def drawn_sums(sums: Floats, chance: np.random.Generator, draws: int = DRAWS) -> Iterator[Floats]:
@@ -85,27 +83,26 @@ def interval(value: float, drawn: Floats, confidence: float = CONFIDENCE) -> Int
 
 
 def ratio_intervals(
-    over: Floats,
-    under: Floats,
+    pairs: Iterable[tuple[Floats, Floats]],
     cluster: Places,
     chance: np.random.Generator,
     *,
     draws: int = DRAWS,
     confidence: float = CONFIDENCE,
 ) -> tuple[Interval, ...]:
-    """Return the ratio of the sums of each column of `over` and `under` (n, m), with its interval.
+    """Return the ratio of the sums of each pair of columns (n,), over and under, with its interval.
 
-    All columns see the same draws, so that intervals of differences are paired.
+    All pairs see the same draws, so that intervals of differences are paired.
     """
     group, groups = groups_of(cluster, chance)
-    sums = cluster_sums(np.column_stack((over, under)), group, groups)
-    m = over.shape[1]
+    sums = _sums((column for pair in pairs for column in pair), group, groups)
     drawn = np.concatenate(list(drawn_sums(sums, chance, draws)))
+    total = sums.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        total = sums.sum(axis=0)
-        ratios = total[:m] / total[m:]
-        drawn_ratios = drawn[:, :m] / drawn[:, m:]
-    return tuple(interval(float(ratios[i]), drawn_ratios[:, i], confidence) for i in range(m))
+        ratios, drawn_ratios = total[::2] / total[1::2], drawn[:, ::2] / drawn[:, 1::2]
+    return tuple(
+        interval(float(ratio), drawn_ratios[:, i], confidence) for i, ratio in enumerate(ratios)
+    )
 
 
 def mean_intervals(
@@ -122,7 +119,17 @@ def mean_intervals(
     A mean is drawn as sum over weight, both of the drawn clusters: clusters differ in size.
     """
     w = np.ones(len(values)) if weights is None else weights
-    under = np.broadcast_to(w[:, None], values.shape)
-    return ratio_intervals(
-        values * w[:, None], under, cluster, chance, draws=draws, confidence=confidence
+    pairs = ((column * w, w) for column in values.T)
+    return ratio_intervals(pairs, cluster, chance, draws=draws, confidence=confidence)
+
+
+def _sums(columns: Iterable[Floats], group: Places, groups: int) -> Floats:
+    """Return the sums of columns (n,) over each group, (groups, columns)."""
+    sums: Floats = np.stack(
+        [
+            np.bincount(group, weights=column, minlength=groups).astype(np.float64)
+            for column in columns
+        ],
+        axis=1,
     )
+    return sums

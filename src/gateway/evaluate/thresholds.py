@@ -18,12 +18,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
+from statistics import NormalDist
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.evaluate.bootstrap import (
+    CONFIDENCE,
     DRAWS,
     Interval,
     drawn_sums,
@@ -116,33 +118,51 @@ def thresholds(
     """
     boundaries = stakes.boundaries()
     log_odds = _log_odds(payments.p)
-    total = float(payments.weight.sum())
-    for name, mask in cells.items():
-        for boundary in boundaries:
-            here = mask & ~np.isnan(boundary.threshold)
-            if here.any():
-                found = _threshold(boundary, payments, log_odds, here, total, chance, draws)
-                yield name, found
+    rows = [
+        _row(name, boundary, payments, log_odds, mask & ~np.isnan(boundary.threshold))
+        for name, mask in cells.items()
+        for boundary in boundaries
+    ]
+    telling = sum(row.is_telling for row in rows)
+    for row in rows:
+        if row.here.any():
+            yield row.name, _threshold(row, payments, chance, draws, telling)
+
+
+class _Row(NamedTuple):
+    """One boundary in one cell: `here` (n,) are its payments, `edge` the δ from which on each of
+    them goes up."""
+
+    name: str
+    boundary: Boundary
+    here: Flags
+    edge: Floats
+    payments: int
+    frauds: int
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether there are labels enough for a verdict."""
+        return min(self.frauds, self.payments - self.frauds) >= FRAUDS_MIN
+
+
+def _row(name: str, boundary: Boundary, payments: Payments, log_odds: Floats, here: Flags) -> _Row:
+    edge = _log_odds(boundary.threshold[here]) - log_odds[here]
+    near = np.abs(edge) <= REACH
+    frauds = int(payments.fraud[here][near].sum())
+    return _Row(name, boundary, here, edge, int(near.sum()), frauds)
 
 
 def _threshold(
-    boundary: Boundary,
-    payments: Payments,
-    log_odds: Floats,
-    here: Flags,
-    total: float,
-    chance: np.random.Generator,
-    draws: int,
+    row: _Row, payments: Payments, chance: np.random.Generator, draws: int, telling: int
 ) -> Threshold:
-    at, gap = boundary.threshold[here], boundary.gap[here]
+    here = row.here
+    at, gap = row.boundary.threshold[here], row.boundary.gap[here]
     fraud, cluster = payments.fraud[here], payments.cluster[here]
-    per_1000 = 1000.0 / total
-    # What going up costs, by the label, and the δ from which on this payment goes up.
-    rise = payments.weight[here] * gap * (at - fraud) * per_1000
-    edge = _log_odds(at) - log_odds[here]
-    place = np.searchsorted(SHIFTS, edge - 1e-12)
-    near = np.abs(edge) <= REACH
-    frauds, count = int(fraud[near].sum()), int(near.sum())
+    # What going up costs, by the label.
+    weight = payments.weight[here] / float(payments.weight.sum())
+    rise = 1000.0 * weight * gap * (at - fraud)
+    place = np.searchsorted(SHIFTS, row.edge - 1e-12)
 
     group, groups = groups_of(cluster, chance)
     sums = _steps(rise, place, group, groups)
@@ -151,7 +171,7 @@ def _threshold(
     shift, saving = Interval(best, nan, nan, nan), Interval(nan, nan, nan, nan)
     low = high = curve[0]
     verdict: Verdict = "too few labels"
-    if min(frauds, count - frauds) >= FRAUDS_MIN and groups > 1:
+    if row.is_telling and groups > 1:
         drawn = np.concatenate([_curves(part) for part in drawn_sums(sums, chance, draws)])
         shift = interval(best, _cheapest(drawn))
         low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
@@ -160,8 +180,8 @@ def _threshold(
             n = len(saved)
             (mean,) = mean_intervals(saved[:, None], cluster, chance, draws=draws)
             saving = Interval(*(n * figure for figure in mean))
-            gap_seen = shift.excludes_nought and saving.low > 0.0
-            verdict = "miscalibrated" if gap_seen else "agrees"
+            least = min(saving.low, saving.value - _sure(telling) * saving.error)
+            verdict = "miscalibrated" if shift.excludes_nought and least > 0.0 else "agrees"
     # A typical payment's threshold, and the same shifted: the higher δ, the lower it is.
     empirical = Interval(
         _probability(typical - shift.value),
@@ -170,10 +190,10 @@ def _threshold(
         nan,
     )
     return Threshold(
-        lower=boundary.lower,
-        upper=boundary.upper,
-        payments=count,
-        frauds=frauds,
+        lower=row.boundary.lower,
+        upper=row.boundary.upper,
+        payments=row.payments,
+        frauds=row.frauds,
         plug_in=_probability(typical),
         empirical=empirical,
         shift=shift,
@@ -181,6 +201,11 @@ def _threshold(
         verdict=verdict,
         curve=Curve(curve[0], low, high),
     )
+
+
+def _sure(rows: int) -> float:
+    """Return how many standard errors are sure (95%) where so many rows are looked at."""
+    return NormalDist().inv_cdf(1.0 - (1.0 - CONFIDENCE) / 2.0 / max(rows, 1))
 
 
 def _steps(rise: Floats, place: Places, group: Places, groups: int) -> Floats:

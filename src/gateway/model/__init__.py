@@ -11,6 +11,7 @@ sample       rows to try a model on (pure)
 folder       a product's folder, read whole
 generation   what is read, as a plan: pinned, tried; and opened, verified, as a generation
 registry     the generations that were served, kept below the journal (standard library only)
+revision     a product's folder through time: what it was, and how it becomes what is next
 attribution  what each feature did to one probability
 
 What is exported is loaded when it is asked for: the child process of a trial, which is started

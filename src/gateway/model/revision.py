@@ -196,7 +196,7 @@ def restored(present: Present, revision: Revision, number: int) -> Draft:
     """
     contents = read_folder(revision.path)
     text = (revision.path / PRODUCT_YAML).read_bytes().decode()
-    names = {name: _free_name(present.folder, name, it) for name, it in contents.files.items()}
+    names = {name: free_name(present.folder, name, it) for name, it in contents.files.items()}
     renamed = {old: new for old, new in names.items() if old != new}
     text = with_generation(with_files(text, renamed) if renamed else text, number)
     return draft(present, text, {names[old]: it for old, it in contents.files.items()})
@@ -269,7 +269,7 @@ def _contents_of(revision: Revision) -> Contents | None:
         return None
 
 
-def _free_name(folder: Path, name: str, content: bytes) -> str:
+def free_name(folder: Path, name: str, content: bytes) -> str:
     """Return `name`, or one with the content's digest where another content has it."""
     path = folder / name
     if not path.exists() or path.read_bytes() == content:

@@ -10,6 +10,8 @@
     lint        what is allowed, but hardly meant
     unenforced  what is declared, but has no effect yet
     keys        every key there is; `reference` prints them
+    spans       where everything stands in a text
+    edit        a text -> another, changed in what is named and nowhere else
 
 This room does no I/O, reads no clock and knows no gRPC, ONNX Runtime or SQL.
 

@@ -100,7 +100,7 @@ def offered(generations: Iterable[Generation]) -> dict[str, Offered]:
         names += [(f"{generation.name}/{arm.name}", arm.classifier) for arm in generation.arms]
         for name, classifier in names:
             outputs = {
-                port.name: _output(port)
+                port.name: _output(port, classifier)
                 for port in classifier.session.outputs
                 if port.type in DATATYPES or port.type in _MAPS
             }
@@ -122,8 +122,10 @@ def _inputs(classifier: Classifier) -> dict[str, Tensor]:
     }
 
 
-def _output(port: Port) -> Tensor:
+def _output(port: Port, classifier: Classifier) -> Tensor:
     if port.type in _MAPS:
         return Tensor(port.name, *DATATYPES["tensor(float)"], (-1, -1), is_map=True)
-    shape = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in port.shape)
-    return Tensor(port.name, *DATATYPES[port.type], shape)
+    shape = [dim if isinstance(dim, int) and dim > 0 else -1 for dim in port.shape]
+    if shape and classifier.feeds.batched and classifier.feeds.batch is None:
+        shape[0] = -1  # LightGBM's exporter declares one label, and gives one a row
+    return Tensor(port.name, *DATATYPES[port.type], tuple(shape))

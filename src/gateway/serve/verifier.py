@@ -25,7 +25,6 @@ from gateway.serve.watch import signature
 
 if TYPE_CHECKING:
     from gateway.model import Contents
-    from gateway.verify import Gate
 
 PRODUCT_YAML = "product.yaml"
 _NICENESS = 19
@@ -65,7 +64,7 @@ def answer(question: Question) -> dict[str, Any]:
         generation = opened(plan, lambda name: (contents.files[name], contents.place(name)))
         if not question.is_snapshot:
             found = run_gates(generation, contents.path.parent, time.thread_time_ns)
-            gates += map(_gate_row, found)
+            gates += (gate.row for gate in found)
             expect_passed(found, str(contents.path))
         files = {PRODUCT_YAML: contents.text.encode(), **contents.files}
         registry = Registry(Path(question.store))
@@ -95,11 +94,6 @@ def answer(question: Question) -> dict[str, Any]:
     return {
         "verified": {"load": asdict(load), "arms": arms, "gates": gates, "trials": passed()},
     }
-
-
-def _gate_row(gate: Gate) -> dict[str, Any]:
-    name = gate.name if gate.mode == "champion" else f"{gate.arm}: {gate.name}"
-    return {"name": name, "figure": gate.figure, "rule": gate.rule, "verdict": gate.verdict}
 
 
 def _expect_newer(question: Question, contents: Contents, digest: str) -> None:
