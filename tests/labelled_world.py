@@ -63,7 +63,7 @@ def training() -> tuple[Floats, NDArray[np.bool_]]:
 
 @cache
 def onnx_of(kind: str) -> bytes:
-    """Return a trained model: good, balanced, weak or trees."""
+    """Return a trained model: good, balanced, weak, shuffled (labels) or trees."""
     from skl2onnx import to_onnx
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -78,6 +78,11 @@ def onnx_of(kind: str) -> bytes:
     elif kind == "weak":
         x = np.column_stack([np.zeros(len(x)), x[:, 1], *[np.zeros(len(x))] * 5])
         estimator = make_pipeline(StandardScaler(), LogisticRegression())
+    elif kind == "shuffled":
+        from sklearn.tree import DecisionTreeClassifier
+
+        estimator = DecisionTreeClassifier(max_depth=8, min_samples_leaf=50, random_state=0)
+        y = np.random.default_rng(7).permutation(y)
     elif kind == "trees":
         from sklearn.ensemble import GradientBoostingClassifier
 

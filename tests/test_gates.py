@@ -112,8 +112,10 @@ def _verdicts(found: Any, gate: Any, product: Any) -> Iterator[Any]:
 # The broken.
 
 
-def test_a_weak_model_is_refused_as_weak(place: Path) -> None:
-    said = refusal(world.write_folder(place, "weak"))
+@pytest.mark.parametrize("kind", ["weak", "shuffled"])
+def test_a_weak_model_is_refused_as_weak(place: Path, kind: str) -> None:
+    """One that knows little, and one that learned noise: no other order of columns helps it."""
+    said = refusal(world.write_folder(place, kind))
     assert "likely cause: the model is weak" in said
     assert "AUC is" in said
     assert "must be at least 0.65" in said

@@ -87,9 +87,9 @@ class CalibrationGate(LabelledColumns):
         "Where left out, a twentieth of what they cost.",
     )
     savings: Share = Field(
-        0.05,
-        description="The least that the model must save, of what the best action without a model "
-        "costs.",
+        0.0,
+        description="The least that acting on the model must save, of what acting on fraud's share "
+        "alone costs.",
     )
 
     def problems(self) -> Iterator[Problem]:

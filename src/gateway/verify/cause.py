@@ -19,6 +19,7 @@ from gateway.evaluate.calibration import (
     Estimate,
     Figures,
     Floats,
+    Recalibration,
     Sample,
     auc,
     observed_over_expected,
@@ -45,6 +46,9 @@ _EXCHANGES_MAX = 8
 _STEP = 0.005
 _GAIN = 0.02
 """Of the AUC: what an exchange, and another order as a whole, must add to be believed."""
+
+_RANKS = 0.6
+"""The AUC that the right order must have for certain: noise ranks a little in some order."""
 
 _SURE = 0.9999
 
@@ -80,24 +84,31 @@ class Suspect:
 
 def likely_cause(suspect: Suspect, failed: Collection[str]) -> Cause:
     """Return the likeliest cause. `failed`: the names of the gates that it fails."""
-    found = _swapped_output(suspect)
-    if found is None and ("AUC" in failed or not suspect.figures.slope.value > _NEARLY_ONE[0]):
-        found = _permuted_columns(suspect)
+    other_side = 1.0 - suspect.figures.auc.value
+    is_other = other_side >= suspect.product.models.gates.calibration.auc
+    found = None
+    if is_other and _is_sound(suspect, suspect.figures.recalibration, sign=-1.0):
+        found = _swapped_output(suspect)
+    found = found or _permuted_columns(suspect)
     if found is None and "AUC" in failed:
-        found = _weak(suspect)
+        found = _swapped_output(suspect) if is_other else _weak(suspect)
     found = found or _wrong_odds(suspect) or _wrong_slope(suspect)
     if found is None and "savings" in failed:
         found = _weak(suspect)
     return found or _local(suspect)
 
 
+def _is_sound(suspect: Suspect, fitted: Recalibration | None, *, sign: float = 1.0) -> bool:
+    """Return whether log-odds reach about as far as they should."""
+    low, high = suspect.product.models.gates.calibration.slope
+    return fitted is not None and low <= sign * fitted.slope <= high
+
+
 # The other side of the output.
 
 
-def _swapped_output(suspect: Suspect) -> Cause | None:
+def _swapped_output(suspect: Suspect) -> Cause:
     figures = suspect.figures
-    if not figures.auc.high < 0.5:
-        return None
     output = suspect.setting.output or suspect.product.models.champion.output
     name = output.name if output.column is None else f"{output.name}[{output.column}]"
     says = (
@@ -143,15 +154,16 @@ class _Trial:
         """Return the AUC of the half that is searched; -inf where the model takes no such rows."""
         if self.cpu_ns() > self.until_ns:
             return -inf
-        scores = self._scores(self.rows[::2], order)
+        scores = self.scores(self.rows[::2], order)
         return -inf if scores is None else auc(scores, self.y[::2]).value
 
     def confirmed(self, order: Sequence[int]) -> Estimate:
         """Return the AUC of the other half."""
-        scores = self._scores(self.rows[1::2], order)
+        scores = self.scores(self.rows[1::2], order)
         return UNKNOWN if scores is None else auc(scores, self.y[1::2], confidence=_SURE)
 
-    def _scores(self, rows: Rows, order: Sequence[int]) -> Floats | None:
+    def scores(self, rows: Rows, order: Sequence[int]) -> Floats | None:
+        """Return what rises with P(fraud), (n,); None where the model takes no such rows."""
         moved = np.ascontiguousarray(rows[:, list(order)])
         try:
             scores = self.rising * np.array(self.classifier.score(moved), dtype=np.float64)
@@ -182,7 +194,7 @@ def _permuted_columns(suspect: Suspect) -> Cause | None:
         pairs += [pair for pair in exchangeable(features) if {i, j} & {*pair} and pair not in pairs]
     if trial.confirmed(usual).value >= trial.confirmed(best).value - _STEP:
         best = usual  # an order that people use is likelier than exchanges that gain no more
-    return _confirmed(trial, best, features) if best != same else None
+    return _confirmed(suspect, trial, best) if best != same else None
 
 
 def _pairs(
@@ -221,12 +233,22 @@ def _spaced(n: int, most: int) -> NDArray[np.intp]:
     return np.linspace(0, n - 1, min(n, most)).astype(np.intp)
 
 
-def _confirmed(trial: _Trial, order: Order, features: Sequence[Feature]) -> Cause | None:
-    """Return the cause if the rows that were not searched say so as well."""
+def _confirmed(suspect: Suspect, trial: _Trial, order: Order) -> Cause | None:
+    """Return the cause if the rows that were not searched say so as well.
+
+    And if log-odds reach as far as they should then: some order makes any model rank better.
+    """
     was, now = trial.confirmed(range(len(order))), trial.confirmed(order)
-    if not (now.value - was.value >= _GAIN and now.low > was.value):
+    if not (now.value - was.value >= _GAIN and now.low > max(was.value, _RANKS)):
         return None
-    what, right = told(order, features)
+    scores = trial.scores(trial.rows, order)
+    if scores is None:
+        return None
+    p = probabilities(suspect.arm.policy, trial.rising * scores, np.zeros(len(scores)))
+    known = ~np.isnan(p)
+    if not _is_sound(suspect, recalibration(p[known], trial.y[known])):
+        return None
+    what, right = told(order, suspect.product.columns)
     return Cause(
         f"columns are permuted: with {what} the AUC rises from {was.value:.3f} to {now.value:.3f}",
         "List features in the order that the model was trained with; as far as the labels tell: "
