@@ -216,6 +216,13 @@ def test_a_file_that_left_genuine_payments_out_is_read_as_such(place: Path) -> N
     assert found.savings.value == pytest.approx(whole.figures["v1"].savings.value, abs=0.15)
 
 
+def test_a_model_that_says_the_same_of_all_is_weak(place: Path) -> None:
+    """Its probabilities hold as a whole, and it has no slope."""
+    constant = catalogue.logistic_model([0.0] * 7, -5.0)
+    said = refusal(world.write_folder(place, model=constant))
+    assert "likely cause: the model is weak" in said
+
+
 # The verdicts.
 
 
@@ -295,6 +302,8 @@ def test_every_key_of_gates_is_documented() -> None:
     rows = [row for row in reference().splitlines() if row.startswith("| `models.gates")]
     assert len(rows) > 15
     assert all(row.split(" | ")[-1].strip(" |") for row in rows)
+    (ratio,) = (row for row in rows if "observed_over_expected" in row)
+    assert "[0.8, 1.25]" in ratio
 
 
 # The figures behind them.

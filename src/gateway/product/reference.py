@@ -32,4 +32,6 @@ def _default(entry: Entry) -> str:
         return "none"
     if isinstance(default, str | int | float) and not isinstance(default, Enum):
         return f"{default:g}" if isinstance(default, float) else str(default)
+    if isinstance(default, tuple) and default:
+        return f"[{', '.join(f'{one:g}' for one in default)}]"
     return "its defaults" if hasattr(default, "model_fields_set") else "empty"

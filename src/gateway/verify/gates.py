@@ -438,7 +438,9 @@ def _excess(found: Figures, gate: CalibrationGate, product: Product) -> _Judged:
     verdict = _verdict(excess, -np.inf, limit)
     return _Judged(
         "excess cost per 1,000",
-        f"{_sum(excess.value)} {currency} ({_sum(excess.low)} to {_sum(excess.high)})",
+        "unknown"
+        if isnan(excess.value)
+        else f"{_sum(excess.value)} {currency} ({_sum(excess.low)} to {_sum(excess.high)})",
         f"at most {_sum(limit)} {currency}",
         verdict,
         excess,
@@ -454,8 +456,6 @@ def _said(estimate: Estimate, *, percent: bool = False) -> str:
 
 
 def _sum(major: float) -> str:
-    if isnan(major):
-        return "unknown"
     return f"{major:,.0f}" if abs(major) >= 100 else f"{major:.2f}"
 
 
