@@ -541,6 +541,7 @@ def test_a_shorter_budget_makes_stand_ins_of_what_took_longer(
     new = folder(place, generation=4, latency={"budget_ms": 5})
     said = told(old, new, "--journal", tmp_path / "journal")
     assert said["stand_ins"]["more_by_deadline"] == 30
+    assert "30 decisions more would have been stood in for" in said["verdict"]
     assert said["flips"]["decisions"] == 0
     longer = folder(place, generation=4, latency={"budget_ms": 50})
     assert (

@@ -22,11 +22,14 @@ _ROWS_MAX = 18
 def verdict(replay: Replay) -> str:
     """Say in a sentence or two what would change."""
     found = replay.comparison
+    more = found.late_under_new + found.new_model_errors
+    stood_in = f" {more:,} decisions more would have been stood in for." if more else ""
     if not found.flipped:
-        return f"No decision flips: {found.decisions:,} decisions are the same under both."
+        same = f"No decision flips: {found.decisions:,} decisions are the same under both."
+        return same + stood_in
     said = (
         f"{found.flipped:,} of {found.decisions:,} decisions flip "
-        f"({found.flipped / found.decisions:.2%}). {_cost_said(replay)}"
+        f"({found.flipped / found.decisions:.2%}). {_cost_said(replay)}{stood_in}"
     )
     if found.realised is not None and found.realised.differing:
         said += f" {_realised_said(replay, found.realised)}"
