@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from itertools import permutations
+from pathlib import Path
+from typing import Any
 
 import catalogue
+import labelled_world as world
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gateway.model import Rows
+from gateway.errors import ModelError
+from gateway.model import Rows, load_generation
 from gateway.model.mismatch import mismatch
 from gateway.model.order import exchangeable, likely_orders, order_of, told
 from gateway.product import Product
@@ -92,3 +97,39 @@ def test_texts_are_not_exchanged_with_numbers() -> None:
     assert len(orders) == len(set(orders))
     assert (0, 1, 2) not in orders
     assert told((1, 0, 2), columns) == ("amount and ratio exchanged", "ratio, amount, entry_mode")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"order": (2, 1, 0, 3, 4, 5, 6)}, "velocity and amount exchanged"),
+        ({"output": "probabilities[0]"}, "a swapped column of the output"),
+        ({}, ""),
+    ],
+    ids=["columns", "output", "as it was"],
+)
+def test_a_folder_whose_golden_vectors_are_off_is_refused_by_its_cause(
+    tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    order = changes.get("order", range(7))
+    model = catalogue.logistic_model(world.WEIGHTS, world.INTERCEPT)
+    rows = world.features(32, 9)
+    names = [world.FEATURES[i] for i in order]
+    folder = world.write_folder(
+        tmp_path / "test",
+        order=names,
+        model=model,
+        n=300,
+        gates={"calibration": {}},
+        champion={"golden": "golden.json", "output": changes.get("output", "probabilities[1]")},
+    )
+    # Made with columns and output as they should be: of the payments, not of the file.
+    golden = {"features": rows[:, list(order)].tolist(), "scores": world.truth(rows).tolist()}
+    (folder / "golden.json").write_text(json.dumps(golden))
+    if not says:
+        assert load_generation(folder).golden is not None
+        return
+    with pytest.raises(ModelError) as caught:
+        load_generation(folder)
+    assert says in str(caught.value)
+    assert "golden vector" in str(caught.value)

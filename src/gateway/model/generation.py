@@ -20,6 +20,7 @@ from gateway.errors import ModelError
 from gateway.model.features import FeatureSchema, feature_schema
 from gateway.model.folder import Contents, arms_in, read_folder
 from gateway.model.inputs import Column
+from gateway.model.mismatch import mismatch
 from gateway.model.outputs import Output, is_label
 from gateway.model.sample import sample_rows
 from gateway.model.session import Classifier, classifier_on, digest_of, open_session
@@ -201,7 +202,7 @@ def opened(plan: Plan, file: Callable[[str], tuple[bytes | Path, Path]]) -> Gene
             version=arm.version,
             digest=arm.digest,
         )
-        golden = None if arm.vectors is None else _try_golden(classifier, arm.vectors)
+        golden = None if arm.vectors is None else _try_golden(classifier, arm.vectors, plan.product)
         arms.append(Arm(arm.name, arm.mode, arm.share, classifier, arm.policy, golden, arm.trial))
     # Rows are made once a call, as precise as the most demanding model needs them.
     widest = max((arm.classifier for arm in arms), key=lambda one: one.dtype.itemsize)
@@ -305,7 +306,7 @@ def _golden(arm: Champion | Challenger, contents: Contents, columns: int) -> _Ve
     return _Vectors(path, features, expected)
 
 
-def _try_golden(champion: Classifier, vectors: _Vectors) -> Golden:
+def _try_golden(champion: Classifier, vectors: _Vectors, product: Product) -> Golden:
     """Score the golden vectors. Raises ModelError where a score is off."""
     expected = vectors.scores
     try:
@@ -318,10 +319,18 @@ def _try_golden(champion: Classifier, vectors: _Vectors) -> Golden:
     worst = float(off.max())
     if not worst <= SCORE_TOLERANCE:
         row = int(np.argmax(np.nan_to_num(off, nan=np.inf)))
+        says, hint = mismatch(
+            champion.score,
+            vectors.features.astype(champion.dtype),
+            expected.tolist(),
+            product.columns,
+            tolerance=SCORE_TOLERANCE,
+        )
         raise ModelError(
-            f"golden vector {row}: the score is off by {worst:.3g}, allowed is {SCORE_TOLERANCE:g}",
+            f"golden vector {row}: the score is off by {worst:.3g}, allowed is "
+            f"{SCORE_TOLERANCE:g}: {says}",
             subject=str(vectors.path),
-            hint="The model or its output is not the one that the vectors were made from.",
+            hint=hint,
         )
     return Golden(rows=len(expected), worst=worst)
 
