@@ -333,6 +333,48 @@ def test_a_challenger_that_fails_a_gate_is_not_promoted(
 # Promotion
 
 
+def test_a_new_model_is_copied_pinned_and_scores_beside(
+    told: Run, folder: Path, tmp_path: Path
+) -> None:
+    """And what stands in the folder under its name is not overwritten."""
+    (tmp_path / "v7.onnx").write_bytes(RIVAL)
+    (folder / "v7.onnx").write_bytes(CHAMPION)
+    before = (folder / "product.yaml").read_text()
+    told("add", folder, tmp_path / "v7.onnx")
+    product = read_folder(folder).product
+    added = product.models.challengers[-1]
+    assert (added.name, added.mode, added.sha256) == ("v7", "shadow", sha256(RIVAL).hexdigest())
+    assert added.path != "v7.onnx"
+    assert (folder / added.path).read_bytes() == RIVAL
+    assert (folder / "v7.onnx").read_bytes() == CHAMPION
+    assert product.generation == 4
+    after = (folder / "product.yaml").read_text()
+    kept = [line for line in before.splitlines() if not line.startswith("generation")]
+    assert [line for line in after.splitlines() if line in kept] == kept
+    assert [arm.mode for arm in load_generation(folder).challengers] == [
+        *("canary", "shadow", "shadow"),
+    ]
+
+
+def test_a_new_model_that_does_not_fit_is_not_added(
+    complaint: Callable[..., str], folder: Path, tmp_path: Path
+) -> None:
+    before = (folder / "product.yaml").read_bytes()
+    (tmp_path / "wide.onnx").write_bytes(catalogue.logistic_model((0.1, 0.2, 0.3, 0.4)))
+    wide = str(tmp_path / "wide.onnx")
+    assert "3 features" in complaint(ExitCode.INVALID_MODEL, "add", str(folder), wide)
+    assert "No such file" in complaint(ExitCode.USAGE, "add", str(folder), "nowhere.onnx")
+    (tmp_path / "rival.onnx").write_bytes(RIVAL)
+    taken = complaint(ExitCode.USAGE, "add", str(folder), str(tmp_path / "rival.onnx"))
+    assert "there is a model 'rival' already" in taken
+    (tmp_path / "v7.onnx").write_bytes(RIVAL)
+    v7 = str(tmp_path / "v7.onnx")
+    share = complaint(ExitCode.INVALID_PRODUCT, "add", str(folder), v7, "--mode", "canary")
+    assert "A canary decides a share" in share
+    assert (folder / "product.yaml").read_bytes() == before
+    assert not (folder / "v7.onnx").exists()
+
+
 def test_a_promotion_changes_what_it_says_and_nothing_else(told: Run, folder: Path) -> None:
     before, digest = text_of(folder), load_generation(folder).digest
     (folder / "product.yaml").chmod(0o640)
