@@ -448,7 +448,7 @@ class TestOpenLoop:
             load = apply(
                 plan(server.address, steps_of(40, gap_ns=10_000_000)),
                 cores[-1:],
-                deed=Deed(0.2, lambda: done.append(time.monotonic_ns())),
+                deeds=[Deed(0.2, lambda: done.append(time.monotonic_ns()))],
             )
         assert ids(load.calls) == expected_ids(40)
         assert 0.2 <= (done[0] - load.calls.begun_ns) / 1e9 < 2.0
@@ -662,8 +662,9 @@ class KnownServer:
                 rows.append((at, at, free[kind], 0))
                 answers[number] = MODEL
         calls = replace(calls_of(*rows, answers=answers), which=whose)
-        if deed := more.get("deed"):
-            deed.do()
+        if deeds := more.get("deeds"):
+            for deed in deeds:
+                deed.do()
             calls = replace(calls, lost=self.lost)
         read = read_answers(calls)
         counts = [
