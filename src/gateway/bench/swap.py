@@ -28,7 +28,7 @@ LARGE_TAKES = 1.5
 FIRST_S = 6.0
 """So long has the first swap, from which the period of the others is taken."""
 
-PERIOD = 1.3
+PERIOD = 1.15
 """A period is so many times what the first swap took, and a rest of calls to compare it with."""
 
 AT_A_TIME = 25
@@ -37,7 +37,7 @@ AT_A_TIME = 25
 LARGE_SHARE, SHADOW_SHARE, SHADOW_MOST = 10, 20, 12
 """One in so many swaps is one to a large model, or a round with a shadow."""
 
-LARGE_TIME, SHADOW_TIME = 0.25, 0.4
+LARGE_TIME, SHADOW_TIME = 0.3, 0.6
 """Of the time that the other swaps have, where it is short."""
 
 RATIO_MAX, RATIO_P95_MAX, RSS_MAX, SHADOW_RATIO_MAX = 1.25, 1.5, 1.1, 1.1
@@ -50,7 +50,7 @@ def swap(rig: Rig, scope: Scope) -> Outcome:
     found = capacity(rig, Scope(min(scope.seconds, 4.0), 1), MEDIUM)
     most = found.figures["capacity"]
     rate = max(LOAD * most, 1.0)
-    rest_s = min(max(scope.seconds / 6, 0.3), 1.5)
+    rest_s = min(max(scope.seconds / 10, 0.3), 1.5)
     editor = Editor(rig, MEDIUM)
     first = swapped(rig, editor, "the first swap", _news(editor, 1), rate, FIRST_S, rest_s)
     takes_s = PERIOD * (first.took_ms_max or FIRST_S * 1000) / 1000
@@ -67,7 +67,7 @@ def swap(rig: Rig, scope: Scope) -> Outcome:
     rounds = _fitting(rounds, SHADOW_TIME * scope.swaps_s, 2 * (takes_s + calm_s))
     orders = _shadows(editor, rounds)
     beside = swapped(rig, editor, "a shadow beside", orders, rate, takes_s + calm_s, calm_s)
-    return _outcome(most, first, medium, large, beside)
+    return outcome_of_phases(most, first, medium, large, beside)
 
 
 def swapped(
@@ -140,7 +140,10 @@ def _files(editor: Editor) -> Iterator[Path]:
     return (editor.folder / name for name in ("model.onnx", "model-1.onnx"))
 
 
-def _outcome(most: float, first: Phase, medium: Phase, large: Phase, beside: Phase) -> Outcome:
+def outcome_of_phases(
+    most: float, first: Phase, medium: Phase, large: Phase, beside: Phase
+) -> Outcome:
+    """Return what the scenario found. `most`: the capacity, in calls a second."""
     phases = (first, medium, large, beside)
     stretches = [stretch for one in phases for stretch in one.stretches]
     ratios = shadow_ratios(beside.stretches)
