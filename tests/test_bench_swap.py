@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from gateway.bench import editor, swap
 from gateway.bench.count import Answers, count
 from gateway.bench.editor import Editor, Swap, grown
 from gateway.bench.generator import Calls
@@ -25,7 +25,7 @@ from gateway.bench.load import Load
 from gateway.bench.machine import cores, resident_bytes
 from gateway.bench.phase import AFTER_NS, Phase, Stretch, stretch_of
 from gateway.bench.product import MEDIUM, File, edition, product_text, tree_ensemble, write_kind
-from gateway.bench.rig import Measured, Rig
+from gateway.bench.rig import Measured, Rig, Scope
 from gateway.bench.swap import outcome_of_phases, shadow_ratios, swapped
 from gateway.bench.witness import Seen
 from gateway.cli import bench
@@ -71,15 +71,12 @@ def swap_at(begun_ms: int, served_ms: int | None, *, resident: int | None = 100 
 # --- intervals ----------------------------------------------------------------------------
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 400), st.integers(1, 10**6)), min_size=1, max_size=600),
-    st.integers(0, 400),
-    st.integers(0, 400),
-)
-def test_a_p99_is_that_of_a_hand_written_loop(
-    calls: list[tuple[int, int]], begin: int, end: int
-) -> None:
-    due, took = np.array(calls, np.int64).T
+@pytest.mark.parametrize("seed", range(20))
+def test_a_p99_is_that_of_a_hand_written_loop(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    due, took = rng.integers(0, 400, 600), rng.integers(1, 10**6, 600)
+    begin, end = (int(one) for one in sorted(rng.integers(0, 401, 2)))
+    calls = zip(due.tolist(), took.tolist(), strict=True)
     inside = sorted(ns for at, ns in calls if begin <= at < end)
     wanted = None
     if len(inside) >= CALLS_MIN:
@@ -206,6 +203,85 @@ def test_figures_that_too_few_calls_tell_of_are_doubted() -> None:
     assert len(found.doubts) == 3
 
 
+# --- what is done in which order ----------------------------------------------------------
+
+
+class Planned:
+    """The scenario on a server that is not there: what it asks for, and the folder's texts."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, took_ms: int) -> None:
+        write_kind(folder, replace(MEDIUM, row_us=0.0))
+        self.folder, self.took_ms = folder, took_ms
+        self.seconds = 0.0
+        self.edits: dict[str, list[tuple[str, str | None]]] = {}
+        monkeypatch.setattr(swap, "LARGE_BYTES", MIB)
+        monkeypatch.setattr(swap, "swapped", self.swapped)
+        most = SimpleNamespace(figures={"capacity": 4000.0})
+        monkeypatch.setattr(swap, "capacity", lambda *_: most)
+        monkeypatch.setattr(editor.os, "kill", lambda pid, number: None)
+
+    def swapped(
+        self,
+        rig: Rig,
+        edits: Editor,
+        what: str,
+        deeds: list[Callable[[], None]],
+        rate_per_s: float,
+        period_s: float,
+        rest_s: float,
+    ) -> Phase:
+        assert rate_per_s == (1000.0 if what == "a large model" else 2000.0)
+        self.seconds += rest_s + len(deeds) * period_s
+        for deed in deeds:
+            deed()
+            product = read_product(self.folder)
+            assert product.generation == edits.generation
+            others = [one.path for one in product.models.challengers]
+            edit = (product.models.champion.path, others[0] if others else None)
+            self.edits.setdefault(what, []).append(edit)
+        every_ms = self.took_ms + 500
+        begins = range(500, 500 + every_ms * len(deeds), every_ms)
+        swaps = tuple(swap_at(at, at + self.took_ms) for at in begins)
+        times = [1.0] * (every_ms * len(deeds) + 1000)
+        return Phase(what, (stretch_of(measured(times), swaps),))
+
+    def run(self, scope: Scope) -> None:
+        server = SimpleNamespace(pid=0, workers=(os.getpid(),))
+        rig = SimpleNamespace(
+            folders={MEDIUM.name: self.folder}, journal=self.folder / "journal", server=server
+        )
+        swap.swap(rig, scope)  # type: ignore[arg-type]
+
+
+def test_the_scenario_swaps_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = Planned(tmp_path / "it", monkeypatch, 700)
+    planned.run(Scope(20.0, 1, swaps=60))
+    small = planned.edits["another model"]
+    assert small == [(f"edition-{number}.onnx", None) for number in range(3, 63)]
+    assert planned.edits["a large model"] == [
+        (f"large-{number % 2}.onnx", None) for number in range(6)
+    ]
+    none, one = ("model.onnx", None), ("model.onnx", "model-1.onnx")
+    assert planned.edits["a shadow beside"] == [none, one, none, one, none, one, none]
+    # Old files go, and those that the folder may still need stay.
+    assert sorted(path.name for path in (tmp_path / "it").glob("edition-*")) == [
+        "edition-61.onnx",
+        "edition-62.onnx",
+    ]
+
+
+@pytest.mark.parametrize(("took_ms", "swaps"), [(1_250, 18), (2_250, 11), (3_250, 9)])
+def test_a_quick_run_takes_less_than_two_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, took_ms: int, swaps: int
+) -> None:
+    """Each load costs a second or two more, and there are eight."""
+    planned = Planned(tmp_path / "it", monkeypatch, took_ms)
+    planned.run(Scope(6.0, 1, swaps=30, swaps_s=bench.QUICK_SWAPS_S))
+    assert planned.seconds < 100
+    assert len(planned.edits["another model"]) >= swaps
+    assert len(planned.edits["a large model"]) >= 2
+
+
 # --- the models ---------------------------------------------------------------------------
 
 
@@ -241,10 +317,10 @@ def test_a_table_weighs_and_is_looked_up() -> None:
 # --- a real server ------------------------------------------------------------------------
 
 
-def served(editor: Editor, generation: int) -> bool:
-    editor.look()
-    (swap,) = editor.since(generation - 1)
-    return swap.served_ns is not None
+def served(edits: Editor, generation: int) -> bool:
+    edits.look()
+    (one,) = edits.since(generation - 1)
+    return one.served_ns is not None
 
 
 def until(what: Callable[[], bool], says: str) -> None:
@@ -271,21 +347,21 @@ def test_three_swaps_of_a_real_server_are_seen_in_their_order(
             folders={MEDIUM.name: folder},
             journal=journal,
         )
-        editor = Editor(rig, MEDIUM)
+        edits = Editor(rig, MEDIUM)
         champion, other = (
             File.of(name, (folder / name).read_bytes()) for name in ("model.onnx", "model-1.onnx")
         )
         deeds = [
-            partial(editor.serve_new, (folder / "model-1.onnx").read_bytes()),
-            partial(editor.serve, champion, other),
-            partial(editor.serve, champion),
+            partial(edits.serve_new, (folder / "model-1.onnx").read_bytes()),
+            partial(edits.serve, champion, other),
+            partial(edits.serve, champion),
         ]
         stretches = []
         for number, deed in enumerate(deeds, 2):
-            phase = swapped(rig, editor, "three", [deed], 200.0, 1.5, 0.5)
+            phase = swapped(rig, edits, "three", [deed], 200.0, 1.5, 0.5)
             # A busy machine may take longer than the load.
-            until(partial(served, editor, number), f"generation {number} is served")
-            swaps = editor.since(number - 1)
+            until(partial(served, edits, number), f"generation {number} is served")
+            swaps = edits.since(number - 1)
             stretches.append(replace(phase.stretches[0], swaps=swaps))
     phase = Phase("three", tuple(stretches))
     assert [one.generation for one in phase.served] == [2, 3, 4]

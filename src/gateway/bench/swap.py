@@ -22,7 +22,7 @@ LOAD = 0.5
 
 LARGE_BYTES = 100 << 20
 LARGE_PER_S = 1_000.0
-LARGE_TAKES = 1.5
+LARGE_TAKES = 2.0
 """A large model has so many times what a small one has."""
 
 FIRST_S = 6.0
@@ -59,7 +59,7 @@ def swap(rig: Rig, scope: Scope) -> Outcome:
     medium = swapped(rig, editor, "another model", news, rate, takes_s + rest_s, rest_s)
     large_s = LARGE_TAKES * takes_s + rest_s
     larges = max(min(4, scope.swaps), scope.swaps // LARGE_SHARE)
-    count = _fitting(larges, LARGE_TIME * scope.swaps_s, large_s)
+    count = min(larges, max(2, _fitting(larges, LARGE_TIME * scope.swaps_s, large_s)))
     orders = _larges(editor, count)
     large = swapped(rig, editor, "a large model", orders, LARGE_PER_S, large_s, rest_s)
     calm_s = min(max(scope.seconds / 3, 0.3), 6.0)
