@@ -18,12 +18,12 @@ import pytest
 
 from gateway.bench import editor, swap
 from gateway.bench.count import Answers, count
-from gateway.bench.editor import Editor, Swap, grown
+from gateway.bench.editor import Editor
 from gateway.bench.generator import Calls
 from gateway.bench.interval import CALLS_MIN, Interval, Timed, between, ratio
 from gateway.bench.load import Load
 from gateway.bench.machine import cores, resident_bytes
-from gateway.bench.phase import AFTER_NS, Phase, Stretch, stretch_of
+from gateway.bench.phase import AFTER_NS, Phase, Stretch, Swap, grown, stretch_of
 from gateway.bench.product import MEDIUM, File, edition, product_text, tree_ensemble, write_kind
 from gateway.bench.rig import Measured, Rig, Scope
 from gateway.bench.swap import outcome_of_phases, shadow_ratios, swapped
@@ -122,9 +122,10 @@ class TestStretch:
         gap = ((1000 + 719) * MS, (1000 + 740) * MS)
         swaps = (swap_at(500, 1000),)
         held = stretch_of(measured(took, stood_in=(705, 1500)), swaps)
-        assert (held.swap_ratios, held.stood_in) == ([40.0], 2)
+        assert (held.swap_ratios, len(held.stood_in_ns)) == ([40.0], 2)
+        assert Phase("it", (held,)).stood_in_swapping == 1
         excused = stretch_of(measured(took, stood_in=(705, 1500), gaps=[gap]), swaps)
-        assert (excused.swap_ratios, excused.stood_in) == ([1.0], 1)
+        assert (excused.swap_ratios, len(excused.stood_in_ns)) == ([1.0], 1)
 
     def test_a_shadow_is_held_against_the_time_without_one(self) -> None:
         # Without (of another model), without, with, without, with, without.
@@ -183,7 +184,9 @@ def test_each_promise_that_a_swap_can_break_is_named() -> None:
         "p99 in a swap is 1.6 x around it, more than 1.25 (medium)",
         "p99 in the worst of twenty swaps is 1.6 x around it, more than 1.5 (medium)",
     )
-    assert verdict(first=calm(stood_in=(7,))) == ("1 calls were answered by a stand-in (first)",)
+    assert verdict(first=calm(stood_in=(7, 700))) == (
+        "2 calls were answered by a stand-in, 1 of them in swaps (first)",
+    )
     assert verdict(large=unserved) == ("1 of 5 edits were not served in their time (large)",)
     assert verdict(large=larger) == (
         "memory is 1.2 x after the first swaps, more than 1.1 (large)",

@@ -5,30 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.bench.machine import resident_bytes
+from gateway.bench.phase import Swap
 from gateway.bench.product import File, Kind, edition, product_text
 from gateway.bench.rig import Rig
 from gateway.model.registry import Registry
 
 STORE = "generations"
 """Where the server keeps what it served, below its journal."""
-
-
-@dataclass(frozen=True, slots=True)
-class Swap:
-    """One edit: when it began, and when all workers served it, monotonic; None if they never did.
-
-    `resident_bytes` is what the workers held, some time afterwards; None if one has ended.
-    """
-
-    generation: int
-    begun_ns: int
-    served_ns: int | None
-    resident_bytes: int | None
 
 
 class Editor:
@@ -103,13 +89,3 @@ class Editor:
         beside.replace(self.folder / "product.yaml")
         # Without waiting for the folder to rest: that would be time in which nothing happens.
         os.kill(self._server.pid, signal.SIGUSR1)
-
-
-def grown(swaps: Sequence[Swap]) -> float | None:
-    """Return the workers' memory after the last swap over that after the tenth.
-
-    Of fewer than twenty: over that half of the way. None if it is not known.
-    """
-    settled = swaps[min(10, len(swaps) // 2) - 1] if len(swaps) > 1 else swaps[0]
-    first, last = settled.resident_bytes, swaps[-1].resident_bytes
-    return round(last / first, 3) if first and last else None

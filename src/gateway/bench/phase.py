@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from gateway.bench.count import Count, overlaps
-from gateway.bench.editor import Swap, grown
-from gateway.bench.interval import Interval, Timed, between, ratio
+from gateway.bench.count import Count, median_of, overlaps
+from gateway.bench.interval import Interval, Timed, Times, between, ratio
 from gateway.bench.rig import Measured
 
 AFTER_NS = 250_000_000
@@ -19,14 +18,30 @@ AFTER_NS = 250_000_000
 
 
 @dataclass(frozen=True, slots=True)
+class Swap:
+    """One edit: when it began, and when all workers served it, monotonic; None if they never did.
+
+    `resident_bytes` is what the workers held, some time afterwards; None if one has ended.
+    """
+
+    generation: int
+    begun_ns: int
+    served_ns: int | None
+    resident_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Stretch:
-    """One load, and the swaps in it. `stood_in`: stand-ins that the machine is no excuse for."""
+    """One load, and the swaps in it.
+
+    `stood_in_ns`: when the calls were due that a stand-in answered, without the machine's excuse.
+    """
 
     count: Count
     timed: Timed
     whole: Interval
     swaps: tuple[Swap, ...]
-    stood_in: int
+    stood_in_ns: Times
     real_time: bool
 
     @property
@@ -79,6 +94,11 @@ class Phase:
     stretches: tuple[Stretch, ...]
 
     @property
+    def count(self) -> Count:
+        """Return what became of all calls."""
+        return median_of([one.count for one in self.stretches])
+
+    @property
     def swaps(self) -> tuple[Swap, ...]:
         """Return all that were asked for."""
         return tuple(one for stretch in self.stretches for one in stretch.swaps)
@@ -91,7 +111,16 @@ class Phase:
     @property
     def stood_in(self) -> int:
         """Return how many calls a stand-in answered."""
-        return sum(one.stood_in for one in self.stretches)
+        return sum(len(one.stood_in_ns) for one in self.stretches)
+
+    @property
+    def stood_in_swapping(self) -> int:
+        """Return how many of them were due while a swap went on."""
+        return sum(
+            any(change.begin_ns <= due_ns < change.end_ns for change in one.changes)
+            for one in self.stretches
+            for due_ns in one.stood_in_ns.tolist()
+        )
 
     @property
     def took_ms_max(self) -> float | None:
@@ -111,6 +140,7 @@ class Phase:
             "swaps_asked": len(self.swaps),
             "failed": sum(one.count.failed for one in self.stretches),
             "stood_in": self.stood_in,
+            "stood_in_swapping": self.stood_in_swapping,
             "p99_ratio": quantile(ratios, 0.5),
             "p99_ratio_p95": quantile(ratios, 0.95),
             "noise_ratio": quantile(noise, 0.5),
@@ -138,9 +168,19 @@ def stretch_of(measured: Measured, swaps: tuple[Swap, ...]) -> Stretch:
         timed=Timed.of(due_ns, calls.received_ns[sound] - due_ns),
         whole=Interval(calls.begun_ns, end_ns),
         swaps=swaps,
-        stood_in=int((sound & (measured.answers.stand_in > 0)).sum()),
+        stood_in_ns=calls.scheduled_ns[sound & (measured.answers.stand_in > 0)],
         real_time=measured.load.witnessed.real_time,
     )
+
+
+def grown(swaps: Sequence[Swap]) -> float | None:
+    """Return the workers' memory after the last swap over that after the tenth.
+
+    Of fewer than twenty: over that half of the way. None if it is not known.
+    """
+    settled = swaps[min(10, len(swaps) // 2) - 1] if len(swaps) > 1 else swaps[0]
+    first, last = settled.resident_bytes, swaps[-1].resident_bytes
+    return round(last / first, 3) if first and last else None
 
 
 def quantile(found: Sequence[float], q: float, digits: int = 3) -> float | None:

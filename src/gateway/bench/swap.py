@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from gateway.bench.capacity import capacity
-from gateway.bench.count import median_of
 from gateway.bench.editor import Editor
 from gateway.bench.load import Deed
 from gateway.bench.outcome import Outcome, level_of, sound
@@ -151,13 +150,14 @@ def outcome_of_phases(
     figures: dict[str, Any] = {
         **medium.figures,
         "stood_in": sum(one.stood_in for one in phases),
+        "stood_in_swapping": sum(one.stood_in_swapping for one in phases),
         "shadow_p99_ratio": shadow_ratio,
         "shadow_p99_ratios": [round(one, 3) for one in ratios],
         "large": large.figures,
         "capacity": most,
         "levels": [
             level_of(
-                median_of([stretch.count for stretch in one.stretches]),
+                one.count,
                 MEDIUM,
                 None if one is large else most,
                 ratio=None if one is large else LOAD,
@@ -190,10 +190,11 @@ def _broken(one: Phase) -> list[str]:
     if made < asked:
         said.append(f"{asked - made} of {asked} edits were not served in their time ({one.what})")
     if one.stood_in:
-        said.append(f"{one.stood_in:,} calls were answered by a stand-in ({one.what})")
-    for stretch in one.stretches:
-        said += sound(stretch.count, MEDIUM, one.what)
-    return said
+        said.append(
+            f"{one.stood_in:,} calls were answered by a stand-in, {one.stood_in_swapping:,} of "
+            f"them in swaps ({one.what})"
+        )
+    return said + sound(one.count, MEDIUM, one.what)
 
 
 def _over_ratios(one: Phase) -> list[str]:

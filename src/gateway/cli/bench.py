@@ -313,6 +313,7 @@ _FIGURES: Figures = {
 _SWAP_FIGURES: Figures = {
     "swaps": ("swaps", lambda x: f"{x:,}"),
     "stood_in": ("stand-ins", lambda x: f"{x:,}"),
+    "stood_in_swapping": ("of them in swaps", lambda x: f"{x:,}"),
     "swap_ms": ("a swap takes", _milliseconds),
     "swap_ms_max": ("at most", _milliseconds),
     "p99_ratio": ("p99", lambda x: f"{_times(x)} what it is otherwise"),
