@@ -194,6 +194,8 @@ def test_each_promise_that_a_swap_can_break_is_named() -> None:
     assert verdict(beside=calm(shadow=1.2)) == (
         "p99 with a shadow is 1.2 x without it, more than 1.1 (beside)",
     )
+    shed = replace(calm(), count=replace(calm().count, shed=3))
+    assert verdict(medium=shed) == ("3 calls were shed (medium)",)
     late = measured([1.0] * 999 + [27.0])
     assert "1 of 1,000 calls were late" in verdict(large=stretch_of(late, calm().swaps))[0]
 

@@ -194,6 +194,8 @@ def _broken(one: Phase) -> list[str]:
             f"{one.stood_in:,} calls were answered by a stand-in, {one.stood_in_swapping:,} of "
             f"them in swaps ({one.what})"
         )
+    if one.count.shed:
+        said.append(f"{one.count.shed:,} calls were shed ({one.what})")
     return said + sound(one.count, MEDIUM, one.what)
 
 
