@@ -1,4 +1,4 @@
-"""A verified generation spreads over the workers: whatever they do meanwhile, all come to the same."""
+"""A verified generation spreads over the workers: whatever they do meanwhile, all come to it."""
 
 from __future__ import annotations
 
