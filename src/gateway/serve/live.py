@@ -73,6 +73,10 @@ class Live:
             f"worker {self.number} did not open it within {SWAP_S_MAX:g} s", subject=load.product
         )
 
+    def is_asked(self, load: Load) -> bool:
+        """Say whether it was told of a generation and has not answered."""
+        return (load.product, load.digest) in self._asked
+
     def heard(self, answer: Loaded | NotLoaded) -> None:
         """Take in what it said of a new generation."""
         error = None

@@ -165,6 +165,7 @@ class Supervisor:
         self._generations = Generations(
             settings.folders, settings.journal, spread=self._spread, tell=self._tell
         )
+        self._telling = asyncio.Lock()  # who holds it tells workers what to serve
         self._had_terminal = _has_terminal()
         self._stopping = asyncio.Event()
         self._to_replace = asyncio.Event()
@@ -298,9 +299,10 @@ class Supervisor:
             await self._end(worker)
             raise
         worker.ready_s = time.monotonic()
-        # What has changed while it started.
-        for load in self._generations.loads:
-            await self._expect_to_serve(worker, load)
+        # What has changed while it started; what is spreading now it hears of here, afterwards.
+        async with self._telling:
+            for load in self._generations.loads:
+                await self._expect_to_serve(worker, load)
         for rejected in self._generations.rejected:
             worker.writer.write(encode_rejected(rejected))
         return worker
@@ -485,11 +487,31 @@ class Supervisor:
 
     async def _spread(self, load: Load) -> GatewayError | None:
         """Let the workers serve a generation, one before the others. Return why it does not."""
-        serving = [worker for worker in self._live if worker.ready.done()]
-        for worker in serving[:1]:
-            if (error := await worker.serve(load)) is not None:
-                return error
-        await asyncio.gather(*(self._expect_to_serve(worker, load) for worker in serving[1:]))
+        async with self._telling:
+            serving = [worker for worker in self._live if worker.ready.done()]
+            died: GatewayError | None = None
+            for worker in serving:
+                error = await worker.serve(load)
+                if error is not None:
+                    if worker.is_asked(load):
+                        # It may open it still: nobody is to serve what is refused.
+                        worker.signal(signal.SIGTERM)
+                    return error
+                if worker.serves.get(load.product) == load.digest:
+                    break
+                if worker.process.returncode:  # and not one that was replaced meanwhile
+                    if died is not None:
+                        return died
+                    died = GatewayError(
+                        f"worker {worker.number} died while it opened it: {worker.how}",
+                        subject=load.product,
+                        hint="Look at the memory that it may have. gateway models reload tries it "
+                        "again.",
+                    )
+            else:
+                if died is not None:
+                    return died
+            await asyncio.gather(*(self._expect_to_serve(worker, load) for worker in serving))
         return None
 
     async def _expect_to_serve(self, worker: Live, load: Load) -> None:

@@ -143,7 +143,8 @@ def serve_loaded(
             def stopping() -> bool:
                 if stop.asked and health.is_serving:
                     health.stopping()
-                succession(hall, annex)
+                if not stop.asked:  # it may have been told to end because it was late
+                    succession(hall, annex)
                 if beat is not None and beat(hall.tally):
                     health.follow_workers()
                 return stop.asked
