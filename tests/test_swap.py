@@ -409,3 +409,39 @@ def test_every_kind_of_change_under_load_in_real_processes(front: str, tmp_path:
     state = registry.state("test")
     assert state is not None
     assert [past.generation for past in state.history] == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("front", ["native"])
+def test_a_worker_that_ends_lets_no_caller_wait_for_its_shadows(
+    serve: Serve, tmp_path: Path
+) -> None:
+    """When the loop has ended nobody answers: the front must not look as if somebody did."""
+    generation = with_challengers(tmp_path / "slow", 4, {"name": "v8", "mode": "shadow"})
+    (shadow,) = generation.challengers
+    begun, gate = threading.Event(), threading.Event()
+
+    def waits(rows: np.ndarray) -> list[float]:
+        begun.set()
+        assert gate.wait(20)
+        return [0.5] * len(rows)
+
+    slow = replace(shadow, classifier=replace(shadow.classifier, score=waits))
+    with serve(replace(generation, challengers=(slow,))) as running:
+        ask(running, 20)
+        assert begun.wait(10)
+        running.stop.ask()
+        until_s = time.monotonic() + 10
+        while any(one.name == "inference" for one in threading.enumerate()):
+            assert time.monotonic() < until_s
+            time.sleep(0.01)
+        begun_s = time.monotonic()
+        with pytest.raises(grpc.RpcError) as caught:
+            DecisionServiceStub(running.channel).Decide(catalogue.request(), timeout=10)
+        took_s = time.monotonic() - begun_s
+        gate.set()
+        running.ended()
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert took_s < 2
+    decided = sum(isinstance(r.entry, Decision) for r in records(running.journal))
+    scored = [r.entry for r in records(running.journal) if isinstance(r.entry, Scored)]
+    assert sum(len(one.calls) + one.skipped for one in scored) == decided == 20

@@ -114,9 +114,9 @@ def serve_loaded(
         max_bytes=settings.journal_max_bytes,
     ) as journal:
         with (
+            Shadows() as shadows,  # they end last: nobody may wait for them
             _front(settings, address) as front,
             Annex(time.monotonic_ns) as annex,
-            Shadows() as shadows,
             Inference(front) as inference,
         ):
             for serving in served.values():
