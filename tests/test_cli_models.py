@@ -356,13 +356,36 @@ def test_a_new_model_is_copied_pinned_and_scores_beside(
     ]
 
 
+def test_adding_says_what_it_copied(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "v8.onnx").write_bytes(RIVAL)
+    assert run(["models", "add", str(folder), str(tmp_path / "v8.onnx")]) == 0
+    shown = capsys.readouterr().out
+    assert "v8.onnx is written, a copy of " in shown
+    assert "comes back" not in shown
+
+
+def test_a_name_that_cannot_be_is_the_only_thing_that_is_wrong(
+    complaint: Callable[..., str], folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "v8.onnx").write_bytes(RIVAL)
+    v8 = str(tmp_path / "v8.onnx")
+    said = complaint(ExitCode.INVALID_PRODUCT, "add", str(folder), v8, "--name", "two words")
+    assert "name is 'two words'" in said
+    assert "1 violation." in said
+    assert "Undefined" not in said
+
+
 def test_a_new_model_that_does_not_fit_is_not_added(
     complaint: Callable[..., str], folder: Path, tmp_path: Path
 ) -> None:
     before = (folder / "product.yaml").read_bytes()
     (tmp_path / "wide.onnx").write_bytes(catalogue.logistic_model((0.1, 0.2, 0.3, 0.4)))
     wide = str(tmp_path / "wide.onnx")
-    assert "3 features" in complaint(ExitCode.INVALID_MODEL, "add", str(folder), wide)
+    said = complaint(ExitCode.INVALID_MODEL, "add", str(folder), wide)
+    assert "3 features" in said
+    assert f"Error: {wide}: " in said  # the caller's file: in the folder there is none
     assert "No such file" in complaint(ExitCode.USAGE, "add", str(folder), "nowhere.onnx")
     (tmp_path / "rival.onnx").write_bytes(RIVAL)
     taken = complaint(ExitCode.USAGE, "add", str(folder), str(tmp_path / "rival.onnx"))

@@ -26,7 +26,14 @@ from gateway.cli.models_table import (
     summarised,
 )
 from gateway.cli.terms import Folder, Json, notes
-from gateway.errors import ExitCode, GatewayError, JournalError, RefusedError, UsageError
+from gateway.errors import (
+    ExitCode,
+    GatewayError,
+    JournalError,
+    ModelError,
+    RefusedError,
+    UsageError,
+)
 from gateway.model import read_folder
 from gateway.model.registry import STORE, GateVerdict, Registry, State
 from gateway.model.revision import (
@@ -141,12 +148,20 @@ def add(
         }
         text = with_challenger(present.text, challenger)
         text = with_generation(text, next_number(present, known, state))
-        change = draft(present, text, {**contents.files, file: content})
+        try:
+            change = draft(present, text, {**contents.files, file: content})
+        except ModelError as error:
+            if error.subject != str(contents.place(file)):
+                raise
+            # It was not written: no such file is in the folder.
+            raise ModelError(error.what, subject=str(model), hint=error.hint) from None
         gates = run_gates(change.generation, folder, time.thread_time_ns)
         expect_passed(gates, str(folder))
         done = _written(change, memory, state, dry_run=dry_run)
     done = replace(
-        done, gates=tuple(GateVerdict(**gate.row) for gate in gates if gate.arm == named)
+        done,
+        gates=tuple(GateVerdict(**gate.row) for gate in gates if gate.arm == named),
+        source=f"a copy of {model}",
     )
     what = "scores beside the champion" if mode == "shadow" else f"decides {share}"
     told = _told(done, f"{named} {what}", journal, json=json)

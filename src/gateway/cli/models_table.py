@@ -47,12 +47,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change of a folder. `unserved`: where what it replaced is kept, if that never loaded."""
+    """A change of a folder. `unserved`: where what it replaced is kept, if that never loaded.
+
+    `source`: where files come from that the folder did not have.
+    """
 
     draft: Draft
     is_written: bool
     unserved: Path | None = None
     gates: tuple[GateVerdict, ...] = ()
+    source: str = "from the generation that comes back"
 
 
 def summarised(row: Row) -> dict[str, Any]:
@@ -132,7 +136,7 @@ def print_change(change: Change, what: str) -> None:
     _print_gates(change.gates)
     for name in sorted(draft.missing):
         verb = "is written" if change.is_written else "would be written"
-        out.print(f"{escape(name)} {verb}, from the generation that comes back")
+        out.print(f"{escape(name)} {verb}, {escape(change.source)}")
     if change.unserved is not None:
         out.print(f"What it replaces was never served; kept as {escape(str(change.unserved))}")
     for line in _diff(draft):
