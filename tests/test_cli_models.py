@@ -626,7 +626,8 @@ def test_the_list_shows_what_is_served_refused_and_was(
     assert row["serving"]["generation"] == 4
     assert row["refused"]["why"] == ["models.champion: weak [model]"]
     assert [past["generation"] for past in row["history"]] == [3, 4]
-    assert run(["models", "list", str(folder)]) == 0
+    with supervisor(tmp_path / "journal", "takes"):
+        assert run(["models", "list", str(folder)]) == 0
     shown = capsys.readouterr().out
     assert f"serving generation 4  digest {state.serving.digest[:12]}" in shown
     assert "refused generation 5 (eeeeeeeeeeee) 2001-09-09 01:46:40Z:" in shown
@@ -638,6 +639,23 @@ def test_the_list_shows_what_is_served_refused_and_was(
     told("rollback", folder)
     assert run(["models", "list"]) == 0
     assert "which the gateway has not looked at yet" in capsys.readouterr().out
+
+
+def test_what_no_gateway_serves_any_more_is_not_called_served(
+    told: Run, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The journal of a gateway that ended, and of one that serves another product now."""
+    store = Registry(tmp_path / "journal" / "generations")
+    stale = replace(keep(folder, store), product="stale")
+    store.write(stale)
+    with supervisor(tmp_path / "journal", "takes"):
+        rows = told("list")
+        assert run(["models", "list"]) == 0
+    assert {row["product"]: row["is_served"] for row in rows} == {"test": True, "stale": False}
+    shown = capsys.readouterr().out
+    assert shown.count("serving generation 3") == 1
+    assert shown.count("not served now, last was generation 3") == 1
+    assert [row["is_served"] for row in told("list")] == [False, False]
 
 
 def state_gates() -> tuple[GateVerdict, ...]:
