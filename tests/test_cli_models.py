@@ -356,13 +356,36 @@ def test_a_new_model_is_copied_pinned_and_scores_beside(
     ]
 
 
+def test_adding_says_what_it_copied(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "v8.onnx").write_bytes(RIVAL)
+    assert run(["models", "add", str(folder), str(tmp_path / "v8.onnx")]) == 0
+    shown = capsys.readouterr().out
+    assert "v8.onnx is written, a copy of " in shown
+    assert "comes back" not in shown
+
+
+def test_a_name_that_cannot_be_is_the_only_thing_that_is_wrong(
+    complaint: Callable[..., str], folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "v8.onnx").write_bytes(RIVAL)
+    v8 = str(tmp_path / "v8.onnx")
+    said = complaint(ExitCode.INVALID_PRODUCT, "add", str(folder), v8, "--name", "two words")
+    assert "name is 'two words'" in said
+    assert "1 violation." in said
+    assert "Undefined" not in said
+
+
 def test_a_new_model_that_does_not_fit_is_not_added(
     complaint: Callable[..., str], folder: Path, tmp_path: Path
 ) -> None:
     before = (folder / "product.yaml").read_bytes()
     (tmp_path / "wide.onnx").write_bytes(catalogue.logistic_model((0.1, 0.2, 0.3, 0.4)))
     wide = str(tmp_path / "wide.onnx")
-    assert "3 features" in complaint(ExitCode.INVALID_MODEL, "add", str(folder), wide)
+    said = complaint(ExitCode.INVALID_MODEL, "add", str(folder), wide)
+    assert "3 features" in said
+    assert f"Error: {wide}: " in said  # the caller's file: in the folder there is none
     assert "No such file" in complaint(ExitCode.USAGE, "add", str(folder), "nowhere.onnx")
     (tmp_path / "rival.onnx").write_bytes(RIVAL)
     taken = complaint(ExitCode.USAGE, "add", str(folder), str(tmp_path / "rival.onnx"))
@@ -603,7 +626,8 @@ def test_the_list_shows_what_is_served_refused_and_was(
     assert row["serving"]["generation"] == 4
     assert row["refused"]["why"] == ["models.champion: weak [model]"]
     assert [past["generation"] for past in row["history"]] == [3, 4]
-    assert run(["models", "list", str(folder)]) == 0
+    with supervisor(tmp_path / "journal", "takes"):
+        assert run(["models", "list", str(folder)]) == 0
     shown = capsys.readouterr().out
     assert f"serving generation 4  digest {state.serving.digest[:12]}" in shown
     assert "refused generation 5 (eeeeeeeeeeee) 2001-09-09 01:46:40Z:" in shown
@@ -615,6 +639,23 @@ def test_the_list_shows_what_is_served_refused_and_was(
     told("rollback", folder)
     assert run(["models", "list"]) == 0
     assert "which the gateway has not looked at yet" in capsys.readouterr().out
+
+
+def test_what_no_gateway_serves_any_more_is_not_called_served(
+    told: Run, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The journal of a gateway that ended, and of one that serves another product now."""
+    store = Registry(tmp_path / "journal" / "generations")
+    stale = replace(keep(folder, store), product="stale")
+    store.write(stale)
+    with supervisor(tmp_path / "journal", "takes"):
+        rows = told("list")
+        assert run(["models", "list"]) == 0
+    assert {row["product"]: row["is_served"] for row in rows} == {"test": True, "stale": False}
+    shown = capsys.readouterr().out
+    assert shown.count("serving generation 3") == 1
+    assert shown.count("not served now, last was generation 3") == 1
+    assert [row["is_served"] for row in told("list")] == [False, False]
 
 
 def state_gates() -> tuple[GateVerdict, ...]:
