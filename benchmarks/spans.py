@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 import journalled
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 
+from gateway.sidecar.attributes import held
 from gateway.sidecar.call import Call
-from gateway.sidecar.spans import Detail, SpanEncoder, framed
+from gateway.sidecar.spans import Detail, SpanEncoder
 
 ROUNDS, CALLS = 9, 4_000
 
@@ -27,7 +28,7 @@ def main() -> None:
 
     def encoded_by(encoder: SpanEncoder) -> Callable[[Sequence[Call]], bytes]:
         return lambda batch: b"".join(
-            framed(span) for call in batch for span in encoder.of_call(call)
+            held(b"\x12", span) for call in batch for span in encoder.of_call(call)
         )
 
     known = ScopeSpans.FromString(encoded_by(stages)(calls))

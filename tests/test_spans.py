@@ -25,9 +25,9 @@ from gateway.journal import (
     Shed,
     decision_id,
 )
-from gateway.sidecar.attributes import varint
+from gateway.sidecar.attributes import held, varint
 from gateway.sidecar.call import Call, LateScored
-from gateway.sidecar.spans import Detail, SpanEncoder, framed, server_span_id
+from gateway.sidecar.spans import Detail, SpanEncoder, server_span_id
 from gateway.v1.decision_pb2 import APPROVE, DECLINE, FeatureValue
 
 ALL = Detail(all_calls=True)
@@ -264,8 +264,8 @@ def test_a_caller_can_put_nothing_of_its_own_into_a_span() -> None:
         for one in encoder.of_call(journalled.call(call))
     )
     assert len(made) > 2000
-    for held in (canary, "4111111111111111", "424242", "777777777"):
-        assert held.encode() not in made
+    for text in (canary, "4111111111111111", "424242", "777777777"):
+        assert text.encode() not in made
     value = FeatureValue(number=424242.4242).SerializeToString()
     assert value[1:] not in made
     assert request.SerializeToString() not in made
@@ -316,15 +316,15 @@ def test_a_late_score_has_no_span() -> None:
 
 
 @given(number=st.integers(0, 2**63))
-def test_varints_and_frames_are_protobufs(number: int) -> None:
+def test_varints_are_protobufs(number: int) -> None:
     from google.protobuf.internal.decoder import _DecodeVarint  # type: ignore[attr-defined]
 
     assert _DecodeVarint(varint(number), 0) == (number, len(varint(number)))
 
 
-def test_framed_spans_are_the_field_of_scope_spans() -> None:
+def test_held_spans_are_the_field_of_scope_spans() -> None:
     made = SpanEncoder(ALL).of_call(journalled.call())
-    scope = ScopeSpans.FromString(b"".join(framed(one) for one in made))
+    scope = ScopeSpans.FromString(b"".join(held(b"\x12", one) for one in made))
     assert [one.SerializeToString() for one in scope.spans] == [
         Span.FromString(one).SerializeToString() for one in made
     ]

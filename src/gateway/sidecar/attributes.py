@@ -82,3 +82,8 @@ def varint(number: int) -> bytes:
         number >>= 7
     encoded.append(number)
     return bytes(encoded)
+
+
+def held(tag: bytes, message: bytes) -> bytes:
+    """Return an encoded message as a field of another; `tag`: the field's, of wire type 2."""
+    return b"".join((tag, varint(len(message)), message))

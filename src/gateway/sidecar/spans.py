@@ -37,7 +37,7 @@ from gateway.journal import (
     Shed,
     decision_id,
 )
-from gateway.sidecar.attributes import Numbers, attribute, attributes, failed, varint
+from gateway.sidecar.attributes import Numbers, attribute, attributes, failed
 from gateway.sidecar.call import Aside, Call
 from gateway.sidecar.verdict import SLOW_SHARE, stages, status
 from gateway.v1.decision_pb2 import Action, DecideRequest, DecideResponse, StandIn
@@ -452,8 +452,3 @@ def _described(aside: Record) -> tuple[str, int, int, bytes] | None:
             said = attributes(product=entry.product, generation=entry.generation)
             return "gateway.rejected", created_ns, created_ns, said + failed("rejected") + _UNDATED
     return None
-
-
-def framed(span: bytes) -> bytes:
-    """Return a span as the field of ScopeSpans that holds it."""
-    return b"\x12" + varint(len(span)) + span
