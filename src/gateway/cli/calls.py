@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from gateway.errors import JournalDamaged, JournalError
+from gateway.errors import JournalDamaged, JournalError, UsageError
 from gateway.journal import (
     FOUND_NOBODY,
     Damage,
     Decision,
     Gap,
+    Pause,
     Place,
     Record,
     Refused,
@@ -19,13 +20,18 @@ from gateway.journal import (
     Scored,
     ScoredCall,
     Segment,
+    Shed,
     read,
     segments,
 )
 from gateway.sidecar.call import Call
+from gateway.sidecar.verdict import end_ns
 
 _AFTER_NS = 3_000_000_000
 """Replies and shadow scores stand no further behind their call than this."""
+
+_NEAR_NS = 100_000_000
+"""A pause, or calls that were shed, so long before or after a call may have to do with it."""
 
 
 def segments_since(directory: Path, since_ns: int) -> tuple[Segment, ...]:
@@ -64,6 +70,62 @@ def calls_of(records: Iterable[Record]) -> Iterator[Call]:
     for waiting in open_calls.values():
         for one in waiting.values():
             yield one.call()
+
+
+def call_at(directory: Path, place: Place) -> tuple[Call, tuple[Record, ...]]:
+    """Return the call at a place, and the pauses and shed calls of its worker around it.
+
+    Raises:
+        JournalError: it is not there, or the journal cannot be read.
+        UsageError: something else stands at the place.
+    """
+    record = find_record(directory, place)
+    if not isinstance(record.entry, Decision | Refused):
+        raise UsageError(
+            f"is the place of no call, but of a {type(record.entry).__name__.lower()}",
+            subject=f"sequence {record.sequence} in {directory}",
+            hint=f"gateway journal cat {directory} says what stands there.",
+        )
+    one, around = _Open(record), []
+    for other in _onward(directory, record):
+        match other.entry:
+            case Replied() as entry:
+                at = record.sequence - entry.first_sequence
+                if 0 <= at < len(entry.offsets_ns):
+                    one.reply(entry.base_ns, entry.offsets_ns[at])
+            case Scored() as entry:
+                one.scored += [(entry.arm, it) for it in entry.calls if it[0] == record.sequence]
+            case Pause() | Shed():
+                around.append(other)
+    call = one.call()
+    return call, tuple(it for it in around if _is_near(it, call))
+
+
+def _onward(directory: Path, record: Record) -> Iterator[Record]:
+    """Yield what the worker wrote in the record's segment and later, as far as it may matter."""
+    name, entry = record.segment.name, record.entry
+    assert isinstance(entry, Decision | Refused)
+    for segment in segments(directory):
+        if segment.boot != record.segment.boot or segment.name < name:
+            continue
+        for item in read(segment):
+            other = item.entry if isinstance(item, Record) else None
+            if isinstance(other, Decision | Refused):
+                if other.arrival_ns > entry.arrival_ns + _AFTER_NS:
+                    return
+            elif isinstance(item, Record):
+                yield item
+
+
+def _is_near(aside: Record, call: Call) -> bool:
+    entry, own = aside.entry, call.record.entry
+    assert isinstance(own, Decision | Refused)
+    if isinstance(entry, Pause):
+        start_ns, stop_ns = entry.start_ns, entry.start_ns + entry.duration_ns
+    else:
+        assert isinstance(entry, Shed)
+        start_ns, stop_ns = entry.first_arrival_ns, entry.last_arrival_ns
+    return start_ns <= end_ns(call) + _NEAR_NS and stop_ns >= own.arrival_ns - _NEAR_NS
 
 
 class _Open:
