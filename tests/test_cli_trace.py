@@ -17,6 +17,12 @@ import journalled
 import pytest
 from conftest import Serve
 from journalled import BOOT, GENERATION, MS, TRACE, TRACEPARENT, decision, refusal
+from opentelemetry.instrumentation.grpc import client_interceptor
+from opentelemetry.instrumentation.grpc.grpcext import intercept_channel
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from otlp_receiver import Receiver, listening
 
 from gateway.cli.calls import calls_of, segments_since
@@ -330,3 +336,27 @@ def test_a_real_workers_calls_are_traces_and_hold_nothing_of_what_callers_sent(
         drawn = said(TRACE, "--journal", running.journal)
     for text in (exported, listed.encode(), drawn.encode()):
         assert b"CANARY" not in text
+
+
+def test_a_caller_with_real_instrumentation_is_the_parent_of_our_span(serve: Serve) -> None:
+    """One trace across both processes: OpenTelemetry's own client interceptor begins it."""
+    finished = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(finished))
+    with serve() as running:
+        channel = intercept_channel(running.channel, client_interceptor(provider))
+        asked = catalogue.request(running.fingerprint, transaction_id="t-1")
+        DecisionServiceStub(channel).Decide(asked, timeout=5)
+        running.ended()
+        (segment,) = segments(running.journal)
+        (call,) = calls_of(item for item in read(segment) if isinstance(item, Record))
+    (client,) = finished.get_finished_spans()
+    provider.shutdown()
+    (server, *_) = map(Span.FromString, SpanEncoder().of_call(call))
+    assert client.context is not None
+    assert int.from_bytes(server.trace_id, "big") == client.context.trace_id
+    assert int.from_bytes(server.parent_span_id, "big") == client.context.span_id
+    assert client.start_time is not None
+    assert client.end_time is not None
+    assert client.start_time <= server.start_time_unix_nano
+    assert server.end_time_unix_nano <= client.end_time + 5 * MS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from typing import Any
 
 import catalogue
@@ -13,12 +14,15 @@ from hypothesis import strategies as st
 from journalled import ARRIVAL_NS, BOOT, CALLER, MS, TRACE, TRACEPARENT, WALL_NS
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, Status
 
+from gateway.cli.waterfall import as_line, as_object, waterfall
 from gateway.journal import (
+    Decision,
     Flag,
     Gap,
     Generation,
     Loss,
     Pause,
+    Refused,
     Rejected,
     Reply,
     ScoredCall,
@@ -26,7 +30,7 @@ from gateway.journal import (
     decision_id,
 )
 from gateway.sidecar.attributes import held, varint
-from gateway.sidecar.call import Call, LateScored
+from gateway.sidecar.call import Batch, Call, LateScored, Position, Range
 from gateway.sidecar.spans import Detail, SpanEncoder, server_span_id
 from gateway.v1.decision_pb2 import APPROVE, DECLINE, FeatureValue
 
@@ -328,3 +332,63 @@ def test_held_spans_are_the_field_of_scope_spans() -> None:
     assert [one.SerializeToString() for one in scope.spans] == [
         Span.FromString(one).SerializeToString() for one in made
     ]
+
+
+U8, U16, U32, U64 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32, 64))
+SHIFTED = Detail(slow_share=0.5, sampled_share=0.5)
+TEXTS = st.one_of(st.just(TRACEPARENT), st.text(st.characters(codec="ascii"), max_size=60))
+STRANGE_CONTEXT = st.one_of(TEXTS, TEXTS.map(lambda text: text.ljust(55)[:55]))
+
+
+@given(
+    entry=st.one_of(
+        st.builds(
+            Decision,
+            *(st.builds(Flag, U8), U8, U8, U8, U16, U32, U16, U64, U64, U32, U32, U32, U32, U32),
+            *(st.floats(), st.floats(), st.floats(), st.floats(), STRANGE_CONTEXT, U8),
+            *(st.binary(max_size=20), st.binary(max_size=200)),
+        ),
+        st.builds(
+            Refused, U64, U32, U8, U16, STRANGE_CONTEXT, st.lists(st.text(max_size=9)).map(tuple)
+        ),
+    ),
+    reply=st.sampled_from(Reply),
+    replied_ns=U64,
+    knows=st.booleans(),
+    scored=st.lists(st.tuples(U8, st.builds(ScoredCall, U64, st.floats(), st.floats(), U8))),
+)
+def test_whatever_the_journal_can_hold_is_spans_that_a_collector_can_read(
+    entry: Any, reply: Reply, replied_ns: int, knows: bool, scored: Any
+) -> None:
+    """A record that could not be made a span would hold back every one behind it."""
+    call = Call(
+        journalled.record(entry, header=knows),
+        journalled.GENERATION if knows else None,
+        reply,
+        replied_ns if reply is Reply.LEFT else None,
+        tuple(scored),
+    )
+    encoder = SpanEncoder(SHIFTED)
+    made = encoder.of_call(call)
+    server, *children = (Span.FromString(one) for one in made)
+    assert SpanEncoder(SHIFTED).of_call(call) == made
+    assert server_span_id(call.record) == (server.trace_id, server.span_id)
+    for span in (server, *children):
+        assert (len(span.trace_id), len(span.span_id)) == (16, 8)
+        assert span.start_time_unix_nano <= span.end_time_unix_nano
+        said(span)
+    for child in children:
+        assert child.parent_span_id == server.span_id
+    assert "".join(waterfall(call, (), 80))
+    assert as_line(call)
+    json.dumps(as_object(call, ()))
+
+
+def test_a_batch_is_the_spans_of_its_calls_and_of_what_stands_beside_them() -> None:
+    calls = tuple(journalled.call(sequence=n) for n in (1, 2, 3))
+    pause = journalled.record(Pause(ARRIVAL_NS, 30 * MS), 4)
+    late = LateScored(pause, 1, ScoredCall(1, 0.7, 0.9, DECLINE))
+    batch = Batch(calls, (pause, late), (Range(2, BOOT, 1, 4),), Position())
+    encoder = SpanEncoder()
+    expected = [one for call in calls for one in encoder.of_call(call)]
+    assert list(encoder.of_batch(batch)) == expected + encoder.of_aside(pause)

@@ -15,6 +15,7 @@ Pure: no clock, no chance, no network.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from math import isfinite
@@ -38,7 +39,7 @@ from gateway.journal import (
     decision_id,
 )
 from gateway.sidecar.attributes import Numbers, attribute, attributes, failed
-from gateway.sidecar.call import Aside, Call
+from gateway.sidecar.call import Aside, Batch, Call
 from gateway.sidecar.verdict import SLOW_SHARE, stages, status
 from gateway.v1.decision_pb2 import Action, DecideRequest, DecideResponse, StandIn
 
@@ -46,6 +47,8 @@ METHOD = "gateway.v1.DecisionService/Decide"
 CONSTANTS_MAX = 4096
 """How many generations' constant attributes are kept laid out."""
 
+_TRACEPARENT_LENGTH = 55
+_U64_MAX = 2**64 - 1
 _HAS_IS_REMOTE, _IS_REMOTE = 0x100, 0x200
 _STAGES = ("admit", "encode", "infer", "decide", "record")
 _TRACE, _STAGE_SLOT = slice(0, 16), {name: 24 + 8 * i for i, name in enumerate(_STAGES)}
@@ -122,9 +125,8 @@ def server_span_id(record: Record) -> SpanId:
     name, entry = record.segment.name, record.entry
     assert isinstance(entry, Decision | Refused)
     slots = _slots(name.boot_id, name.worker, record.sequence)
-    if entry.traceparent:
-        return SpanId(bytes.fromhex(entry.traceparent[3:35]), slots[_SERVER])
-    return SpanId(slots[_TRACE], slots[_SERVER])
+    trace_id, _ = _context(entry.traceparent, slots)
+    return SpanId(trace_id, slots[_SERVER])
 
 
 class SpanEncoder:
@@ -137,6 +139,13 @@ class SpanEncoder:
         self._detail = detail or Detail()
         self._sampled_below = int(self._detail.sampled_share * 2**32)
         self._constants: dict[object, bytes] = {}
+
+    def of_batch(self, batch: Batch) -> Iterator[bytes]:
+        """Yield the spans of everything in a batch of the tail."""
+        for call in batch.calls:
+            yield from self.of_call(call)
+        for aside in batch.asides:
+            yield from self.of_aside(aside)
 
     def of_call(self, call: Call) -> list[bytes]:
         """Return the call's server span, then its children where it has any."""
@@ -160,9 +169,7 @@ class SpanEncoder:
         name, start_ns, end_ns, rest = described
         where = aside.segment.name
         slots = _slots(where.boot_id, where.worker, aside.sequence)
-        ids = _IDS.pack(
-            *(_IN_TRACE, slots[_TRACE], _IS, slots[_SERVER], _START, start_ns, _END, end_ns)
-        )
+        ids = _ids(slots[_TRACE], slots[_SERVER], start_ns, end_ns)
         kind = Span.SPAN_KIND_SERVER if name == METHOD else Span.SPAN_KIND_INTERNAL
         return [ids + _head(name, kind) + attributes(worker=where.worker) + rest]
 
@@ -224,9 +231,7 @@ class SpanEncoder:
         elif call.reply is Reply.UNKNOWN:
             parts.append(_REPLY_UNKNOWN)
         end_ns = base_ns + used_ns
-        parts[0] = _IDS.pack(
-            *(_IN_TRACE, trace_id, _IS, slots[_SERVER], _START, base_ns, _END, end_ns)
-        )
+        parts[0] = _ids(trace_id, slots[_SERVER], base_ns, end_ns)
         spans = [b"".join(parts)]
         if remarkable or self._is_sampled(slots):
             spans += _children(call, trace_id, slots, base_ns, budget_ns)
@@ -245,10 +250,7 @@ class SpanEncoder:
         fields = sorted({_declared(field) for field in entry.fields})
         server = b"".join(
             (
-                _IDS.pack(
-                    *(_IN_TRACE, trace_id, _IS, slots[_SERVER]),
-                    *(_START, base_ns, _END, base_ns + used_ns),
-                ),
+                _ids(trace_id, slots[_SERVER], base_ns, base_ns + used_ns),
                 _SERVER_HEAD,
                 context,
                 clock,
@@ -305,16 +307,31 @@ def _base_ns(record: Record, arrival_ns: int) -> tuple[int, bytes]:
     return header.created_wall_ns + arrival_ns - header.created_monotonic_ns, b""
 
 
+def _ids(trace_id: bytes, span_id: bytes, start_ns: int, end_ns: int) -> bytes:
+    """Return a span's ids and times; a time that OTLP cannot say is the nearest that it can."""
+    if not 0 <= start_ns <= end_ns <= _U64_MAX:
+        start_ns = min(max(start_ns, 0), _U64_MAX)
+        end_ns = min(max(end_ns, start_ns), _U64_MAX)
+    return _IDS.pack(_IN_TRACE, trace_id, _IS, span_id, _START, start_ns, _END, end_ns)
+
+
 def _context(traceparent: str, slots: bytes) -> tuple[bytes, bytes]:
-    """Return the trace's id, and the fields that say whose child the span is."""
-    if not traceparent:
-        return slots[_TRACE], _FLAGS.pack(_FLAGGED, _HAS_IS_REMOTE)
-    parent = bytes.fromhex(traceparent[36:52])
-    flags = int(traceparent[53:55], 16) | _HAS_IS_REMOTE | _IS_REMOTE
-    return (
-        bytes.fromhex(traceparent[3:35]),
-        _PARENT.pack(_UNDER, parent) + _FLAGS.pack(_FLAGGED, flags),
-    )
+    """Return the trace's id, and the fields that say whose child the span is.
+
+    The serving wing writes down a sound traceparent or none; what is neither counts as none.
+    """
+    if len(traceparent) == _TRACEPARENT_LENGTH:
+        try:
+            trace_id = bytes.fromhex(traceparent[3:35])
+            parent = bytes.fromhex(traceparent[36:52])
+            flags = int(traceparent[53:55], 16) & 0xFF | _HAS_IS_REMOTE | _IS_REMOTE
+        except ValueError:
+            pass
+        else:
+            if len(trace_id) == 16 and len(parent) == 8:  # fromhex passes over blanks
+                known = _PARENT.pack(_UNDER, parent) + _FLAGS.pack(_FLAGGED, flags)
+                return trace_id, known
+    return slots[_TRACE], _FLAGS.pack(_FLAGGED, _HAS_IS_REMOTE)
 
 
 _BATCH_SIZE: dict[int, bytes] = {}
@@ -381,10 +398,7 @@ def _children(
     for name, start_ns, end_ns in stages(call):
         slot = _STAGE_SLOT.get(name)
         span_id = _further(slots, name) if slot is None else slots[slot : slot + 8]
-        ids = _IDS.pack(
-            *(_IN_TRACE, trace_id, _IS, span_id),
-            *(_START, base_ns + start_ns, _END, base_ns + end_ns),
-        )
+        ids = _ids(trace_id, span_id, base_ns + start_ns, base_ns + end_ns)
         slack = b"" if budget_ns is None else _SLACK.pack((budget_ns - end_ns) / 1000)
         spans.append(ids + under + _CHILD_HEAD[name] + slack)
     return spans
@@ -400,9 +414,7 @@ def _shadows(call: Call, trace_id: bytes, slots: bytes, end_ns: int) -> list[byt
     spans = []
     for arm, scored in call.scored:
         stage = f"shadow/{arm}"
-        ids = _IDS.pack(
-            *(_IN_TRACE, trace_id, _IS, _further(slots, stage), _START, end_ns, _END, end_ns)
-        )
+        ids = _ids(trace_id, _further(slots, stage), end_ns, end_ns)
         arms = call.generation.arms if call.generation else ()
         said = attributes(
             arm=arms[arm] if arm < len(arms) else str(arm),
