@@ -199,7 +199,7 @@ def test_segments_that_vanish_before_they_are_read_are_counted(tmp_path):
     (gone,) = [aside for aside in asides_of(batches) if isinstance(aside, Gone)]
     after = first.until.marks[0, BOOT].sequence
     assert gone == Gone(0, BOOT, after + 1, start - 1)
-    assert [c.record.sequence for c in calls_of(batches)][0] >= start
+    assert min(c.record.sequence for c in calls_of(batches)) >= start
     crash(writer)
 
 

@@ -5,7 +5,8 @@
     follower    one boot's segments, read on step by step
     join        calls wait there for their replies and scores
     tail        all workers' journals, as batches
-    checkpoint  how far each consumer is, on disk; which segments all are past; how far they lag
+    checkpoint  how far each consumer is, on disk
+    lag         what a consumer has not had yet, and which segments none needs any more
 
 Nothing here is imported by the serving wing, and nothing here imports it: they meet in `journal`.
 """
