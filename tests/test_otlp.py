@@ -271,6 +271,43 @@ def test_over_tls_with_compression_and_only_with_the_right_authority(
     assert len(receiver.requests) == 1
 
 
+def test_a_collector_that_asks_for_our_certificate_gets_it(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    authority = trustme.CA()
+    theirs, ours = authority.issue_cert("localhost"), authority.issue_cert("client")
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    ours.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    ours.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    credentials = grpc.ssl_server_credentials(
+        [(theirs.private_key_pem.bytes(), theirs.cert_chain_pems[0].bytes())],
+        root_certificates=authority.cert_pem.bytes(),
+        require_client_auth=True,
+    )
+    with listening(receiver, credentials=credentials) as port:
+        environment = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"https://localhost:{port}",
+            "OTEL_EXPORTER_OTLP_CERTIFICATE": str(tmp_path / "ca.pem"),
+        }
+        without = collector_of(environment)
+        both = collector_of(
+            {
+                **environment,
+                "OTEL_EXPORTER_OTLP_CLIENT_KEY": str(tmp_path / "key.pem"),
+                "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(tmp_path / "cert.pem"),
+            }
+        )
+        assert without is not None
+        assert both is not None
+        with Exporter(without, RESOURCE) as exporter:
+            threading.Timer(0.3, exporter.stop).start()
+            with pytest.raises(CollectorError, match="stopped"):
+                exporter.export(SPANS)
+        assert receiver.requests == []
+        with Exporter(both, RESOURCE) as exporter:
+            assert exporter.export(SPANS) == Sent(accepted=10)
+
+
 def test_a_certificate_that_is_not_there_is_named(tmp_path: Path) -> None:
     collector = Collector("localhost:1", is_secure=True, certificate=tmp_path / "absent.pem")
     with pytest.raises(CollectorError, match=r"absent\.pem: cannot be read"):
