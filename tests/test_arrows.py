@@ -31,30 +31,34 @@ ROOMS = {
     "evaluate": {"decide", "product", "errors"},
     "verify": {"model", "scaffold", "evaluate", "decide", "product", "errors"},
     "bench": {"model", "errors", "v1"},
+    "sidecar": {"journal", "product", "decide", "model", "errors", "v1"},
     "cli": {
         *("serve", "model", "decide", "product", "journal", "demo", "scaffold", "bench"),
-        *("evaluate", "verify", "errors", "v1"),
+        *("evaluate", "verify", "sidecar", "errors", "v1"),
     },
     "__main__": {"cli"},
     "__init__": set(),
 }
 """What each room may import of the others."""
 
+SIDECARS_MODEL = "model.registry"
+"""The sidecar reads what was served; it opens no model."""
+
 ONLY_IN = {
     "onnxruntime": {"model/runtime.py"},
     "onnx": {"model/", "bench/product.py"},
     "hpack": {"bench/frames.py"},
     "pygrpc_native": {"serve/native.py"},
-    "grpc": {"serve/", "cli/", "v1/", "inference/"},
+    "grpc": {"serve/", "sidecar/", "cli/", "v1/", "inference/"},
     "grpc_health": {"serve/"},
     "grpc_reflection": {"serve/"},
     "psutil": {"cli/status.py"},
-    "pyarrow": {"scaffold/"},
+    "pyarrow": {"scaffold/", "sidecar/"},
     "pydantic": {"product/"},
     "ruamel": {"product/"},
     "rich": {"cli/"},
     "cyclopts": {"cli/"},
-    "opentelemetry": set(),
+    "opentelemetry": {"sidecar/"},
     "duckdb": set(),
     "pyspark": set(),
 }
@@ -85,6 +89,8 @@ def broken(file: str, source: str) -> list[str]:
         top, _, rest = module.partition(".")
         if top == "gateway":
             other = rest.partition(".")[0]
+            if room == "sidecar" and other == "model" and not rest.startswith(SIDECARS_MODEL):
+                wrong.append(f"{file}: of model, {room} may know the registry alone")
             if other and other != room and other not in ROOMS[room]:
                 wrong.append(f"{file}: {room} must not know {other}")
         elif top in ONLY_IN and not any(file.startswith(place) for place in ONLY_IN[top]):
@@ -128,6 +134,11 @@ def test_no_file_imports_against_the_arrows() -> None:
         ("evaluate/__init__.py", "import os"),
         ("evaluate/__init__.py", "from gateway.model import Generation"),
         ("verify/labelled.py", "import pyarrow"),
+        ("serve/hall.py", "from gateway.sidecar import call"),
+        ("journal/reader.py", "from gateway.sidecar import tail"),
+        ("sidecar/call.py", "from gateway.serve import hall"),
+        ("sidecar/call.py", "from gateway.model import Generation"),
+        ("serve/hall.py", "from opentelemetry.proto.trace.v1 import trace_pb2"),
     ],
 )
 def test_a_forbidden_import_is_found(file: str, line: str) -> None:

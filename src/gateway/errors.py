@@ -7,6 +7,7 @@ GatewayError
 ├── ListenError         the address cannot be listened on
 ├── UnreachableError    no gateway answers at the address
 ├── RefusedError        the gateway refused the call; its violations say why
+├── CollectorError      the collector of traces refuses spans, or cannot be reached as configured
 └── JournalError        the journal cannot be written, or cannot be read
     ├── JournalFull     the disk, or the journal's own limit, is full
     └── JournalDamaged  bytes that were written are not there any more
@@ -95,6 +96,10 @@ class UnreachableError(GatewayError):
 
 class RefusedError(GatewayError):
     exit_code = ExitCode.REFUSED
+
+
+class CollectorError(GatewayError):
+    exit_code = ExitCode.UNREACHABLE
 
 
 class JournalError(GatewayError):

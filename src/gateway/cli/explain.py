@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import json as json_codec
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 from google.protobuf.message import DecodeError
 
+from gateway.cli.calls import find_record
 from gateway.cli.decide import as_json, in_words
 from gateway.cli.terms import Json
 from gateway.cli.told import Case, Folders, Source, as_object, kept_source, source_of, told_of
 from gateway.cli.told_in_words import say
-from gateway.errors import ExitCode, JournalDamaged, JournalError, UsageError
+from gateway.errors import ExitCode, JournalDamaged, UsageError
 from gateway.journal import (
-    Damage,
     Decision,
     Flag,
-    Gap,
     Place,
-    Record,
-    Segment,
     parse_decision_id,
-    read,
-    segments,
 )
 from gateway.product import Action, StandIn
 from gateway.v1.decision_pb2 import DecideRequest, DecideResponse
@@ -77,7 +71,7 @@ def _recorded(directory: Path, place: Place) -> Case:
         JournalError: it is not there, or the journal cannot be read.
         UsageError: the id is that of another kind of entry.
     """
-    record = _find(directory, place)
+    record = find_record(directory, place)
     entry = record.entry
     if not isinstance(entry, Decision):
         kind = type(entry).__name__.lower()
@@ -105,60 +99,3 @@ def _recorded(directory: Path, place: Place) -> Case:
         expired=Flag.EXPIRED in entry.flags,
         digest=decided.digest if decided else "",
     )
-
-
-def _find(directory: Path, place: Place) -> Record:
-    """Return a record."""
-    if not directory.is_dir():
-        raise JournalError(
-            "there is no such folder",
-            subject=str(directory),
-            hint="Name the folder that serve was given, with --journal.",
-        )
-    there = segments(directory)
-    own = [one for one in there if (one.name.boot_id[:8], one.name.worker) == place[:2]]
-    damage: Damage | None = None
-    for segment in own:
-        for item in read(segment):
-            if isinstance(item, Record):
-                if item.sequence == place.sequence:
-                    return item
-            elif isinstance(item, Damage) and _covers(item.missing, place.sequence):
-                damage = item
-    if damage is not None:
-        raise JournalDamaged(
-            f"{damage.length} bytes are damaged where its record may have stood",
-            subject=f"{damage.path.name} at {damage.offset}",
-            hint=f"gateway journal verify {directory} says what is missing.",
-        )
-    raise _not_there(directory, there, place, known=bool(own))
-
-
-def _covers(missing: tuple[int, int | None] | None, sequence: int) -> bool:
-    if missing is None:
-        return False
-    first, last = missing
-    return first <= sequence and (last is None or sequence <= last)
-
-
-def _not_there(
-    directory: Path, there: Sequence[Segment], place: Place, *, known: bool
-) -> JournalError:
-    """Say why a record is not there, as far as the journal knows."""
-    subject, hint = str(directory), "Name the folder that serve was given, with --journal."
-    if not there:
-        return JournalError("holds no segments of a journal", subject=subject, hint=hint)
-    for segment in there:
-        for item in read(segment):
-            gap = item.entry if isinstance(item, Record) else None
-            if (
-                isinstance(gap, Gap)
-                and (gap.boot_id[:8], gap.worker) == place[:2]
-                and _covers((gap.first_sequence, gap.last_sequence), place.sequence)
-            ):
-                reason = gap.reason.name.lower().replace("_", " ")
-                what = f"its record was not kept: {reason}"
-                return JournalError(what, subject=subject, hint="Look in a copy of the journal.")
-    what = "holds no such decision" if known else "holds nothing of the worker that gave this id"
-    hint = f"gateway journal cat {directory} prints the ids that are there."
-    return JournalError(what, subject=subject, hint=hint)

@@ -42,6 +42,7 @@ _VERBS = {
     "status": "Show how each worker of a running gateway is doing.",
     "decide": "Ask a running gateway for one decision, and say it in words.",
     "explain": "Say why a recorded decision was made, and what would have changed it.",
+    "trace": "Draw where a call's time went, or list calls that were slow, stood in or failed.",
     "whatif": "Replay recorded decisions under a changed product: flips, cost, latency, stand-ins.",
     "bench": "Measure the clock: lateness, goodput and stand-ins, from idle to overload.",
 }
@@ -83,6 +84,12 @@ _EXAMPLES = {
     "explain": (
         "gateway explain 25403fb4f04844ba-00-000000000001 --journal journal",
         "gateway explain 25403fb4f04844ba-00-000000000001 --product models/card-present --json",
+    ),
+    "trace": (
+        "gateway trace 25403fb4f04844ba-00-000000000001 --journal journal",
+        "gateway trace --slow --last 15m --journal journal",
+        "gateway trace --stood-in --errors --last 1h --json",
+        "gateway trace 0af7651916cd43dd8448eb211c80319c --last 1d",
     ),
     "whatif": (
         "gateway whatif models/card-present changed/card-present --journal journal",

@@ -1,0 +1,44 @@
+"""The consumer that makes traces: from the tail to the collector, and then the checkpoint.
+
+A checkpoint is saved behind what was delivered, so that a sidecar that is killed sends its last
+batch again; a span that is sent again has the ids that it had.
+"""
+
+from __future__ import annotations
+
+from gateway.sidecar.call import Batch
+from gateway.sidecar.checkpoint import Checkpoint, Progress
+from gateway.sidecar.otlp import Exporter, Sent
+from gateway.sidecar.spans import SpanEncoder
+from gateway.sidecar.tail import Tail
+
+
+class Traces:
+    """One step a batch. `tail` begins where `checkpoint` says; nobody else reads from it."""
+
+    def __init__(
+        self, tail: Tail, encoder: SpanEncoder, exporter: Exporter, checkpoint: Checkpoint
+    ) -> None:
+        self._tail = tail
+        self._encoder = encoder
+        self._exporter = exporter
+        self._checkpoint = checkpoint
+        self._refused: Batch | None = None
+
+    def step(self) -> Sent | None:
+        """Deliver the next batch; None where there is nothing new. Waits for the collector alone.
+
+        Raises:
+            CollectorError: the collector refuses the batch, or was stopped; it comes again with the
+                next step, and the checkpoint stays.
+            JournalError: the journal cannot be read, or the checkpoint not be written: the spans of
+                the batch were delivered, and are sent again should the sidecar be killed.
+        """
+        batch = self._refused or self._tail.read()
+        if batch is None:
+            return None
+        self._refused = batch
+        sent = self._exporter.export(self._encoder.of_batch(batch))
+        self._refused = None
+        self._checkpoint.save(Progress(done=batch.until))
+        return sent

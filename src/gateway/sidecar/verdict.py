@@ -1,0 +1,99 @@
+"""What is remarkable about a call, and when its stages ended.
+
+Pure: no clock; times are the boot's monotonic nanoseconds.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from gateway.journal import Decision, Refused, Reply
+from gateway.sidecar.call import Call
+
+SLOW_SHARE = 0.5
+"""A call is slow when it used more than this share of its budget."""
+
+STATUS = (
+    *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND"),
+    *("ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION"),
+    *("ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"),
+    "UNAUTHENTICATED",
+)
+"""gRPC's status codes by number."""
+
+
+class Stage(NamedTuple):
+    """A stretch of a call, in nanoseconds after its arrival."""
+
+    name: str
+    start_ns: int
+    end_ns: int
+
+
+class Verdict(NamedTuple):
+    """What a call was. `error`: the kind of failure, empty where it was none."""
+
+    slow: bool
+    stood_in: bool
+    late: bool
+    error: str
+
+
+def end_ns(call: Call) -> int:
+    """Return when the reply left, or the last that is known of the call."""
+    if call.replied_ns is not None:
+        return call.replied_ns
+    entry = call.record.entry
+    if isinstance(entry, Decision):
+        return entry.arrival_ns + entry.record_after_ns
+    assert isinstance(entry, Refused)
+    return entry.arrival_ns + entry.refused_after_ns
+
+
+def verdict(call: Call, slow_share: float = SLOW_SHARE) -> Verdict:
+    """Say what is remarkable about a call.
+
+    A reply that nobody knows the fate of is a failure: its process died with it.
+    """
+    entry = call.record.entry
+    if isinstance(entry, Refused):
+        return Verdict(False, False, False, status(entry.code))
+    assert isinstance(entry, Decision)
+    used_ns = end_ns(call) - entry.arrival_ns
+    budget_ns = entry.deadline_ns - entry.arrival_ns
+    late = used_ns > budget_ns
+    error = "late" if late else "reply_unknown" if call.reply is Reply.UNKNOWN else ""
+    return Verdict(used_ns > slow_share * budget_ns, entry.stand_in != 0, late, error)
+
+
+def stages(call: Call) -> tuple[Stage, ...]:
+    """Return the stages that took time, in their order; `encode` begins with the wait before it.
+
+    What did not come to its model has the wait until it was stood in for, and no `infer`.
+    `reply` is the write to the journal and the way out.
+    """
+    entry = call.record.entry
+    if isinstance(entry, Decision):
+        ends = [
+            ("admit", entry.admit_after_ns),
+            ("encode" if entry.batch_size else "wait", entry.encode_after_ns),
+            ("infer", entry.infer_after_ns),
+            ("decide", entry.decide_after_ns),
+            ("record", entry.record_after_ns),
+        ]
+    else:
+        assert isinstance(entry, Refused)
+        ends = [("admit", entry.refused_after_ns)]
+    if call.replied_ns is not None:
+        ends.append(("reply", call.replied_ns - entry.arrival_ns))
+    found, start_ns = [], 0
+    for name, stage_end_ns in ends:
+        if stage_end_ns > start_ns:
+            found.append(Stage(name, start_ns, stage_end_ns))
+            start_ns = stage_end_ns
+    return tuple(found)
+
+
+def status(code: int) -> str:
+    """Return a gRPC status code's name."""
+    return STATUS[code] if code < len(STATUS) else "UNKNOWN"
