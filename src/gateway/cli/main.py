@@ -43,6 +43,7 @@ _VERBS = {
     "decide": "Ask a running gateway for one decision, and say it in words.",
     "explain": "Say why a recorded decision was made, and what would have changed it.",
     "whatif": "Replay recorded decisions under a changed product: flips, cost, latency, stand-ins.",
+    "alerts": "Print Prometheus rules that say how fast promises' error budgets burn.",
     "bench": "Measure the clock: lateness, goodput and stand-ins, from idle to overload.",
 }
 _EXAMPLES = {
@@ -88,6 +89,10 @@ _EXAMPLES = {
         "gateway whatif models/card-present changed/card-present --journal journal",
         "gateway whatif changed/card-present --journal journal --markdown -",
         "gateway whatif old new --labels outcomes.parquet --picture flips.svg --json",
+    ),
+    "alerts": (
+        "gateway alerts models/card-not-present models/card-present > rules.yml",
+        "gateway alerts models/card-present --out /etc/prometheus/gateway.yml",
     ),
     "bench": (
         "gateway bench overload --quick",

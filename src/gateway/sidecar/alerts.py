@@ -60,7 +60,7 @@ def rules_of(products: Sequence[Product]) -> tuple[dict[str, Any], tuple[Unmeasu
 def as_yaml(rules: dict[str, Any], unmeasured: Sequence[Unmeasured]) -> str:
     """Return the rules as a file: JSON is YAML, and says by itself how strings are quoted."""
     notes = "".join(
-        f"# {one.product}: {one.promise} ({one.sli}) needs labels: gateway evaluate measures it.\n"
+        f"# {one.product}: {one.promise} ({one.sli}) needs labels: no rule can measure it.\n"
         for one in unmeasured
     )
     return f"# Written by `gateway alerts`; write it again when a promise changes.\n{notes}" + (
@@ -111,7 +111,7 @@ def _never(product: Product, promise: Promise) -> dict[str, Any]:
         "expr": f"sum(increase({bad}[5m])) > 0",
         "labels": _labels(product, promise, "page"),
         "annotations": {
-            "summary": f"{product.name}: {promise.id} is broken, and was promised without exception",
+            "summary": f"{product.name}: {promise.id} is broken, and was promised always",
             "description": promise.says,
         },
     }
@@ -128,7 +128,7 @@ def _labels(product: Product, promise: Promise, severity: str) -> dict[str, str]
         "severity": severity,
         "product": product.name,
         "promise": promise.id,
-        "owner": product.owners.operations,
+        "owner": product.owners.operations or "",
     }
 
 
