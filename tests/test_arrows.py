@@ -58,6 +58,7 @@ ONLY_IN = {
     "ruamel": {"product/"},
     "rich": {"cli/"},
     "cyclopts": {"cli/"},
+    "prometheus_client": {"sidecar/"},
     "opentelemetry": {"sidecar/"},
     "duckdb": set(),
     "pyspark": set(),

@@ -13,6 +13,10 @@
     collector   where spans go, from OpenTelemetry's environment variables      pure
     otlp        sends them there, as often as it takes
     traces      from the tail to the collector, then the checkpoint
+    buckets     histograms by key                                               pure
+    metrics     calls -> what Prometheus is shown
+    alerts      promises -> Prometheus rules                                    pure
+    wing        a thread a consumer, each at its own pace
 
 Nothing here is imported by the serving wing, and nothing here imports it: they meet in `journal`.
 """

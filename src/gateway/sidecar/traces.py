@@ -6,7 +6,7 @@ batch again; a span that is sent again has the ids that it had.
 
 from __future__ import annotations
 
-from gateway.sidecar.call import Batch
+from gateway.sidecar.call import Batch, Position
 from gateway.sidecar.checkpoint import Checkpoint, Progress
 from gateway.sidecar.otlp import Exporter, Sent
 from gateway.sidecar.spans import SpanEncoder
@@ -24,6 +24,20 @@ class Traces:
         self._exporter = exporter
         self._checkpoint = checkpoint
         self._refused: Batch | None = None
+
+    @property
+    def name(self) -> str:
+        """Its name, in lags and log lines."""
+        return self._checkpoint.consumer
+
+    @property
+    def position(self) -> Position:
+        """Behind what was delivered, or is being delivered."""
+        return self._tail.position
+
+    def stop(self) -> None:
+        """End a step that waits for the collector."""
+        self._exporter.stop()
 
     def step(self) -> Sent | None:
         """Deliver the next batch; None where there is nothing new. Waits for the collector alone.

@@ -1,0 +1,41 @@
+"""`gateway alerts`."""
+
+from __future__ import annotations
+
+import json as json_codec
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from gateway.cli.terms import Json, notes
+from gateway.errors import ExitCode, UsageError
+from gateway.model import read_product
+from gateway.sidecar.alerts import as_yaml, rules_of
+
+
+def alerts(
+    *folders: Annotated[Path, Parameter(name="DIR", help="Folders with a product.yaml each.")],
+    out: Annotated[
+        Path | None, Parameter(help="Write the rules to this file instead of stdout.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Print Prometheus rules for the promises of products: how fast each error budget burns.
+
+    A page where 2 % of a promise's budget goes in an hour or 5 % in six, a ticket where 10 % goes
+    in a day or in three. Promises that need labels are named, and not measured here.
+    """
+    if not folders:
+        raise UsageError("no product folder is named", hint="For example: models/card-not-present")
+    rules, unmeasured = rules_of([read_product(folder) for folder in folders])
+    text = json_codec.dumps(rules, indent=2) + "\n" if json else as_yaml(rules, unmeasured)
+    if out is None:
+        print(text, end="")
+    else:
+        try:
+            out.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot be written: {error.strerror}", subject=str(out)) from None
+    notes.print(f"Next: promtool check rules {out or 'RULES.yml'}", markup=False)
+    return ExitCode.OK

@@ -1,0 +1,173 @@
+"""Promises -> Prometheus rules: how fast each error budget burns. Pure.
+
+Multi-window, multi-burn-rate alerts as in the Site Reliability Workbook, chapter 5: a page where
+2 % of a window's budget goes in an hour, or 5 % in six; a ticket where 10 % goes in a day, or in
+three. Each needs a short window, too, so that it ends when the burning does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.product import Product, Promise
+
+BURNS = (
+    ("page", 0.02, "1h", 1.0, "5m"),
+    ("page", 0.05, "6h", 6.0, "30m"),
+    ("ticket", 0.10, "1d", 24.0, "2h"),
+    ("ticket", 0.10, "3d", 72.0, "6h"),
+)
+"""Severity; share of the window's budget; long window, in hours too; short window."""
+
+LAG_S = 30
+"""A consumer that is so far behind is said to be."""
+
+_BAD = {
+    "decided_within_budget": "gateway_late_total{{product={product}}}",
+    "scored_in_path": 'gateway_decisions_total{{product={product},stand_in!="none"}}',
+}
+_ALL = "gateway_decisions_total{{product={product}}}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unmeasured:
+    """A promise that metrics cannot tell of: it needs labels, so the evaluator measures it."""
+
+    product: str
+    promise: str
+    sli: str
+
+
+def rules_of(products: Sequence[Product]) -> tuple[dict[str, Any], tuple[Unmeasured, ...]]:
+    """Return the content of a Prometheus rule file, and the promises that it says nothing of."""
+    unmeasured = tuple(
+        Unmeasured(product.name, promise.id, promise.sli)
+        for product in products
+        for promise in product.promises
+        if promise.sli not in _BAD
+    )
+    groups = [
+        {"name": f"gateway-{product.name}", "rules": list(_of_product(product))}
+        for product in products
+    ]
+    groups = [group for group in groups if group["rules"]]
+    return {"groups": [*groups, {"name": "gateway", "rules": list(_of_gateway())}]}, unmeasured
+
+
+def as_yaml(rules: dict[str, Any], unmeasured: Sequence[Unmeasured]) -> str:
+    """Return the rules as a file: JSON is YAML, and says by itself how strings are quoted."""
+    notes = "".join(
+        f"# {one.product}: {one.promise} ({one.sli}) needs labels: no rule can measure it.\n"
+        for one in unmeasured
+    )
+    return f"# Written by `gateway alerts`; write it again when a promise changes.\n{notes}" + (
+        json.dumps(rules, indent=2, ensure_ascii=False) + "\n"
+    )
+
+
+def _of_product(product: Product) -> Iterator[dict[str, Any]]:
+    for promise in product.promises:
+        if promise.sli not in _BAD:
+            continue
+        if promise.objective >= 1.0:
+            yield _never(product, promise)
+            continue
+        for severity, share, window, hours, short in BURNS:
+            yield _burning(product, promise, severity, share, window, hours, short)
+
+
+def _burning(
+    product: Product,
+    promise: Promise,
+    severity: str,
+    share: float,
+    window: str,
+    hours: float,
+    short: str,
+) -> dict[str, Any]:
+    budget = 1.0 - promise.objective
+    factor = share * promise.window.total_seconds() / 3600 / hours
+    limit = f"{factor:.6g} * {budget:.6g}"
+    long, brief = (_ratio(product, promise, one) for one in (window, short))
+    return {
+        "alert": "GatewayErrorBudgetBurns",
+        "expr": f"{long} > {limit} and {brief} > {limit}",
+        "labels": _labels(product, promise, severity) | {"window": window},
+        "annotations": {
+            "summary": f"{product.name}: {share:.0%} of the budget of {promise.id} in {window}",
+            "description": f"{promise.says} Promised is {promise.objective:g}; what breaks it "
+            f"comes {factor:.3g} times as fast as the budget allows.",
+        },
+    }
+
+
+def _never(product: Product, promise: Promise) -> dict[str, Any]:
+    bad = _BAD[promise.sli].format(product=json.dumps(product.name))
+    return {
+        "alert": "GatewayPromiseBroken",
+        "expr": f"sum(increase({bad}[5m])) > 0",
+        "labels": _labels(product, promise, "page"),
+        "annotations": {
+            "summary": f"{product.name}: {promise.id} is broken, and was promised always",
+            "description": promise.says,
+        },
+    }
+
+
+def _ratio(product: Product, promise: Promise, window: str) -> str:
+    name = json.dumps(product.name)
+    bad, every = _BAD[promise.sli].format(product=name), _ALL.format(product=name)
+    return f"(sum(rate({bad}[{window}])) / sum(rate({every}[{window}])))"
+
+
+def _labels(product: Product, promise: Promise, severity: str) -> dict[str, str]:
+    return {
+        "severity": severity,
+        "product": product.name,
+        "promise": promise.id,
+        "owner": product.owners.operations or "",
+    }
+
+
+def _of_gateway() -> Iterator[dict[str, Any]]:
+    """Yield what concerns everybody: nothing lost, nothing behind, nothing refused for long."""
+    for alert, expr, hold, severity, summary in (
+        (
+            "GatewayRecordsLost",
+            "sum by (reason) (increase(gateway_lost_records_total[10m])) > 0",
+            "0m",
+            "page",
+            "Records are lost: {{ $labels.reason }}",
+        ),
+        (
+            "GatewayShedsCalls",
+            "sum(increase(gateway_shed_total[5m])) > 0",
+            "0m",
+            "page",
+            "Calls are turned away unread",
+        ),
+        (
+            "GatewayConsumerBehind",
+            f"max by (consumer) (gateway_consumer_lag_seconds) > {LAG_S}",
+            "5m",
+            "ticket",
+            "{{ $labels.consumer }} is behind the journal",
+        ),
+        (
+            "GatewayChangeRefused",
+            "sum by (product) (increase(gateway_rejected_changes_total[1h])) > 0",
+            "0m",
+            "ticket",
+            "{{ $labels.product }}: a change of its folder is not served",
+        ),
+    ):
+        yield {
+            "alert": alert,
+            "expr": expr,
+            "for": hold,
+            "labels": {"severity": severity},
+            "annotations": {"summary": summary},
+        }

@@ -1,0 +1,360 @@
+"""Calls -> metrics: the same records that spans and rows are made of, counted.
+
+Counts grow with what the tail gives out and begin at 0 with the process, as Prometheus expects.
+No label holds what a caller sent: products, models and numbers of generations are the file's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
+
+from gateway.journal import (
+    Damage,
+    Decision,
+    Flag,
+    Gap,
+    Generation,
+    Pause,
+    Record,
+    Refused,
+    Rejected,
+    Scored,
+    Shed,
+)
+from gateway.product import Action, StandIn
+from gateway.sidecar.buckets import Counts, Example, Histogram, around
+from gateway.sidecar.call import Batch, Call, Gone, LateReply, LateScored
+from gateway.sidecar.lag import Lag
+
+COMMON_S = (
+    *(50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3),
+    1.0,
+)
+"""Bounds of every duration, in seconds; each product's have its budget's shares beside them."""
+
+SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.5, 2.0)
+"""Bounds of how much of its budget a call has used."""
+
+SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+
+Labels = tuple[str, ...]
+
+METHOD = "gateway.v1.DecisionService/Decide"
+UNKNOWN = "unknown"
+
+_STATUS = {0: "OK", 3: "INVALID_ARGUMENT", 5: "NOT_FOUND", 8: "RESOURCE_EXHAUSTED"}
+_ACTIONS = {action.value: action.name.lower() for action in Action}
+_STAND_INS = {reason.value: reason.name.lower() for reason in StandIn}
+_STAGES = ("admit", "encode", "infer", "decide", "record", "reply")
+_FLAGS = (
+    (Flag.NEAR_TIE, "near_tie"),
+    (Flag.EXPLORED, "explored"),
+    (Flag.OVERRIDDEN, "overridden"),
+)
+
+
+_COUNTERS: dict[str, tuple[str, Labels]] = {
+    "decisions": (
+        "Answers, the model's or a stand-in's.",
+        ("product", "generation", "model", "action", "stand_in"),
+    ),
+    "refusals": ("Calls that were the caller's fault.", ("product", "status")),
+    "flags": ("Decisions of which more is to be said.", ("product", "flag")),
+    "replies": ("What became of the replies.", ("product", "reply")),
+    "late": ("Answers that left past their deadline.", ("product",)),
+    "shadow_calls": (
+        "Calls that a model scored beside the one that decided, or did not.",
+        ("product", "model", "outcome"),
+    ),
+    "lost_records": ("Records that are in no segment any more.", ("reason",)),
+    "rejected_changes": ("Changes of a folder that are not served.", ("product",)),
+    "shed": ("Calls that were turned away unread.", ()),
+    "pauses": ("Times that a loop stood still.", ()),
+    "paused_seconds": ("How long loops stood still.", ()),
+}
+
+_LAGS: tuple[tuple[str, str, Callable[[Lag], float]], ...] = (
+    ("records", "Records behind the journal's end.", lambda lag: lag.records),
+    ("bytes", "Bytes behind the journal's end.", lambda lag: lag.bytes),
+    ("seconds", "Age of the oldest record that waits.", lambda lag: lag.age_ns / 1e9),
+)
+
+
+@dataclass(slots=True)
+class _Counts:
+    """Everything that is only added up."""
+
+    decisions: Counter[Labels] = field(default_factory=Counter)
+    refused: Counter[Labels] = field(default_factory=Counter)
+    flags: Counter[Labels] = field(default_factory=Counter)
+    replies: Counter[Labels] = field(default_factory=Counter)
+    late: Counter[Labels] = field(default_factory=Counter)
+    beside: Counter[Labels] = field(default_factory=Counter)
+    lost: Counter[Labels] = field(default_factory=Counter)
+    rejected: Counter[Labels] = field(default_factory=Counter)
+    shed: int = 0
+    pauses: int = 0
+    paused_s: float = 0.0
+
+
+class Metrics(Collector):
+    """What Prometheus is shown. `take` and `collect` run on one thread, or under one lock.
+
+    `trace_id` gives a call's, in hex; `lags` each consumer's lag by its name; `wall_s` a monotonic
+    time of a record as Unix time.
+    """
+
+    def __init__(
+        self,
+        *,
+        trace_id: Callable[[Call], str],
+        lags: Callable[[], Mapping[str, Lag]] = dict,
+    ) -> None:
+        self._trace_id = trace_id
+        self._lags = lags
+        self._counts = _Counts()
+        self._durations: Histogram[Labels] = Histogram()
+        self._stages: Histogram[Labels] = Histogram()
+        self._uses: Histogram[Labels] = Histogram()
+        self._sizes: Histogram[Labels] = Histogram()
+        self._bounds: dict[tuple[str, float], tuple[float, ...]] = {}
+        self._served: dict[tuple[int, bytes, str], Generation] = {}
+
+    def take(self, batch: Batch) -> None:
+        """Count a batch."""
+        for call in batch.calls:
+            if isinstance(call.record.entry, Decision):
+                self._decided(call, call.record.entry)
+            elif isinstance(call.record.entry, Refused):
+                self._refused(call, call.record.entry)
+        for aside in batch.asides:
+            match aside:
+                case LateScored():
+                    self._scored(aside.record, aside.arm, 1)
+                case LateReply():
+                    pass  # its call was counted as it was given out
+                case Gone():
+                    self._gone(aside)
+                case Damage():
+                    self._counts.lost[("damage",)] += 1
+                case _:
+                    self._aside(aside)
+
+    def _decided(self, call: Call, entry: Decision) -> None:
+        counts, generation = self._counts, call.generation
+        product = generation.product if generation else UNKNOWN
+        counts.decisions[
+            product,
+            str(entry.generation),
+            _arm(generation, entry.arm),
+            _ACTIONS.get(entry.action, UNKNOWN),
+            _STAND_INS.get(entry.stand_in, "none"),
+        ] += 1
+        for flag, name in _FLAGS:
+            if flag in entry.flags:
+                counts.flags[product, name] += 1
+        ended_ns = entry.record_after_ns
+        if call.replied_ns is not None:
+            ended_ns = call.replied_ns - entry.arrival_ns
+            counts.late[(product,)] += call.replied_ns > entry.deadline_ns
+        counts.replies[product, call.reply.name.lower()] += 1
+        budget_s = max(entry.deadline_ns - entry.arrival_ns, 0) / 1e9
+        took_s = ended_ns / 1e9
+        bounds = self._bounds_of(product, budget_s)
+        example = self._trace_id(call), call.record.wall_ns(entry.arrival_ns)
+        self._observe((METHOD, "OK", product), bounds, took_s, example)
+        if budget_s:
+            self._uses.add((product,), SHARES, took_s / budget_s)
+        before_ns = 0
+        ends_ns = (
+            *(entry.admit_after_ns, entry.encode_after_ns, entry.infer_after_ns),
+            *(entry.decide_after_ns, entry.record_after_ns, ended_ns),
+        )
+        for stage, end_ns in zip(_STAGES, ends_ns, strict=True):
+            self._stages.add((product, stage), COMMON_S, max(end_ns - before_ns, 0) / 1e9)
+            before_ns = max(end_ns, before_ns)
+        if entry.batch_size:
+            self._sizes.add((product,), SIZES, entry.batch_size)
+        for arm, _ in call.scored:
+            counts.beside[product, _arm(generation, arm), "scored"] += 1
+        if generation is not None:
+            self._served[(*call.record.segment.boot, product)] = generation
+
+    def _refused(self, call: Call, entry: Refused) -> None:
+        product = call.generation.product if call.generation else UNKNOWN
+        status = _STATUS.get(entry.code, str(entry.code))
+        self._counts.refused[product, status] += 1
+        self._counts.replies[product, call.reply.name.lower()] += 1
+        took_ns = entry.refused_after_ns
+        if call.replied_ns is not None:
+            took_ns = call.replied_ns - entry.arrival_ns
+        example = self._trace_id(call), call.record.wall_ns(entry.arrival_ns)
+        self._observe((METHOD, status, product), COMMON_S, took_ns / 1e9, example)
+
+    def _aside(self, record: Record) -> None:
+        counts = self._counts
+        match record.entry:
+            case Shed() as shed:
+                counts.shed += shed.count
+            case Pause() as pause:
+                counts.pauses += 1
+                counts.paused_s += pause.duration_ns / 1e9
+            case Gap() as gap:
+                counts.lost[(gap.reason.name.lower(),)] += gap.count
+            case Generation() as generation:
+                self._served[(*record.segment.boot, generation.product)] = generation
+            case Rejected() as rejected:
+                counts.rejected[(rejected.product,)] += bool(rejected.why)
+            case Scored() as scored:
+                self._scored(record, scored.arm, 0, scored.skipped, scored.failed)
+
+    def _scored(
+        self, record: Record, arm: int, scored: int, skipped: int = 0, failed: int = 0
+    ) -> None:
+        generation = record.generation(record.entry.product)  # type: ignore[union-attr, arg-type]
+        product = generation.product if generation else UNKNOWN
+        name = _arm(generation, arm)
+        for what, count in (("scored", scored), ("skipped", skipped), ("failed", failed)):
+            if count:
+                self._counts.beside[product, name, what] += count
+
+    def _gone(self, gone: Gone) -> None:
+        if gone.last_sequence is not None:
+            count = gone.last_sequence - gone.first_sequence + 1
+            self._counts.lost[("not_read_in_time",)] += count
+
+    def _observe(
+        self,
+        key: Labels,
+        bounds: tuple[float, ...],
+        took_s: float,
+        example: tuple[str, int | None],
+    ) -> None:
+        trace_id, wall_ns = example
+        known = None if wall_ns is None else Example(took_s, trace_id, wall_ns / 1e9)
+        self._durations.add(key, bounds, took_s, known)
+
+    def _bounds_of(self, product: str, budget_s: float) -> tuple[float, ...]:
+        """Return the bounds of the first budget seen: a caller's own deadline may be shorter."""
+        key = (product, 0.0)
+        bounds = self._bounds.get(key)
+        if bounds is None:
+            bounds = around(budget_s, COMMON_S) if budget_s else COMMON_S
+            self._bounds[key] = bounds
+        return bounds
+
+    # What is shown
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family, in a settled order."""
+        yield _histogram(
+            "rpc_server_call_duration_seconds",
+            "From arrival to the reply's leaving, of each call.",
+            ("rpc_method", "rpc_response_status_code", "gateway_product"),
+            self._durations,
+        )
+        yield _histogram(
+            "gateway_budget_used_ratio",
+            "Share of its budget, or its caller's deadline, that a decision took.",
+            ("product",),
+            self._uses,
+        )
+        yield _histogram(
+            "gateway_stage_duration_seconds",
+            "What each stage of a decision took; infer waits for its model included.",
+            ("product", "stage"),
+            self._stages,
+        )
+        yield _histogram(
+            "gateway_batch_size",
+            "Rows that went through the model together.",
+            ("product",),
+            self._sizes,
+        )
+        counts = self._counts
+        tables: dict[str, Mapping[Labels, float]] = {
+            "decisions": counts.decisions,
+            "refusals": counts.refused,
+            "flags": counts.flags,
+            "replies": counts.replies,
+            "late": counts.late,
+            "shadow_calls": counts.beside,
+            "lost_records": counts.lost,
+            "rejected_changes": counts.rejected,
+            "shed": {(): counts.shed},
+            "pauses": {(): counts.pauses},
+            "paused_seconds": {(): counts.paused_s},
+        }
+        for name, (help_, labels) in _COUNTERS.items():
+            yield _counter(f"gateway_{name}", help_, labels, tables[name])
+        yield self._generations()
+        yield from self._lag()
+
+    def _generations(self) -> Metric:
+        family = GaugeMetricFamily(
+            "gateway_generation_info",
+            "Workers that serve a generation of a product.",
+            labels=("product", "generation", "digest", "models"),
+        )
+        serving = Counter(
+            (one.product, str(one.generation), one.digest[:12], ",".join(one.arms))
+            for one in self._served.values()
+        )
+        for labels, workers in sorted(serving.items()):
+            family.add_metric(labels, workers)
+        return family
+
+    def _lag(self) -> Iterator[Metric]:
+        lags = self._lags()
+        for unit, help_, value in _LAGS:
+            name = f"gateway_consumer_lag_{unit}"
+            family = GaugeMetricFamily(name, help_, labels=("consumer",))
+            for consumer, lag in sorted(lags.items()):
+                family.add_metric((consumer,), value(lag))
+            yield family
+
+
+def _arm(generation: Generation | None, place: int) -> str:
+    known = generation is not None and place < len(generation.arms)
+    return generation.arms[place] if known and generation is not None else str(place)
+
+
+def _counter(
+    name: str, help_: str, labels: Iterable[str], counts: Mapping[tuple[str, ...], float]
+) -> Metric:
+    family = CounterMetricFamily(name, help_, labels=tuple(labels))
+    for key, count in sorted(counts.items()):
+        family.add_metric(key, count)
+    return family
+
+
+def _histogram(name: str, help_: str, labels: Iterable[str], found: Histogram[Labels]) -> Metric:
+    family = HistogramMetricFamily(name, help_, labels=tuple(labels))
+    for key, bounds, counts in sorted(found.rows(), key=lambda row: row[0]):
+        family.add_metric(key, list(_cumulated(bounds, counts)), sum_value=counts.total)
+    return family
+
+
+def _cumulated(
+    bounds: tuple[float, ...], counts: Counts
+) -> Iterator[tuple[str, float] | tuple[str, float, Exemplar]]:
+    so_far = 0
+    for i, bound in enumerate((*(f"{one:.6g}" for one in bounds), "+Inf")):
+        so_far += counts.counts[i]
+        example = counts.examples.get(i)
+        if example is None:
+            yield bound, so_far
+        else:
+            trace = Exemplar({"trace_id": example.trace_id}, example.value, example.wall_s)
+            yield bound, so_far, trace

@@ -1,0 +1,135 @@
+"""Rules from promises: valid for the real Prometheus, and they fire when a promise is broken."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import catalogue
+import pytest
+
+from gateway.cli.main import run
+from gateway.errors import ExitCode
+from gateway.sidecar.alerts import BURNS, as_yaml, rules_of
+
+PROMTOOL = shutil.which("promtool")
+PROMISES = [
+    {
+        "id": "in-time",
+        "says": 'An answer "before" the terminal gives up.',
+        "sli": "decided_within_budget",
+        "objective": 0.9999,
+        "window": "28d",
+    },
+    {
+        "id": "always-on",
+        "says": "We watch.",
+        "sli": "scored_in_path",
+        "objective": 0.999,
+        "window": "28d",
+    },
+    {"id": "never", "says": "x", "sli": "decided_within_budget", "objective": 1, "window": "28d"},
+    {
+        "id": "zero",
+        "says": "You never pay.",
+        "sli": "customer_loss",
+        "objective": 0,
+        "window": "90d",
+    },
+]
+
+needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="needs Debian's prometheus")
+
+
+def product(**changes: object):
+    return catalogue.product(promises=PROMISES, **changes)
+
+
+def test_each_promise_that_can_be_measured_has_its_rules_and_the_others_are_named() -> None:
+    rules, unmeasured = rules_of([product()])
+    (own, common) = rules["groups"]
+    by_promise = [rule["labels"]["promise"] for rule in own["rules"]]
+    assert by_promise.count("in-time") == by_promise.count("always-on") == len(BURNS)
+    assert by_promise.count("never") == 1
+    assert [one.promise for one in unmeasured] == ["zero"]
+    assert common["rules"]
+    assert "# test: zero (customer_loss) needs labels" in as_yaml(rules, unmeasured)
+
+
+def test_a_window_burns_the_share_of_the_budget_that_it_says() -> None:
+    """At the limit's rate, the long window uses exactly its share of the 28 days' budget."""
+    rules, _ = rules_of([product()])
+    for rule in rules["groups"][0]["rules"]:
+        if "window" not in rule["labels"]:
+            continue
+        share, hours = next(
+            (share, hours)
+            for _, share, window, hours, _ in BURNS
+            if window == rule["labels"]["window"]
+        )
+        factor, budget = map(float, rule["expr"].split(" > ")[1].split(" and ")[0].split(" * "))
+        assert factor * hours / (28 * 24) == pytest.approx(share, rel=1e-5)
+        promised = {"in-time": 0.9999, "always-on": 0.999}[rule["labels"]["promise"]]
+        assert budget == pytest.approx(1 - promised, rel=1e-5)
+
+
+@needs_promtool
+def test_prometheus_itself_takes_the_rules(tmp_path: Path) -> None:
+    folder = catalogue.write_folder(tmp_path / "test", promises=PROMISES)
+    path = tmp_path / "rules.yml"
+    assert run(["alerts", str(folder), "--out", str(path)]) == ExitCode.OK
+    checked = subprocess.run(
+        [str(PROMTOOL), "check", "rules", str(path)], capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stderr + checked.stdout
+
+
+@needs_promtool
+def test_an_alert_fires_when_its_promise_burns_and_not_before(tmp_path: Path) -> None:
+    """By Prometheus's own unit tests: 1 % late for an hour pages, one in 200,000 does not."""
+    rules, unmeasured = rules_of([catalogue.product(promises=PROMISES[:1])])
+    (tmp_path / "rules.yml").write_text(as_yaml(rules, unmeasured))
+    calm = {"late": "0+0x180", "decided": "0+60000x180"}
+    storm = {"late": "0+600x180", "decided": "0+60000x180"}
+
+    def test_of(series: dict[str, str], firing: bool) -> dict[str, object]:
+        own = {"product": "test", "promise": "in-time", "owner": "o"}
+        expected = [
+            {
+                "exp_labels": {**own, "severity": severity, "window": rule["labels"]["window"]},
+                "exp_annotations": rule["annotations"],
+            }
+            for rule in rules["groups"][0]["rules"]
+            for severity in (rule["labels"]["severity"],)
+        ]
+        return {
+            "interval": "1m",
+            "input_series": [
+                {"series": 'gateway_late_total{product="test"}', "values": series["late"]},
+                {"series": 'gateway_decisions_total{product="test"}', "values": series["decided"]},
+            ],
+            "alert_rule_test": [
+                {
+                    "eval_time": "90m",
+                    "alertname": "GatewayErrorBudgetBurns",
+                    "exp_alerts": expected if firing else [],
+                }
+            ],
+        }
+
+    tests = {"rule_files": ["rules.yml"], "tests": [test_of(calm, False), test_of(storm, True)]}
+    (tmp_path / "tests.yml").write_text(json.dumps(tests))
+    done = subprocess.run(
+        [str(PROMTOOL), "test", "rules", "tests.yml"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_wrong_input_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["alerts"]) == ExitCode.USAGE
+    assert "no product folder is named" in capsys.readouterr().err
+    folder = catalogue.write_folder(tmp_path / "test")
+    assert run(["alerts", str(folder), "--out", str(tmp_path)]) == ExitCode.USAGE
+    assert "cannot be written" in capsys.readouterr().err
