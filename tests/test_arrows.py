@@ -58,7 +58,7 @@ ONLY_IN = {
     "ruamel": {"product/"},
     "rich": {"cli/"},
     "cyclopts": {"cli/"},
-    "prometheus_client": {"sidecar/"},
+    "prometheus_client": {"sidecar/", "cli/sidecar.py"},
     "opentelemetry": {"sidecar/"},
     "duckdb": set(),
     "pyspark": set(),

@@ -1,0 +1,178 @@
+"""`gateway sidecar`."""
+
+from __future__ import annotations
+
+import json as json_codec
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+from prometheus_client import CollectorRegistry, start_http_server
+
+from gateway.cli.terms import Json, notes
+from gateway.errors import ExitCode, ListenError, UsageError
+from gateway.sidecar.call import Call
+from gateway.sidecar.checkpoint import Checkpoint
+from gateway.sidecar.collector import collector_of, resource_of
+from gateway.sidecar.lag import Lag, lag
+from gateway.sidecar.measures import Measures
+from gateway.sidecar.metrics import Metrics
+from gateway.sidecar.otlp import Exporter
+from gateway.sidecar.spans import Detail, SpanEncoder, server_span_id
+from gateway.sidecar.tail import Tail
+from gateway.sidecar.traces import Traces
+from gateway.sidecar.wing import Consumer, Wing
+
+STATE = "sidecar"
+"""Below the journal's directory: the checkpoints."""
+
+ONCE_IDLE_S = 3.0
+"""With --once: a consumer that has found nothing new for so long is done."""
+
+
+def sidecar(
+    *,
+    journal: Annotated[
+        Path, Parameter(help="The folder that serve was given as --journal.")
+    ] = Path("journal"),
+    http: Annotated[
+        str, Parameter(help="Where Prometheus may ask for /metrics; port 0 is any.")
+    ] = "127.0.0.1:9464",
+    otlp: Annotated[
+        str,
+        Parameter(
+            help="An OTLP collector over gRPC, such as http://localhost:4317. Where left out, "
+            "OTEL_EXPORTER_OTLP_ENDPOINT says it; without either no trace is sent."
+        ),
+    ] = "",
+    stages: Annotated[
+        str,
+        Parameter(
+            help="Which calls have a span a stage: `notable` (slow, stood in, refused, failed) or "
+            "`all`."
+        ),
+    ] = "notable",
+    sampled: Annotated[
+        float,
+        Parameter(validator=Number(gte=0, lte=1), help="And this share of the other calls."),
+    ] = 0.0,
+    once: Annotated[
+        bool,
+        Parameter(
+            negative="", show_default=False, help="Stop when everything that is there is behind."
+        ),
+    ] = False,
+    json: Json = False,
+) -> int:
+    """Make traces and metrics of the journal: every call a span, once, and counts for Prometheus.
+
+    Each consumer has a checkpoint of its own beside the journal, so that one that waits holds no
+    other back, and a sidecar that was killed goes on where it was. It reads; the gateway does not
+    notice it.
+    """
+    logging.basicConfig(
+        level=logging.INFO,
+        format="[%(asctime)s] %(levelname)-8s sidecar: %(message)s",
+        datefmt="%H:%M:%S",
+    )
+    if stages not in ("notable", "all"):
+        raise UsageError("is notable or all", subject=f"--stages {stages}")
+    if not journal.is_dir():
+        raise UsageError(
+            "there is no such folder",
+            subject=str(journal),
+            hint="Name the folder that serve was given, with --journal.",
+        )
+    collector = collector_of(os.environ, otlp)
+    consumers: list[Consumer] = []
+    state = journal / STATE
+
+    def tail_of(name: str) -> tuple[Tail, Checkpoint]:
+        checkpoint = Checkpoint(state, name)
+        return Tail(journal, checkpoint.load().done), checkpoint
+
+    def lags() -> Mapping[str, Lag]:
+        now_ns = time.time_ns()
+        return {one.name: lag(journal, one.position, wall_ns=now_ns) for one in consumers}
+
+    with ExitStack() as stack:
+        if collector is not None:
+            name = socket.gethostname()
+            resource = resource_of(os.environ, host=name, version=version("decision-gateway"))
+            exporter = stack.enter_context(Exporter(collector, resource))
+            encoder = SpanEncoder(Detail(sampled_share=sampled, all_calls=stages == "all"))
+            tail, checkpoint = tail_of("traces")
+            consumers.append(Traces(tail, encoder, exporter, checkpoint))
+        tail, checkpoint = tail_of("metrics")
+        measures = Measures(tail, Metrics(trace_id=_trace_id, lags=lags), checkpoint)
+        consumers.append(measures)
+        address = stack.enter_context(_answering(http, measures))
+        wing = stack.enter_context(Wing(consumers, idle_s_max=ONCE_IDLE_S if once else None))
+        _announce(address, consumers, json=json)
+        _wait(wing)
+    return ExitCode.OK
+
+
+def _trace_id(call: Call) -> str:
+    return server_span_id(call.record).trace_id.hex()
+
+
+@contextmanager
+def _answering(address: str, measures: Measures) -> Iterator[str]:
+    """Answer Prometheus, as long as the context is open; yield where."""
+    host, _, port = address.rpartition(":")
+    if host not in ("127.0.0.1", "localhost", "[::1]") or not port.isdigit():
+        raise UsageError(
+            "is no loopback address with a port",
+            subject=f"--http {address}",
+            hint="For example 127.0.0.1:9464; put a proxy that asks for a password before it.",
+        )
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(measures)
+    try:
+        server, thread = start_http_server(int(port), addr=host.strip("[]"), registry=registry)
+    except OSError as error:
+        raise ListenError(
+            f"cannot be listened on: {error.strerror}",
+            subject=f"--http {address}",
+            hint="Another port, or :0 for any.",
+        ) from None
+    try:
+        yield f"http://{host}:{server.server_port}/metrics"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _announce(address: str, consumers: list[Consumer], *, json: bool) -> None:
+    names = [one.name for one in consumers]
+    if json:
+        print(json_codec.dumps({"metrics": address, "consumers": names}), flush=True)
+    else:
+        notes.print(f"{' and '.join(names)} of the journal; {address}", markup=False)
+
+
+def _wait(wing: Wing) -> None:
+    """Wait until the consumers have ended, or SIGTERM or SIGINT asks them to."""
+    asked = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: asked.set())
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        while wing.is_working and not asked.wait(0.1):
+            pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
