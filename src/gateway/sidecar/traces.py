@@ -24,6 +24,7 @@ class Traces:
         self._exporter = exporter
         self._checkpoint = checkpoint
         self._refused: Batch | None = None
+        self._delivered = tail.position
 
     @property
     def name(self) -> str:
@@ -32,8 +33,8 @@ class Traces:
 
     @property
     def position(self) -> Position:
-        """Behind what was delivered, or is being delivered."""
-        return self._tail.position
+        """Behind what was delivered."""
+        return self._delivered
 
     def stop(self) -> None:
         """End a step that waits for the collector."""
@@ -53,6 +54,6 @@ class Traces:
             return None
         self._refused = batch
         sent = self._exporter.export(self._encoder.of_batch(batch))
-        self._refused = None
+        self._refused, self._delivered = None, batch.until
         self._checkpoint.save(Progress(done=batch.until))
         return sent

@@ -1,0 +1,136 @@
+"""`gateway sidecar`, as a process behind a real gateway: spans, metrics and journal agree."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import callers
+import catalogue
+import pytest
+from otlp_receiver import Receiver, listening
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from test_supervisor import serving
+
+from gateway.cli.main import run
+from gateway.errors import ExitCode
+from gateway.journal import Decision, Record, read, segments
+from gateway.model import load_generation
+
+WAIT_S = 20.0
+
+
+@contextmanager
+def beside(journal: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run the sidecar; give the process, and where its metrics are."""
+    command = [sys.executable, "-m", "gateway", "sidecar", "--journal", str(journal), "--json"]
+    with subprocess.Popen(
+        [*command, "--http", "127.0.0.1:0", *more], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield process, json.loads(process.stdout.readline())["metrics"]
+        finally:
+            process.kill()
+
+
+def counted(address: str) -> dict[str, float]:
+    """Return each sample's sum over its labels, as Prometheus reads them."""
+    asked = urllib.request.Request(
+        address, headers={"Accept": "application/openmetrics-text; version=1.0.0"}
+    )
+    with urllib.request.urlopen(asked, timeout=10) as answer:
+        text = answer.read().decode()
+    found: dict[str, float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found[sample.name] = found.get(sample.name, 0.0) + sample.value
+    return found
+
+
+def until(holds: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + WAIT_S
+    while not holds():
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+
+
+def server_spans(receiver: Receiver) -> int:
+    name = "gateway.v1.DecisionService/Decide"
+    with receiver.lock:
+        return sum(span.name == name for span in receiver.spans.values())
+
+
+@pytest.mark.slow
+def test_every_call_is_a_span_and_a_count_though_the_sidecar_is_killed(tmp_path: Path) -> None:
+    """Three kills under load: at the end the collector has each decision's span, once."""
+    folder = catalogue.write_folder(tmp_path / "test")
+    journal = tmp_path / "journal"
+    fingerprint = load_generation(folder).schema.fingerprint
+    receiver = Receiver()
+    with serving(folder, journal, "--workers", "2") as gateway, listening(receiver) as port:
+        otlp = ("--otlp", f"http://127.0.0.1:{port}")
+        with callers.calling("grpcio", gateway.address, fingerprint) as told:
+            for _ in range(3):
+                with beside(journal, *otlp):
+                    told.wait_for(60)
+                    until(lambda: server_spans(receiver) > 0)
+        assert told.failed == {}
+        with beside(journal, *otlp) as (process, address):
+            until(lambda: server_spans(receiver) == len(told.answers))
+            until(lambda: counted(address)["gateway_consumer_lag_records"] == 0)
+            assert counted(address)["gateway_generation_info"] == 2
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(WAIT_S) == ExitCode.OK
+        assert gateway.ended() == ExitCode.OK
+    decisions = [
+        item
+        for segment in segments(journal)
+        for item in read(segment)
+        if isinstance(item, Record) and isinstance(item.entry, Decision)
+    ]
+    assert server_spans(receiver) == len(decisions) == len(told.answers)
+    assert receiver.altered == 0
+
+
+def test_once_counts_what_is_there_and_ends(tmp_path: Path) -> None:
+    """And a collector that nobody is at holds nothing else back."""
+    folder = catalogue.write_folder(tmp_path / "test")
+    journal = tmp_path / "journal"
+    fingerprint = load_generation(folder).schema.fingerprint
+    with serving(folder, journal, "--workers", "1") as gateway:
+        with callers.calling("grpcio", gateway.address, fingerprint) as told:
+            told.wait_for(30)
+        assert gateway.ended() == ExitCode.OK
+    with beside(journal, "--otlp", "http://127.0.0.1:1") as (_, address):
+        until(lambda: counted(address).get("gateway_decisions_total") == len(told.answers))
+        behind = counted(address)["gateway_consumer_lag_records"]
+        assert behind >= len(told.answers), "the spans wait"
+    command = [sys.executable, "-m", "gateway", "sidecar", "--journal", str(journal), "--once"]
+    ended = subprocess.run(
+        [*command, "--http", "127.0.0.1:0"], timeout=30, check=False, env={**os.environ}
+    )
+    assert ended.returncode == ExitCode.OK
+
+
+def test_wrong_input_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    journal = tmp_path / "journal"
+    journal.mkdir()
+    for arguments, said in (
+        (["--journal", str(tmp_path / "none")], "there is no such folder"),
+        (["--journal", str(journal), "--stages", "some"], "is notable or all"),
+        (["--journal", str(journal), "--http", "0.0.0.0:1"], "no loopback address"),
+        (["--journal", str(journal), "--otlp", "ftp://localhost"], "ftp"),
+    ):
+        assert run(["sidecar", *arguments]) == ExitCode.USAGE
+        told = capsys.readouterr().err
+        assert told.count("Error:") == 1
+        assert said in told, told
