@@ -7,6 +7,7 @@ GatewayError
 ├── ListenError         the address cannot be listened on
 ├── UnreachableError    no gateway answers at the address
 ├── RefusedError        the gateway refused the call; its violations say why
+├── LakeError           the lake cannot be written, or cannot be read
 └── JournalError        the journal cannot be written, or cannot be read
     ├── JournalFull     the disk, or the journal's own limit, is full
     └── JournalDamaged  bytes that were written are not there any more
@@ -33,6 +34,7 @@ class ExitCode(IntEnum):
     JOURNAL = 7
     DAMAGED_JOURNAL = 8
     REFUSED = 9
+    LAKE = 10
     INTERRUPTED = 130
 
 
@@ -95,6 +97,10 @@ class UnreachableError(GatewayError):
 
 class RefusedError(GatewayError):
     exit_code = ExitCode.REFUSED
+
+
+class LakeError(GatewayError):
+    exit_code = ExitCode.LAKE
 
 
 class JournalError(GatewayError):

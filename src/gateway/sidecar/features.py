@@ -1,0 +1,195 @@
+"""The features of recorded requests as columns, and the segments that a product watches in them.
+
+A column is text for a category and a double for everything else, whatever the generation: so
+that files of different generations read as one table. What was not given is null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from gateway.product import Feature, Product, schema_fingerprint
+from gateway.sidecar.request import NUMBER_BYTES, number_head, read_entry
+
+OTHER = "other"
+NOT_GIVEN = "not given"
+_TEXTS_MAX = 1000
+"""Texts of one category that are told apart; the others are OTHER."""
+_SEEN_MAX = 50_000
+"""Entries that are known by their bytes."""
+_LEAST_POWER = -307
+_POWERS = np.array([float(f"1e{power}") for power in range(_LEAST_POWER, 309)])
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What of a product says how its requests are read. `watch`: names of segments to keep."""
+
+    columns: tuple[Feature, ...]
+    fingerprint: str
+    watch: tuple[str, ...] = ()
+    keeps_features: bool = True
+
+
+def shape_of(product: Product) -> Shape:
+    """Return a product's shape. `records.features: none` leaves the struct column out."""
+    return Shape(
+        product.columns,
+        schema_fingerprint(product.features),
+        product.watch,
+        product.records.features != "none",
+    )
+
+
+class FeatureReader:
+    """Reads the features of requests of one shape. It remembers entries, for speed alone."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        self._place = {column.name: i for i, column in enumerate(shape.columns)}
+        self._heads: dict[bytes, int] = {}
+        self._texts: dict[bytes, tuple[int, float]] = {}
+        self._labels = [list(column.values) for column in shape.columns]
+        self._codes = [{v: i for i, v in enumerate(column.values)} for column in shape.columns]
+
+    def matrix(self, requests: Sequence[Any]) -> Matrix:
+        """Return (requests, columns): numbers, and of categories the index of their text."""
+        matrix = np.full((len(requests), len(self.shape.columns)), np.nan)
+        dense_rows: list[int] = []
+        dense: list[bytes] = []
+        entries: list[bytes] = []
+        counts: list[int] = []
+        size, fingerprint = 4 * len(self.shape.columns), self.shape.fingerprint
+        for row, request in enumerate(requests):
+            sent = request.dense
+            if sent:
+                counts.append(0)
+                if len(sent) == size and request.schema_fingerprint == fingerprint:
+                    dense_rows.append(row)
+                    dense.append(sent)
+            else:
+                before = len(entries)
+                entries += request.features
+                counts.append(len(entries) - before)
+        if dense:
+            joined = np.frombuffer(b"".join(dense), "<f4")
+            matrix[dense_rows] = joined.reshape(len(dense), -1)
+        if entries:
+            self._named(matrix, np.repeat(np.arange(len(requests)), counts), entries)
+        return matrix
+
+    def _named(self, matrix: Matrix, rows: NDArray[np.intp], entries: list[bytes]) -> None:
+        heads = self._heads
+        places: list[Any] = [heads.get(entry[:-NUMBER_BYTES]) for entry in entries]
+        slow = [i for i, place in enumerate(places) if place is None]
+        given: list[float] = []
+        for i in slow:
+            entry = entries[i]
+            known = self._texts.get(entry) or self._learn(entry)
+            places[i] = known[0]
+            given.append(known[1])
+            entries[i] = b"\0" * NUMBER_BYTES
+        values = np.frombuffer(b"".join([e[-NUMBER_BYTES:] for e in entries]), "<f8").copy()
+        values[slow] = given
+        columns = np.array(places, dtype=np.intp)
+        known_ones = columns >= 0
+        matrix[rows[known_ones], columns[known_ones]] = values[known_ones]
+
+    def _learn(self, entry: bytes) -> tuple[int, float]:
+        """Read an entry whole: its column, -1 where it has none, and its value in the matrix."""
+        try:
+            name, value = read_entry(entry)
+        except DecodeError:
+            return -1, np.nan
+        place = self._place.get(name, -1)
+        if place < 0 or value is None:
+            return place, np.nan
+        if isinstance(value, str):
+            known = place, self._code(place, value)
+            if len(self._texts) < _SEEN_MAX:
+                self._texts[entry] = known
+            return known
+        head = number_head(entry, value)
+        if head and len(self._heads) < _SEEN_MAX:
+            self._heads[head] = place
+        return place, value
+
+    def _code(self, place: int, text: str) -> float:
+        if self.shape.columns[place].type != "category":
+            return np.nan
+        codes, labels = self._codes[place], self._labels[place]
+        code = codes.get(text)
+        if code is None:
+            if len(labels) >= _TEXTS_MAX + len(self.shape.columns[place].values):
+                text = OTHER
+            code = codes.get(text, len(labels))
+            if code == len(labels):
+                codes[text] = code
+                labels.append(text)
+        return float(code)
+
+    def struct(self, matrix: Matrix, kept: NDArray[np.bool_]) -> pa.StructArray | None:
+        """Return all columns as one; null where a request was kept without them."""
+        if not self.shape.keeps_features or not self.shape.columns:
+            return None
+        arrays = [self._column(matrix, i) for i in range(len(self.shape.columns))]
+        names = [column.name for column in self.shape.columns]
+        return pa.StructArray.from_arrays(arrays, names, mask=pa.array(~kept))
+
+    def _column(self, matrix: Matrix, i: int) -> pa.Array:
+        values = matrix[:, i]
+        if self.shape.columns[i].type != "category":
+            return pa.array(np.ascontiguousarray(values), mask=np.isnan(values))
+        return self._labelled(values, self._labels[i])
+
+    def _labelled(self, values: NDArray[np.float64], labels: Sequence[str]) -> pa.Array:
+        valid = (values >= 0) & (values < len(labels)) & (values == np.rint(values))
+        codes = np.where(valid, values, 0).astype(np.int32)
+        indices = pa.array(codes, mask=~valid)
+        return pa.DictionaryArray.from_arrays(indices, pa.array(labels, pa.string())).cast(
+            pa.string()
+        )
+
+    def segments(self, matrix: Matrix, kept: NDArray[np.bool_], name: str) -> pa.Array | None:
+        """Return the segment of a feature, a text a request; None where it is no feature."""
+        place = self._place.get(name)
+        if place is None:
+            return None
+        return segments_of(self.shape.columns[place], matrix[:, place], kept)
+
+
+def segments_of(feature: Feature, values: NDArray[np.float64], kept: NDArray[np.bool_]) -> pa.Array:
+    """Return a category's text, or the power of ten that a number is in, a text a value."""
+    missing = np.isnan(values)
+    if feature.type == "category":
+        labels = [*feature.values, OTHER, NOT_GIVEN]
+        other = len(feature.values)
+        known = (values >= 0) & (values < other) & (values == np.rint(values))
+        codes = np.where(missing, other + 1, np.where(known, values, other))
+    elif feature.type == "bool":
+        labels = ["no", "yes", NOT_GIVEN]
+        codes = np.where(missing, 2, values != 0)
+    else:
+        power = np.searchsorted(_POWERS, values, side="right").astype(np.float64) - 1
+        power = np.where(values > 0, np.maximum(power, 0) + 4, np.where(values == 0, 2, 3))
+        codes = np.where(missing, 1, np.where(np.isposinf(values), 0, power))
+        met, codes = np.unique(codes, return_inverse=True)
+        labels = [_number_label(int(code)) for code in met]
+    indices = pa.array(codes.astype(np.int32), mask=~kept)
+    return pa.DictionaryArray.from_arrays(indices, pa.array(labels, pa.string())).cast(pa.string())
+
+
+def _number_label(code: int) -> str:
+    if code < 4:
+        return (OTHER, NOT_GIVEN, "0", "below 0")[code]
+    power = code - 4 + _LEAST_POWER
+    return f"{float(f'1e{power}'):g} to {float(f'1e{power + 1}'):g}"
