@@ -20,8 +20,8 @@ class Call:
     """One call of a caller: its record, a Decision or a Refused, and what became of it.
 
     `generation`: None where the journal does not know it, or the call named no product that is
-    served. `replied_ns`: monotonic, where the reply left. `scored`: by arm, what the models that did
-    not decide made of it.
+    served. `replied_ns`: monotonic, where the reply left. `scored`: by arm, what the models that
+    did not decide made of it.
     """
 
     record: Record
