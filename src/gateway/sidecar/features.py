@@ -159,6 +159,10 @@ class FeatureReader:
             pa.string()
         )
 
+    def is_feature(self, name: str) -> bool:
+        """Say whether a watched segment is a feature, and no other field of the request."""
+        return name in self._place
+
     def segments(self, matrix: Matrix, kept: NDArray[np.bool_], name: str) -> pa.Array | None:
         """Return the segment of a feature, a text a request; None where it is no feature."""
         place = self._place.get(name)

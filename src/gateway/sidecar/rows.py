@@ -41,7 +41,7 @@ from gateway.journal import (
 )
 from gateway.sidecar.call import Batch, Call, LateScored
 from gateway.sidecar.features import FeatureReader, Shape
-from gateway.sidecar.request import FlatRequest
+from gateway.sidecar.request import FlatRequest, FlatResponse, read_costs
 from gateway.v1.decision_pb2 import Action, DecideResponse, StandIn
 
 VERSION = 1
@@ -254,7 +254,7 @@ def decisions(
     transaction, amount, currency, category, channel, subject, seconds, nanos = _columns(
         map(_OF_REQUEST, read)
     )
-    answers = _messages(DecideResponse, responses)
+    answers = _messages(FlatResponse, responses)
     flag = np.array(flags, dtype=np.uint8)
     arrival = np.array(arrival_ns, dtype=np.int64)
     deadline = np.array(deadline_ns, dtype=np.int64) - arrival
@@ -264,7 +264,7 @@ def decisions(
     replied, reply = _replies(calls, arrival)
     in_time = pa.array(replied <= deadline, mask=replied < 0)
     arms = generation.arms if generation else ()
-    decided_by = _models(arm, stand_in, answers)
+    decided_by = _models(arm, stand_in, responses)
     key_of: dict[str, str] = {}
     for one in set(subject):
         if one:
@@ -324,7 +324,9 @@ def _with_features(
     table: pa.Table, requests: Sequence[Any], flag: NDArray[np.uint8], reader: FeatureReader
 ) -> pa.Table:
     kept = flag & Flag.FEATURES_LEFT_OUT == 0
-    matrix = reader.matrix(requests)
+    shape = reader.shape
+    is_read = shape.keeps_features or any(map(reader.is_feature, shape.watch))
+    matrix = reader.matrix(requests if is_read else ())
     watched: dict[str, pa.Array] = {}
     for name in reader.shape.watch:
         segments = reader.segments(matrix, kept, name)
@@ -533,14 +535,19 @@ def _by_generation(
 ) -> Mapping[tuple[str | None, Generation | None], list[Call]]:
     """Group decisions; where the journal does not know the product, the request does."""
     grouped: dict[tuple[str | None, Generation | None], list[Call]] = {}
+    last: Generation | None = None
+    ours: list[Call] = []
     for call in calls:
         entry, generation = call.record.entry, call.generation
-        if isinstance(entry, Decision):
-            if generation is None:
-                product = _messages(FlatRequest, [entry.request])[0].product or None
-            else:
-                product = generation.product
-            grouped.setdefault((product, generation), []).append(call)
+        if not isinstance(entry, Decision):
+            continue
+        if generation is None:
+            product = _messages(FlatRequest, [entry.request])[0].product or None
+            grouped.setdefault((product, None), []).append(call)
+            continue
+        if generation is not last:
+            last, ours = generation, grouped.setdefault((generation.product, generation), [])
+        ours.append(call)
     return grouped
 
 
@@ -604,14 +611,13 @@ def _received(
     calls: Sequence[Call], arrival: NDArray[np.int64], otherwise_us: NDArray[np.int64]
 ) -> pa.Array:
     """Return the wall time of arrival; without a segment's header, of the event."""
-    bases: dict[Any, int | None] = {}
+    last, offset = None, None
     offsets: list[int | None] = []
     for call in calls:
         segment = call.record.segment
-        path = segment.path
-        if path not in bases:
-            bases[path] = segment.header.wall_ns(0) if segment.header else None
-        offsets.append(bases[path])
+        if segment is not last:
+            last, offset = segment, segment.header.wall_ns(0) if segment.header else None
+        offsets.append(offset)
     known = np.array([base is not None for base in offsets], dtype=np.bool_)
     base_ns = np.array([base or 0 for base in offsets], dtype=np.int64)
     return pa.array(np.where(known, (arrival + base_ns) // 1000, otherwise_us)).cast(_TIME)
@@ -649,16 +655,18 @@ def _arm_name(arms: Sequence[str], place: int) -> str:
     return arms[place] if place < len(arms) else str(place)
 
 
-def _models(arms: Sequence[int], stand_ins: Sequence[int], answers: Sequence[Any]) -> list[_Model]:
+def _models(
+    arms: Sequence[int], stand_ins: Sequence[int], responses: Sequence[bytes]
+) -> list[_Model]:
     """Return who decided, by row: an arm's model is the same in all its generation's answers."""
     models: dict[int, _Model] = {}
     rows: list[_Model] = []
-    for arm, stand_in, answer in zip(arms, stand_ins, answers, strict=True):
+    for arm, stand_in, response in zip(arms, stand_ins, responses, strict=True):
         if stand_in:
             rows.append(_NO_MODEL)
             continue
         if arm not in models:
-            model = answer.model
+            model = _messages(DecideResponse, [response])[0].model
             models[arm] = model.name, model.version, model.digest
         rows.append(models[arm])
     return rows
@@ -667,18 +675,22 @@ def _models(arms: Sequence[int], stand_ins: Sequence[int], answers: Sequence[Any
 _NO_MODEL: _Model = (None, None, None)
 
 
+_COST_PLACES = np.full(256, len(ACTIONS))
+"""The column of each action; the last is of what is none."""
+_COST_PLACES[list(ACTIONS)] = range(len(ACTIONS))
+
+
 def _expected_costs(answers: Sequence[Any]) -> pa.Array:
-    rows = np.full((len(answers), len(ACTIONS)), np.nan)
-    places = {action: i for i, action in enumerate(ACTIONS)}
-    at: list[int] = []
-    columns: list[int] = []
-    costs: list[float] = []
-    for row, answer in enumerate(answers):
-        for cost in answer.expected_costs:
-            at.append(row)
-            columns.append(places.get(cost.action, 0))
-            costs.append(cost.cost)
-    rows[at, columns] = costs
+    rows = np.full((len(answers), len(ACTIONS) + 1), np.nan)
+    entries: list[bytes] = []
+    counts: list[int] = []
+    for answer in answers:
+        held = len(entries)
+        entries += answer.expected_costs
+        counts.append(len(entries) - held)
+    actions, costs = read_costs(entries)
+    rows[np.repeat(np.arange(len(answers)), counts), _COST_PLACES[actions]] = costs
+    rows = rows[:, :-1]
     missing = np.isnan(rows)
     arrays = [
         pa.array(np.ascontiguousarray(rows[:, i]), mask=missing[:, i]) for i in range(len(ACTIONS))
