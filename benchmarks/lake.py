@@ -9,6 +9,7 @@ out, as `records.features: none` leaves it. The time is the process's, until the
 from __future__ import annotations
 
 import argparse
+import gc
 import statistics
 import sys
 import tempfile
@@ -99,6 +100,8 @@ def main() -> None:
             journal = Path(scratch) / f"journal-{named}"
             write(journal, served, asked.records, named=named)
             calls = calls_of(journal)
+            gc.collect()
+            gc.freeze()  # the calls: a sidecar holds a batch, not a journal
             for what, one in {"no": bare, "yes": shape}.items():
                 told = [measure(served, one, calls, asked.batch) for _ in range(asked.rounds)]
                 made, shipped, compacted, small, joined = map(

@@ -243,9 +243,10 @@ class Lake:
         """Join small files that lie inside a closed range, and delete what is left of earlier
         joins; return how many files were joined.
 
-        `closed`: sequences that nothing will be added to, such as sealed segments'. `now_ns`: wall
-        time. `dates`: only these days. `least_files`: fewer are left for later; 2 for a boot that
-        has ended. `grace_s`: how long a joined file stays for those who have it open.
+        `closed`: ranges that were shipped whole, such as sealed segments before the checkpoint; what
+        is shipped of one later counts as there already. `now_ns`: wall time. `dates`: only these
+        days. `least_files`: fewer are left for later; 2 for a boot that has ended. `grace_s`: how
+        long a joined file stays for those who have it open.
 
         Another process that compacts or erases is not waited for: then nothing is done.
 

@@ -73,6 +73,8 @@ def write_whole(
             filesystem.open_output_stream(temporary) as sink,
             pq.ParquetWriter(sink, schema, **_options(schema)) as writer,
         ):
+            if schema.metadata:
+                writer.add_key_value_metadata(schema.metadata)
             for table in tables:
                 writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
                 rows += table.num_rows
