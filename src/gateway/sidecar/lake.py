@@ -18,10 +18,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -39,51 +38,30 @@ from gateway.sidecar.parquet import (
     row_groups,
     write_whole,
 )
-from gateway.sidecar.rows import SCHEMAS, Part, Rows, fitted, split, unified_schema
+from gateway.sidecar.ranges import (
+    FAN_IN,
+    File,
+    FileName,
+    by_boot,
+    covers,
+    merged,
+    parse_file_name,
+    runs,
+    visible,
+)
+from gateway.sidecar.rows import Part, Rows, split
+from gateway.sidecar.schema import SCHEMAS, fitted, unified_schema
 
 NO_PRODUCT = "__HIVE_DEFAULT_PARTITION__"
 """Stands for null in a path, as Hive, Arrow, DuckDB and Spark write and read it."""
 
-TARGET_BYTES = 32 << 20
-"""Files of this size are left as they are."""
 
-_SMALLEST_TIER_BYTES = 256 << 10
-_FAN_IN = 8
 _FORGOTTEN_NS = 3_600_000_000_000
 _FOLDERS_MAX = 512
-_NAME = re.compile(r"(\d{3})-([0-9a-f]{16})-(\d{15})-(\d{15})\.parquet", re.ASCII)
 
 PARTITIONING = ds.partitioning(
     pa.schema([("product", pa.string()), ("date", pa.string())]), flavor="hive"
 )
-
-
-class FileName(NamedTuple):
-    """A file's range. `boot`: the first 8 bytes of the boot id, in hex."""
-
-    worker: int
-    boot: str
-    first: int
-    last: int
-
-    def __str__(self) -> str:
-        return f"{self.worker:03d}-{self.boot}-{self.first:015d}-{self.last:015d}.parquet"
-
-
-class _File(NamedTuple):
-    name: FileName
-    path: str
-    size: int
-    mtime_ns: int
-
-
-def parse_file_name(name: str) -> FileName | None:
-    """Read a file's name, or return None where it is none of the lake's."""
-    match = _NAME.fullmatch(name)
-    if match is None:
-        return None
-    worker, boot, first, last = match.groups()
-    return FileName(int(worker), boot, int(first), int(last))
 
 
 class Lake:
@@ -172,7 +150,7 @@ class Lake:
         covered = self._held[folder].get(boot)
         if not covered:
             return ((first, last),)
-        covered[:] = _merged(covered)
+        covered[:] = merged(covered)
         missing = []
         for low, high in covered:
             if high < first or low > last:
@@ -203,7 +181,7 @@ class Lake:
             LakeError: the file system refuses.
         """
         listed = self._list(f"{self.root}/{_known(table)}", recursive=True)
-        return tuple(sorted(file.path for file in _visible(listed)))
+        return tuple(sorted(file.path for file in visible(listed)))
 
     def dataset(self, table: str) -> ds.Dataset:
         """Return a table as it is now, with `product` and `date` from the paths.
@@ -237,23 +215,23 @@ class Lake:
         *,
         now_ns: int,
         dates: Collection[str] | None = None,
-        least_files: int = _FAN_IN,
+        least_files: int = FAN_IN,
         grace_s: float = 60.0,
     ) -> int:
         """Join small files that lie inside a closed range, and delete what is left of earlier
         joins; return how many files were joined.
 
-        `closed`: ranges that were shipped whole, such as sealed segments before the checkpoint; what
-        is shipped of one later counts as there already. `now_ns`: wall time. `dates`: only these
-        days. `least_files`: fewer are left for later; 2 for a boot that has ended. `grace_s`: how
-        long a joined file stays for those who have it open.
+        `closed`: ranges that were shipped whole, such as sealed segments before the checkpoint;
+        what is shipped of one later counts as there already. `now_ns`: wall time. `dates`: only
+        these days. `least_files`: fewer are left for later; 2 for a boot that has ended.
+        `grace_s`: how long a joined file stays for those who have it open.
 
         Another process that compacts or erases is not waited for: then nothing is done.
 
         Raises:
             LakeError: the file system refuses. Nothing is lost or doubled.
         """
-        done = _by_boot(closed)
+        done = by_boot(closed)
         with self._locked(wait=False) as is_ours:
             if not is_ours:
                 return 0
@@ -262,12 +240,12 @@ class Lake:
                 listed = self._list(folder, temporary=True)
                 self._sweep(listed, now_ns=now_ns, grace_ns=int(grace_s * 1e9))
                 named = [file for file in listed if not file.path.endswith(TEMPORARY)]
-                for run in _runs(_visible(named), done, least_files):
+                for run in runs(visible(named), done, least_files):
                     self._join(folder, run)
                     joined += len(run)
             return joined
 
-    def _join(self, folder: str, run: Sequence[_File]) -> None:
+    def _join(self, folder: str, run: Sequence[File]) -> None:
         name = run[0].name._replace(last=run[-1].name.last)
         path = f"{folder}/{name}"
         try:
@@ -283,17 +261,17 @@ class Lake:
             raise refusal(error, "compact the lake", path) from error
         assert rows == sum(count for _, count in footers), "a join keeps every row"
 
-    def _sweep(self, listed: Sequence[_File], *, now_ns: int, grace_ns: int) -> None:
+    def _sweep(self, listed: Sequence[File], *, now_ns: int, grace_ns: int) -> None:
         """Delete files that another covers, and what a killed process left half written."""
         named = [file for file in listed if not file.path.endswith(TEMPORARY)]
-        seen = _visible(named)
+        seen = visible(named)
         for file in listed:
             if file.path.endswith(TEMPORARY):
                 is_due = file.mtime_ns + _FORGOTTEN_NS < now_ns
             elif file in seen:
                 continue
             else:
-                cover = next(one for one in seen if _covers(one.name, file.name))
+                cover = next(one for one in seen if covers(one.name, file.name))
                 is_due = cover.mtime_ns + grace_ns <= now_ns
             if not is_due:
                 continue
@@ -352,9 +330,7 @@ class Lake:
         infos = self._infos(folder, recursive=False)
         return sorted(info.path for info in infos if info.type is fs.FileType.Directory)
 
-    def _list(
-        self, folder: str, *, recursive: bool = False, temporary: bool = False
-    ) -> list[_File]:
+    def _list(self, folder: str, *, recursive: bool = False, temporary: bool = False) -> list[File]:
         files = []
         for info in self._infos(folder, recursive=recursive):
             base = info.base_name
@@ -363,7 +339,7 @@ class Lake:
                 continue
             name = parse_file_name(base[1 : -len(TEMPORARY)] if is_temporary else base)
             if name and info.type is fs.FileType.File:
-                files.append(_File(name, info.path, info.size, info.mtime_ns or 0))
+                files.append(File(name, info.path, info.size, info.mtime_ns or 0))
         return files
 
     def _infos(self, folder: str, *, recursive: bool) -> list[Any]:
@@ -405,84 +381,6 @@ def _between(rows: pa.Table, first: int, last: int) -> pa.Table:
         pc.greater_equal(rows["sequence"], first), pc.less_equal(rows["sequence"], last)
     )
     return rows.filter(inside)
-
-
-def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    merged: list[tuple[int, int]] = []
-    for low, high in sorted(spans):
-        if merged and low <= merged[-1][1] + 1:
-            merged[-1] = merged[-1][0], max(high, merged[-1][1])
-        else:
-            merged.append((low, high))
-    return merged
-
-
-def _covers(one: FileName, other: FileName) -> bool:
-    same = (one.worker, one.boot) == (other.worker, other.boot)
-    return same and one.first <= other.first and other.last <= one.last and one != other
-
-
-def _visible(files: Iterable[_File]) -> list[_File]:
-    """Return the files that none in their folder covers, by boot and range."""
-    seen: list[_File] = []
-    order = sorted(
-        files, key=lambda f: (f.path.rpartition("/")[0], f.name._replace(last=-f.name.last))
-    )
-    for file in order:
-        last = seen[-1] if seen else None
-        same = last and last.path.rpartition("/")[0] == file.path.rpartition("/")[0]
-        if not (last and same and _covers(last.name, file.name)):
-            seen.append(file)
-    return seen
-
-
-def _by_boot(ranges: Iterable[Range]) -> dict[tuple[int, str], list[tuple[int, int]]]:
-    grouped: dict[tuple[int, str], list[tuple[int, int]]] = {}
-    for worker, boot_id, first, last in ranges:
-        grouped.setdefault((worker, boot_id[:8].hex()), []).append((first, last))
-    return {boot: _merged(spans) for boot, spans in grouped.items()}
-
-
-def _runs(
-    files: Sequence[_File], closed: dict[tuple[int, str], list[tuple[int, int]]], least_files: int
-) -> Iterator[Sequence[_File]]:
-    """Yield the neighbours that are to be one file: of the smallest tier that has enough of them.
-
-    A file grows eightfold a tier, so a row is rewritten a few times in all.
-    """
-    by_span: dict[tuple[int, str, int], list[_File]] = {}
-    for file in files:
-        worker, boot, first, last = file.name
-        for low, high in closed.get((worker, boot), ()):
-            if low <= first and last <= high:
-                by_span.setdefault((worker, boot, low), []).append(file)
-    for neighbours in by_span.values():
-        yield from _tiers(neighbours, least_files)
-
-
-def _tiers(files: Sequence[_File], least_files: int) -> Iterator[Sequence[_File]]:
-    limit = _SMALLEST_TIER_BYTES
-    while True:
-        limit = min(limit, TARGET_BYTES)
-        runs = [run for run in _below(files, limit) if len(run) >= least_files]
-        if runs or limit == TARGET_BYTES:
-            yield from runs
-            return
-        limit *= _FAN_IN
-
-
-def _below(files: Sequence[_File], limit: int) -> Iterator[Sequence[_File]]:
-    """Yield runs of neighbours that are each smaller than `limit`, and TARGET_BYTES together."""
-    run: list[_File] = []
-    size = 0
-    for file in files:
-        if file.size >= limit or size + file.size > TARGET_BYTES:
-            yield run
-            run, size = [], 0
-        if file.size < limit:
-            run.append(file)
-            size += file.size
-    yield run
 
 
 def _gathered(groups: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:

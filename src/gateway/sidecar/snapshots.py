@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.errors import JournalError, ProductError
+from gateway.errors import GatewayError
 from gateway.journal import Generation
 from gateway.model.registry import Registry
 from gateway.product import Product, parse
+from gateway.sidecar.features import Shape, shape_of
 
 PRODUCT_YAML = "product.yaml"
 
@@ -35,6 +36,11 @@ class Snapshots:
             self.unreadable.pop(key[:2], None)
         return self._read[key]
 
+    def shape(self, generation: Generation) -> Shape | None:
+        """Return how a generation's requests are read; None where `product` is."""
+        product = self.product(generation)
+        return None if product is None else shape_of(product)
+
     def _find(self, generation: Generation) -> Product | None:
         name = generation.product, generation.generation
         try:
@@ -43,7 +49,7 @@ class Snapshots:
                 if same and generation.digest.startswith(snapshot.digest_start):
                     path = snapshot.path / PRODUCT_YAML
                     return parse(path.read_text(encoding="utf-8"), str(path))
-        except (OSError, UnicodeDecodeError, JournalError, ProductError) as error:
+        except (OSError, UnicodeDecodeError, GatewayError) as error:
             self.unreadable[name] = str(error)[:500]
             return None
         self.unreadable[name] = "its snapshot is not in the journal's directory"
