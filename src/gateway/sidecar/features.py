@@ -6,7 +6,7 @@ that files of different generations read as one table. What was not given is nul
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,12 @@ _TEXTS_MAX = 1000
 """Texts of one category that are told apart; the others are OTHER."""
 _SEEN_MAX = 50_000
 """Entries that are known by their bytes."""
+_LAYOUT_ROWS_MIN = 16
+"""Fewer requests that are laid out alike are read entry by entry."""
+_LAYOUTS_MAX = 16
+"""Layouts of one length that are tried."""
+_LENGTHS_MAX = 256
+"""Lengths whose layouts are remembered."""
 _LEAST_POWER = -307
 _POWERS = np.array([float(f"1e{power}") for power in range(_LEAST_POWER, 309)])
 
@@ -50,6 +56,34 @@ def shape_of(product: Product) -> Shape:
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layout:
+    """The bytes of a request's features: `written` where `covered`, and numbers elsewhere.
+
+    `values`: where the numbers' bytes are, and `places` the columns that they belong to. `fixed`:
+    columns with one value in all requests of this layout, such as texts.
+    """
+
+    written: NDArray[np.uint8]
+    covered: NDArray[np.uint8]
+    values: NDArray[np.intp]
+    places: NDArray[np.intp]
+    fixed: tuple[tuple[int, float], ...]
+
+    def is_of(self, sent: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Say of (rows, bytes) which rows are laid out so."""
+        equal: NDArray[np.bool_] = ((sent & self.covered) == self.written).all(axis=1)
+        return equal
+
+    def read(self, matrix: Matrix, rows: NDArray[np.intp], sent: NDArray[np.uint8]) -> None:
+        """Write the values of rows of this layout into the matrix."""
+        if len(self.values):
+            numbers = np.ascontiguousarray(sent[:, self.values]).view("<f8")
+            matrix[rows[:, None], self.places] = numbers
+        for place, value in self.fixed:
+            matrix[rows, place] = value
+
+
 class FeatureReader:
     """Reads the features of requests of one shape. It remembers entries, for speed alone."""
 
@@ -58,6 +92,7 @@ class FeatureReader:
         self._place = {column.name: i for i, column in enumerate(shape.columns)}
         self._heads: dict[bytes, int] = {}
         self._texts: dict[bytes, tuple[int, float]] = {}
+        self._layouts: dict[tuple[int, int], list[_Layout]] = {}
         self._labels = [list(column.values) for column in shape.columns]
         self._codes = [{v: i for i, v in enumerate(column.values)} for column in shape.columns]
 
@@ -66,26 +101,89 @@ class FeatureReader:
         matrix = np.full((len(requests), len(self.shape.columns)), np.nan)
         dense_rows: list[int] = []
         dense: list[bytes] = []
-        entries: list[bytes] = []
-        counts: list[int] = []
+        alike: dict[tuple[int, int], list[tuple[int, bytes]]] = {}
         size, fingerprint = 4 * len(self.shape.columns), self.shape.fingerprint
         for row, request in enumerate(requests):
             sent = request.dense
             if sent:
-                counts.append(0)
                 if len(sent) == size and request.schema_fingerprint == fingerprint:
                     dense_rows.append(row)
                     dense.append(sent)
-            else:
-                before = len(entries)
-                entries += request.features
-                counts.append(len(entries) - before)
+                continue
+            entries = request.features
+            joined = b"".join(entries)
+            if joined:
+                alike.setdefault((len(entries), len(joined)), []).append((row, joined))
         if dense:
-            joined = np.frombuffer(b"".join(dense), "<f4")
-            matrix[dense_rows] = joined.reshape(len(dense), -1)
-        if entries:
-            self._named(matrix, np.repeat(np.arange(len(requests)), counts), entries)
+            values = np.frombuffer(b"".join(dense), "<f4")
+            matrix[dense_rows] = values.reshape(len(dense), -1)
+        rest: list[int] = []
+        for key, group in alike.items():
+            rest += self._alike(matrix, requests, key, group)
+        if rest:
+            named = [list(requests[row].features) for row in rest]
+            rows = np.repeat(np.array(rest), [len(entries) for entries in named])
+            self._named(matrix, rows, [entry for entries in named for entry in entries])
         return matrix
+
+    def _alike(
+        self,
+        matrix: Matrix,
+        requests: Sequence[Any],
+        key: tuple[int, int],
+        group: Sequence[tuple[int, bytes]],
+    ) -> Iterable[int]:
+        """Read rows of as many entries and bytes by the layouts that they share.
+
+        Returns the rows that share one with too few others for it to be worth its while.
+        """
+        rows = np.array([row for row, _ in group])
+        if len(rows) < _LAYOUT_ROWS_MIN:
+            return [row for row, _ in group]
+        sent = np.frombuffer(b"".join([joined for _, joined in group]), np.uint8)
+        sent = sent.reshape(len(rows), key[1])
+        if len(self._layouts) > _LENGTHS_MAX:
+            self._layouts.clear()
+        layouts = self._layouts.setdefault(key, [])
+        tried = 0
+        while len(rows) >= _LAYOUT_ROWS_MIN and tried < _LAYOUTS_MAX:
+            if tried == len(layouts):
+                layouts.append(self._layout(list(requests[int(rows[0])].features)))
+            layout = layouts[tried]
+            tried += 1
+            same = layout.is_of(sent)
+            if same.any():
+                layout.read(matrix, rows[same], sent[same])
+                rows, sent = rows[~same], sent[~same]
+        return map(int, rows)
+
+    def _layout(self, entries: Sequence[bytes]) -> _Layout:
+        """Return what a row says but for its numbers."""
+        places: list[int] = []
+        values: list[int] = []
+        fixed: list[tuple[int, float]] = []
+        end = 0
+        for entry in entries:
+            end += len(entry)
+            head = entry[:-NUMBER_BYTES]
+            if head not in self._heads:
+                place, value = self._texts.get(entry) or self._learn(entry)
+                if head not in self._heads:
+                    fixed.append((place, value))
+                    continue
+            places.append(self._heads[head])
+            values += range(end - NUMBER_BYTES, end)
+        written = np.frombuffer(b"".join(entries), np.uint8)
+        covered = np.full(len(written), 0xFF, dtype=np.uint8)
+        covered[values] = 0
+        known = [(place, value) for place, value in fixed if place >= 0]
+        return _Layout(
+            written & covered,
+            covered,
+            np.array(values, dtype=np.intp),
+            np.array(places, dtype=np.intp),
+            tuple(known),
+        )
 
     def _named(self, matrix: Matrix, rows: NDArray[np.intp], entries: list[bytes]) -> None:
         heads = self._heads
