@@ -110,15 +110,31 @@ def resynchronise(buffer: bytes, offset: int, *, after: int) -> Frame | None:
     return None
 
 
-def walk(buffer: bytes, start: int, *, after: int) -> Iterator[Frame | Unframed]:
+def may_go_on(buffer: bytes, offset: int, *, after: int) -> bool:
+    """Say whether the bytes at `offset` may be a frame's begin whose rest is not there yet."""
+    body = offset + HEAD_BYTES
+    if body > len(buffer):
+        return True
+    length, _, sequence = _HEAD.unpack_from(buffer, offset)
+    is_plausible = bool(0 < length <= MAX_PAYLOAD and after < sequence <= after + MAX_SKIP)
+    return is_plausible and body + length > len(buffer)
+
+
+def walk(
+    buffer: bytes, start: int, *, after: int, is_growing: bool = False
+) -> Iterator[Frame | Unframed]:
     """Yield everything from `start` to the buffer's end, leaving out no byte.
 
     `after`: the sequence before the first. An `Unframed` that reaches the end may be a torn tail;
-    any other one is followed by a frame, so it is damage.
+    any other one is followed by a frame, so it is damage. `is_growing`: more may follow behind the
+    buffer, so what may be half a frame is not searched for frames that its payload carries.
     """
     offset = start
     while offset < len(buffer):
         frame = parse(buffer, offset, after=after)
+        if frame is None and is_growing and may_go_on(buffer, offset, after=after):
+            yield Unframed(offset, len(buffer) - offset)
+            return
         if frame is None:
             frame = resynchronise(buffer, offset + 1, after=after)
             end = frame.offset if frame else len(buffer)

@@ -6,7 +6,7 @@ writer left behind, as a `TornTail`. Nothing is skipped in silence.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -23,7 +23,7 @@ from gateway.journal.entry import (
     Sealed,
     decode,
 )
-from gateway.journal.frame import Frame, Unframed, walk
+from gateway.journal.frame import HEAD_BYTES, MAX_PAYLOAD, Frame, Unframed, parse, walk
 from gateway.journal.segment import (
     MAX_HEADER,
     SUFFIX,
@@ -33,6 +33,8 @@ from gateway.journal.segment import (
     decode_header,
     parse_name,
 )
+
+_LENGTH_MIN = 2 * (HEAD_BYTES + MAX_PAYLOAD)  # holds a whole frame, whatever was read before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,32 +175,143 @@ def read(segment: Segment) -> Iterator[Record | Damage | TornTail]:
     Raises:
         JournalError: the file cannot be read.
     """
-    path, last = segment.path, segment.name.first_sequence - 1
-    if segment.header:
-        segment.served.update((one.index, one) for one in segment.header.products)
-    buffer = _read(path)
+    _serve(segment)
+    buffer = _read(segment.path)
     counted = buffer if segment.kept_bytes is None else buffer[: segment.kept_bytes]
+    parts = walk(counted, segment.header_bytes, after=segment.name.first_sequence - 1)
+    end = yield from _items(segment, parts, segment.name.first_sequence - 1)
+    yield from _rest(segment, end)
+    if len(counted) < len(buffer):
+        yield TornTail(segment.path, len(counted), len(buffer) - len(counted))
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """Between two frames of a segment: `sequence` is the last one's before `offset` bytes.
+
+    `frame`: where that frame begins, None where it is not known.
+    """
+
+    offset: int
+    sequence: int
+    frame: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some of a segment, and where to read on. `at_end`: nothing more stands in the file now.
+
+    `is_cut_back`: the frame before the part does not stand there any more; nothing was read.
+    """
+
+    items: tuple[Record | Damage | TornTail, ...]
+    until: Between
+    at_end: bool
+    is_cut_back: bool = False
+
+
+def read_on(segment: Segment, place: Between, *, length: int, is_closed: bool) -> Part:
+    """Read about `length` bytes of the segment from `place` on.
+
+    `is_closed`: no writer goes on in the file, so its end is judged as `read` does; else it is left
+    for later. The frame before the place is looked at again: a writer whose disk did not take all
+    of an append cuts back what it took, and goes on in its place.
+
+    Raises:
+        JournalError: the file cannot be read.
+    """
+    _serve(segment)
+    base = place.offset if place.frame is None else place.frame
+    skip, length = place.offset - base, max(length, _LENGTH_MIN)
+    while True:
+        buffer = _read(segment.path, skip + length, base)
+        if place.frame is not None:
+            before = parse(buffer, 0, after=place.sequence - 1)
+            if before is None or before.sequence != place.sequence:
+                return Part((), place, at_end=False, is_cut_back=True)
+        at_end = len(buffer) < skip + length
+        part = _part(segment, buffer, place, base, at_end=at_end, is_whole=is_closed and at_end)
+        if part.items or at_end:
+            return part
+        length *= 2  # nothing but damage so far
+
+
+def _part(
+    segment: Segment, buffer: bytes, place: Between, base: int, *, at_end: bool, is_whole: bool
+) -> Part:
+    """Read what `buffer`, which stands at `base`, holds behind `place`."""
+    skip = place.offset - base
+    kept = segment.kept_bytes
+    counted = buffer if kept is None else buffer[: max(kept - base, 0)]
+    parts = walk(counted, skip, after=place.sequence, is_growing=not is_whole)
+    found = _items(segment, parts, place.sequence, base)
+    items: list[Record | Damage | TornTail] = []
+    while True:
+        try:
+            items.append(next(found))
+        except StopIteration as stop:
+            end: _End = stop.value
+            break
+    offset = base + (end.unframed.offset if end.unframed else len(counted))
+    if is_whole:
+        items += _rest(segment, end, base)
+        if len(counted) < len(buffer):
+            behind = max(base + len(counted), place.offset)
+            items.append(TornTail(segment.path, behind, base + len(buffer) - behind))
+        offset = base + len(buffer)
+    frame = place.frame if end.frame is None else end.frame
+    return Part(tuple(items), Between(max(offset, place.offset), end.sequence, frame), at_end)
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How frames ended: the last one's sequence and place, whether it sealed, what is behind it."""
+
+    sequence: int
+    frame: int | None
+    sealed: bool
+    unframed: Unframed | None
+
+
+def _serve(segment: Segment) -> None:
+    """Know the generations of the header; what the segment announces itself comes on top."""
+    if segment.header:
+        for one in segment.header.products:
+            segment.served.setdefault(one.index, one)
+
+
+def _items(
+    segment: Segment, parts: Iterable[Frame | Unframed], last: int, base: int = 0
+) -> Generator[Record | Damage, None, _End]:
+    """Yield what frames say, and damage between them. `base`: the buffer's place in the file."""
     sealed = False
+    frame: int | None = None
     unframed: Unframed | None = None
-    for part in walk(counted, segment.header_bytes, after=last):
+    for part in parts:
         if isinstance(part, Unframed):
             unframed = part
             continue
         if unframed:
-            yield _damage(segment, unframed, last, part.sequence - 1)
+            yield _damage(segment, unframed, last, part.sequence - 1, base)
             unframed = None
-        item = _record(segment, part)
+        item = _record(segment, part, base)
         if isinstance(item, Record) and isinstance(item.entry, Generation):
             segment.served[item.entry.index] = item.entry
         yield item
-        last = part.sequence
+        last, frame = part.sequence, part.offset + base
         sealed = isinstance(item, Record) and isinstance(item.entry, Sealed)
-    if unframed and not sealed and _is_torn(segment, unframed):
-        yield TornTail(path, unframed.offset, unframed.length)
-    elif unframed:
-        yield _damage(segment, unframed, last, last if sealed else None)
-    if len(counted) < len(buffer):
-        yield TornTail(path, len(counted), len(buffer) - len(counted))
+    return _End(last, frame, sealed, unframed)
+
+
+def _rest(segment: Segment, end: _End, base: int = 0) -> Iterator[Damage | TornTail]:
+    """Say what the bytes are that stand behind a segment's last frame."""
+    if end.unframed is None:
+        return
+    if not end.sealed and _is_torn(segment, end.unframed, base):
+        yield TornTail(segment.path, end.unframed.offset + base, end.unframed.length)
+    else:
+        last = end.sequence
+        yield _damage(segment, end.unframed, last, last if end.sealed else None, base)
 
 
 class Reply(Enum):
@@ -241,9 +354,10 @@ def join_replied(records: Iterable[Record]) -> Iterator[Answered]:
         yield Answered(record, Reply.UNKNOWN)
 
 
-def _read(path: Path, length: int = -1) -> bytes:
+def _read(path: Path, length: int = -1, offset: int = 0) -> bytes:
     try:
         with path.open("rb") as file:
+            file.seek(offset)
             return file.read(length)
     except FileNotFoundError:
         return b""
@@ -251,39 +365,41 @@ def _read(path: Path, length: int = -1) -> bytes:
         raise refusal(error, "read the segment", path) from error
 
 
-def _record(segment: Segment, frame: Frame) -> Record | Damage:
+def _record(segment: Segment, frame: Frame, base: int) -> Record | Damage:
     try:
         entry = decode(frame.payload)
     except JournalError as error:
         return Damage(
             segment.path,
-            frame.offset,
+            frame.offset + base,
             frame.end - frame.offset,
             Fault.ENTRY,
             (frame.sequence, frame.sequence),
             error.what,
         )
-    return Record(segment, frame.offset, frame.end, frame.sequence, entry)
+    return Record(segment, frame.offset + base, frame.end + base, frame.sequence, entry)
 
 
-def _damage(segment: Segment, unframed: Unframed, before: int, last: int | None) -> Damage:
+def _damage(
+    segment: Segment, unframed: Unframed, before: int, last: int | None, base: int
+) -> Damage:
     """Describe unframed bytes behind sequence `before`; without a header they are the header."""
     missing = None if last == before else (before + 1, last)
     fault, detail = Fault.FRAME, ""
-    if _is_damaged_header(segment, unframed):
+    if _is_damaged_header(segment, unframed, base):
         fault, detail = Fault.HEADER, segment.header_problem
         if parse_name(segment.path.name) is None:
             fault = Fault.NAME
-    return Damage(segment.path, unframed.offset, unframed.length, fault, missing, detail)
+    return Damage(segment.path, unframed.offset + base, unframed.length, fault, missing, detail)
 
 
-def _is_damaged_header(segment: Segment, unframed: Unframed) -> bool:
-    return segment.header is None and unframed.offset == 0
+def _is_damaged_header(segment: Segment, unframed: Unframed, base: int) -> bool:
+    return segment.header is None and unframed.offset + base == 0
 
 
-def _is_torn(segment: Segment, tail: Unframed) -> bool:
+def _is_torn(segment: Segment, tail: Unframed, base: int) -> bool:
     """Say whether unframed bytes at the end may be what a stopped writer left."""
-    if _is_damaged_header(segment, tail):
+    if _is_damaged_header(segment, tail, base):
         named = parse_name(segment.path.name) is not None
         return segment.may_be_torn and segment.header_is_cut and named
     return segment.may_be_torn

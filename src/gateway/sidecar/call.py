@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from gateway.journal import Generation, Record, Reply, ScoredCall
+from gateway.journal import Damage, Generation, Record, Reply, ScoredCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,33 @@ class LateScored:
     call: ScoredCall
 
 
-Aside = Record | LateScored
-"""What is no call: a record of Shed, Pause, Gap, Generation or Rejected, or a late score."""
+@dataclass(frozen=True, slots=True)
+class LateReply:
+    """The reply to a call that was given out as UNKNOWN. `record`: the Replied that tells of it."""
+
+    record: Record
+    sequence: int
+    reply: Reply
+    replied_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """Sequences that stand in no segment any more, were not read before, and no loss explains.
+
+    Retention dropped them, or someone deleted the file. `last_sequence`: None where nothing of the
+    boot follows, so that nobody can tell how many there were.
+    """
+
+    worker: int
+    boot_id: bytes
+    first_sequence: int
+    last_sequence: int | None
+
+
+Aside = Record | LateScored | LateReply | Gone | Damage
+"""What is no call: a record of Shed, Pause, Gap, Generation or Rejected, or what came too late, or
+what cannot be read."""
 
 
 class Range(NamedTuple):
@@ -56,12 +81,17 @@ class Range(NamedTuple):
 class Mark(NamedTuple):
     """Where a worker's boot is read up to: everything before `offset` bytes of `segment`'s file.
 
-    `sequence`: of the last frame before it.
+    `sequence`: of the last frame before it. `read_sequence`: so far was read ahead, for replies and
+    scores: what those told of calls before the mark is given out. `is_finished`: nothing follows in
+    the segment. `announced`: the generations that it began to serve before `offset`.
     """
 
     segment: str
     offset: int
     sequence: int
+    read_sequence: int = 0
+    is_finished: bool = False
+    announced: tuple[Generation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,194 @@
+"""What of the journal a consumer has not had yet, and what no consumer needs any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.errors import JournalError
+from gateway.journal import (
+    Between,
+    Decision,
+    Pause,
+    Record,
+    Refused,
+    Replied,
+    Segment,
+    Shed,
+    read_on,
+)
+from gateway.journal.disk import refusal
+from gateway.journal.frame import HEAD_BYTES, MAX_PAYLOAD, parse, resynchronise
+from gateway.journal.segment import parse_name
+from gateway.sidecar.call import Mark, Position
+from gateway.sidecar.listing import Boots, Listing
+
+_LOOK_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """What stands behind a consumer's position. `age_ns`: of the oldest of it, 0 for nothing."""
+
+    records: int
+    bytes: int
+    age_ns: int
+
+
+class Retention:
+    """Says which segments no consumer needs. `positions`: where every consumer is now.
+
+    A consumer that never came to a segment needs it: its position must stand in `positions` from
+    the start, or the segment is dropped before its eyes.
+    """
+
+    def __init__(self, directory: Path, positions: Callable[[], Iterable[Position]]) -> None:
+        self._directory = directory
+        self._positions = positions
+        self._listing = Listing(directory)
+
+    def shipped(self, path: Path) -> bool:
+        """Say whether every consumer is past the segment: `Writer.open` asks so."""
+        positions = list(self._positions())
+        return bool(positions) and all(is_past(one, path) for one in positions)
+
+    def drop(self) -> list[Path]:
+        """Delete what every consumer is past, oldest first, and return it.
+
+        Raises:
+            JournalError: the directory cannot be read, or a file cannot be deleted.
+        """
+        positions = list(self._positions())
+        boots = self._listing.look()
+        found = [segment for one in boots.segments.values() for segment in one]
+        dropped = []
+        for segment in sorted(found, key=lambda one: one.name):
+            if not (positions and all(is_past(one, segment.path) for one in positions)):
+                continue
+            try:
+                segment.path.unlink(missing_ok=True)
+            except OSError as error:
+                raise refusal(error, "drop a shipped segment", segment.path) from error
+            dropped.append(segment.path)
+        return dropped
+
+
+def is_past(position: Position, path: Path) -> bool:
+    """Say whether all of a segment was given out before `position`."""
+    name = parse_name(path.name)
+    mark = position.marks.get((name.worker, name.boot_id)) if name else None
+    at = parse_name(mark.segment) if mark else None
+    if name is None or mark is None or at is None:
+        return False
+    return name < at or (name == at and mark.is_finished)
+
+
+def lag(directory: Path, position: Position, *, wall_ns: int) -> Lag:
+    """Return what stands in the journal behind `position`. `wall_ns`: now.
+
+    Raises:
+        JournalError: the directory or a file cannot be read.
+    """
+    return lag_of(Listing(directory).look(), position, wall_ns=wall_ns)
+
+
+def lag_of(boots: Boots, position: Position, *, wall_ns: int) -> Lag:
+    """Return the same of segments that were listed before.
+
+    Raises:
+        JournalError: a file cannot be read.
+    """
+    records, size, age_ns = 0, 0, 0
+    for boot, segments in boots.segments.items():
+        mark = position.marks.get(boot)
+        left = [one for one in segments if not is_past(position, one.path)]
+        behind = sum(max(0, _size(one) - _begin(one, mark)) for one in left)
+        if not behind:
+            continue
+        size += behind
+        records += max(0, _last_sequence(left) - _before(left[0], mark))
+        since_ns = _first_wall_ns(left, mark)
+        age_ns = max(age_ns, wall_ns - since_ns if since_ns is not None else 0)
+    return Lag(records, size, age_ns)
+
+
+def _begin(segment: Segment, mark: Mark | None) -> int:
+    """Return where what was not given out begins in a segment."""
+    if mark and mark.segment == segment.path.name:
+        return mark.offset
+    return segment.header_bytes
+
+
+def _before(first: Segment, mark: Mark | None) -> int:
+    """Return the last sequence before what is left; what vanished does not count."""
+    if mark and mark.segment == first.path.name:
+        return mark.sequence
+    return first.name.first_sequence - 1
+
+
+def _size(segment: Segment) -> int:
+    try:
+        return segment.path.stat().st_size
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise refusal(error, "look at the segment", segment.path) from error
+
+
+def _last_sequence(segments: list[Segment]) -> int:
+    """Return the sequence of the last frame: found from the last file's end."""
+    last = segments[-1]
+    size, length = _size(last), _LOOK_BYTES
+    while True:
+        begin = max(last.header_bytes, size - length)
+        found = _highest(_bytes(last, begin), last.name.first_sequence - 1)
+        if found or begin == last.header_bytes or length > 2 * (HEAD_BYTES + MAX_PAYLOAD):
+            return found or last.name.first_sequence - 1
+        length *= 8
+
+
+def _highest(buffer: bytes, after: int) -> int | None:
+    frame = resynchronise(buffer, 0, after=after)
+    highest = None
+    while frame:
+        highest = frame.sequence
+        frame = parse(buffer, frame.end, after=highest)
+    return highest
+
+
+def _bytes(segment: Segment, begin: int) -> bytes:
+    try:
+        with segment.path.open("rb") as file:
+            file.seek(begin)
+            return file.read()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise refusal(error, "read the segment", segment.path) from error
+
+
+def _first_wall_ns(segments: list[Segment], mark: Mark | None) -> int | None:
+    """Return when the first of what is left was written; its segment's begin where it says none."""
+    first = segments[0]
+    at = Between(_begin(first, mark), _before(first, mark))
+    try:
+        part = read_on(first, at, length=_LOOK_BYTES, is_closed=False)
+    except JournalError:
+        part = None
+    for item in part.items if part else ():
+        stamp_ns = _stamp_ns(item) if isinstance(item, Record) else None
+        if stamp_ns is not None and isinstance(item, Record):
+            return item.wall_ns(stamp_ns)
+    return first.header.created_wall_ns if first.header else None
+
+
+def _stamp_ns(record: Record) -> int | None:
+    entry = record.entry
+    if isinstance(entry, Decision | Refused):
+        return entry.arrival_ns
+    if isinstance(entry, Replied):
+        return entry.base_ns
+    if isinstance(entry, Pause):
+        return entry.start_ns
+    return entry.first_arrival_ns if isinstance(entry, Shed) else None

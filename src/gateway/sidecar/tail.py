@@ -1,0 +1,259 @@
+"""All workers' journals of a directory, followed from a consumer's position on, as batches.
+
+It reads only when it is asked, and holds no more than a batch, and for each boot what waits in its
+`Join`: a slow consumer slows the tail and nothing else. The writers never learn of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway.journal import Segment
+from gateway.journal.segment import SegmentName, parse_name
+from gateway.sidecar.call import Aside, Batch, Call, Mark, Position, Range
+from gateway.sidecar.follower import FIRST, CutBack, Follower
+from gateway.sidecar.join import Join, Waiting, Waits
+from gateway.sidecar.listing import Boot, Boots, Listing
+
+RECORDS_MAX = 4096
+"""Calls and asides of a batch."""
+
+BYTES_MAX = 8 << 20
+"""Of the journal, in a batch."""
+
+_READ_BYTES = 1 << 20
+_HELD_BYTES_MAX = 32 << 20  # of all boots; what waits beyond is given out as it is
+
+_EMPTY = Position()
+_DEFAULT_WAITS = Waits()
+
+
+class Tail:
+    """Follows the journal in `directory` from `position` on.
+
+    `clock_ns`: monotonic. `waits`: how long a call may wait for its reply and its scores.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        position: Position = _EMPTY,
+        *,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+        waits: Waits = _DEFAULT_WAITS,
+        records_max: int = RECORDS_MAX,
+        bytes_max: int = BYTES_MAX,
+    ) -> None:
+        self._listing = Listing(directory)
+        self._clock_ns = clock_ns
+        self._waits = waits
+        self._records_max = records_max
+        self._bytes_max = bytes_max
+        self._lanes = {boot: _Lane(boot, mark, waits) for boot, mark in position.marks.items()}
+        self._round = 0
+
+    @property
+    def position(self) -> Position:
+        """Behind what was given out."""
+        return Position({boot: mark for boot, lane in self._lanes.items() if (mark := lane.mark)})
+
+    @property
+    def waiting(self) -> int:
+        """How many steps were read and wait for their replies or scores."""
+        return sum(lane.join.waiting for lane in self._lanes.values())
+
+    def read(self) -> Batch | None:
+        """Return what is whole by now; None where there is nothing new. Never waits.
+
+        Raises:
+            JournalError: the directory or a file of it cannot be read. Try again.
+        """
+        boots = self._look()
+        building = _Building(self._records_max, self._bytes_max)
+        lanes = list(self._lanes.values())
+        first = self._round % len(lanes) if lanes else 0
+        for lane in (*lanes[first:], *lanes[:first]):
+            if not building.is_full:
+                self._advance(lane, boots, building)
+        return self._batch(building)
+
+    def again(self, until: Position) -> Batch | None:
+        """Return all up to `until` as one batch: what a consumer had planned when it was killed.
+
+        The batch covers the ranges that it covered then, whatever has come meanwhile. What is not
+        there any more is left out.
+
+        Raises:
+            JournalError: the directory or a file of it cannot be read.
+        """
+        boots = self._look()
+        building = _Building()
+        for boot, target in until.marks.items():
+            lane = self._lanes.setdefault(boot, _Lane(boot, None, self._waits))
+            self._advance_to(target, lane, boots, building)
+        return self._batch(building)
+
+    def _look(self) -> Boots:
+        """Look at the directory; take up new boots, and forget those that nothing is left of."""
+        self._round += 1
+        boots = self._listing.look()
+        for boot in boots.segments:
+            if boot not in self._lanes:
+                self._lanes[boot] = _Lane(boot, None, self._waits)
+        left = [b for b, lane in self._lanes.items() if lane.is_done and b not in boots.segments]
+        for boot in left:
+            del self._lanes[boot]
+        return boots
+
+    def _advance(self, lane: _Lane, boots: Boots, building: _Building) -> None:
+        """Read and give out until the batch is full or nothing more is whole."""
+        # At the journal's end first look whether what was read last still stands there.
+        is_reading = self._read(lane, boots) if lane.follower.at_end else True
+        while True:
+            has_room = self._held() < _HELD_BYTES_MAX
+            lane.give(building, self._clock_ns(), self._round, forced=not has_room)
+            if building.is_full or not is_reading:
+                break
+            is_reading = has_room and self._read(lane, boots)
+        lane.tell(building)
+
+    def _advance_to(self, target: Mark, lane: _Lane, boots: Boots, building: _Building) -> None:
+        """Read all that was read when `target` was made, then give out what stands before it."""
+        while not lane.has_read(target) and self._read(lane, boots):
+            pass
+        lane.give_to(target, building)
+        lane.tell(building)
+
+    def _read(self, lane: _Lane, boots: Boots) -> bool:
+        found = boots.segments.get(lane.boot, ())
+        is_over = boots.is_over(lane.boot, found[-1].name if found else lane.follower.name)
+        return lane.read(found, is_over, self._clock_ns(), self._round)
+
+    def _held(self) -> int:
+        return sum(lane.join.waiting_bytes for lane in self._lanes.values())
+
+    def _batch(self, building: _Building) -> Batch | None:
+        building.asides += self._listing.strange
+        self._listing.strange.clear()
+        if not (building.asides or building.calls or building.has_moved):
+            return None
+        return Batch(
+            tuple(building.calls), tuple(building.asides), tuple(building.ranges), self.position
+        )
+
+
+@dataclass(slots=True)
+class _Building:
+    """A batch that is not full yet; None: it never is."""
+
+    records_max: int | None = None
+    bytes_max: int | None = None
+    calls: list[Call] = field(default_factory=list)
+    asides: list[Aside] = field(default_factory=list)
+    ranges: list[Range] = field(default_factory=list)
+    has_moved: bool = False
+    size: int = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Say whether nothing more goes in."""
+        count = len(self.calls) + len(self.asides)
+        if self.records_max is not None and count >= self.records_max:
+            return True
+        return self.bytes_max is not None and self.size >= self.bytes_max
+
+    def add(self, step: Waiting) -> None:
+        """Put a step in: a call, asides, or nothing but its size."""
+        self.size += step.size
+        call = step.given()
+        if call:
+            self.calls.append(call)
+        self.asides += step.asides
+
+
+class _Lane:
+    """One boot: what follows it, and what waits of it."""
+
+    def __init__(self, boot: Boot, mark: Mark | None, waits: Waits) -> None:
+        self.boot = boot
+        self.follower = Follower(boot, mark)
+        self.join = Join(mark, waits)
+        self._waits = waits
+        self._told = mark
+
+    @property
+    def mark(self) -> Mark | None:
+        """Behind what was given out, with how far was read."""
+        mark = self.join.mark
+        return mark and mark._replace(read_sequence=self.join.read_sequence)
+
+    @property
+    def is_done(self) -> bool:
+        """Say whether the boot has ended and all of it was given out."""
+        return self.follower.is_over and not self.join.waiting
+
+    def read(self, found: Sequence[Segment], is_over: bool, now_ns: int, round_: int) -> bool:
+        """Let a part of the journal wait for its turn. False where there is none."""
+        try:
+            steps = self.follower.read(found, is_over=is_over, length=_READ_BYTES)
+        except CutBack:
+            self._begin_again()
+            return False
+        self.join.take(steps, now_ns=now_ns, round_=round_)
+        return bool(steps)
+
+    def give(self, building: _Building, now_ns: int, round_: int, *, forced: bool) -> None:
+        """Give out what is whole; what is not, too, where `forced` or too much waits."""
+        at_end, is_over = self.follower.at_end, self.follower.is_over
+        while not building.is_full:
+            step = self.join.next(
+                now_ns=now_ns,
+                round_=round_,
+                at_end=at_end,
+                is_over=is_over,
+                forced=forced or self.join.is_full,
+            )
+            if step is None:
+                return
+            building.add(step)
+
+    def give_to(self, target: Mark, building: _Building) -> None:
+        """Give out everything up to `target`, whole or not."""
+        end = _place(target)
+        while (mark := self.join.first_mark) and _place(mark) <= end:
+            step = self.join.next(now_ns=0, round_=0, at_end=False, is_over=True)
+            if step:
+                building.add(step)
+
+    def has_read(self, target: Mark) -> bool:
+        """Say whether what `target` knew was read."""
+        last = self.join.last_mark
+        if last is None or _place(last) < _place(target):
+            return False
+        return self.join.read_sequence >= target.read_sequence
+
+    def tell(self, building: _Building) -> None:
+        """Say in the batch what it covers of the boot, and what came late."""
+        building.asides += self.join.late
+        self.join.late.clear()
+        mark, told = self.join.mark, self._told
+        if mark is None or mark == told:
+            return
+        self._told, building.has_moved = mark, True
+        before = told.sequence if told else 0
+        if mark.sequence > before:
+            building.ranges.append(Range(*self.boot, before + 1, mark.sequence))
+
+    def _begin_again(self) -> None:
+        mark, late = self.mark, self.join.late
+        self.follower = Follower(self.boot, mark)
+        self.join = Join(mark, self._waits)
+        self.join.late = late
+
+
+def _place(mark: Mark) -> tuple[SegmentName, int, bool]:
+    """Return where a mark stands among those of its boot."""
+    return parse_name(mark.segment) or FIRST, mark.offset, mark.is_finished
