@@ -25,6 +25,7 @@ from lake_calls import (
     call,
     range_of,
     read,
+    record,
     request,
     response,
     segment,
@@ -33,27 +34,33 @@ from lake_calls import (
 from gateway.cli.recorded import segment_of
 from gateway.errors import UsageError
 from gateway.journal import (
+    Damage,
+    Fault,
     Flag,
     Gap,
     Generation,
     Loss,
+    Mode,
     Pause,
     Record,
     Refused,
+    Replied,
     Reply,
     Scored,
     ScoredCall,
     Shed,
+    Writer,
 )
 from gateway.model.registry import Registry
 from gateway.product import Feature, Product
-from gateway.sidecar.call import Call, LateScored
+from gateway.sidecar.call import Batch, Call, Gone, LateReply, LateScored, Position
 from gateway.sidecar.decisions import pseudonym
 from gateway.sidecar.features import FeatureReader, Shape, segments_of, shape_of
 from gateway.sidecar.lake import Lake
 from gateway.sidecar.rows import Rows
 from gateway.sidecar.schema import SCHEMAS
 from gateway.sidecar.snapshots import Snapshots
+from gateway.sidecar.tail import Tail
 from gateway.v1.decision_pb2 import DecideRequest, DecideResponse
 
 PRODUCT = catalogue.product(watch=["channel", "entry_mode", "amount"])
@@ -320,6 +327,55 @@ def test_refused_shed_lost_and_late_stand_in_tables_of_their_own(tmp_path: Path)
     (late,) = read(lake, "late_scores")
     assert late["decision_id"] == read(lake)[0]["decision_id"]
     assert (late["arm"], late["probability"], late["action"]) == ("v2", 0.2, "decline")
+
+
+def test_what_is_told_ahead_of_a_batch_or_outside_of_it_is_kept_once(tmp_path: Path) -> None:
+    """Late entries are told when they are read; a gap may be of sequences that no range holds."""
+    where = segment()
+    some = [call(1, where), call(2, where)]
+    scored = Scored(0, 1, 0, 0, 5, (ScoredCall(1, 0.4, 0.2, 4),))
+    replied = Replied(2, 9 * MS, (0,))
+    asides = (
+        LateScored(Record(where, 0, 0, 90, scored), 1, scored.calls[0]),
+        LateReply(Record(where, 0, 0, 95, replied), 2, Reply.LEFT, 9 * MS),
+        Gone(1, bytes(16), 10, 19),
+        Gone(1, bytes(16), 30, None),
+        Damage(Path(str(where.name)), 0, 9, Fault.FRAME, (50, 52)),
+        Damage(Path("strange.journal"), 0, 9, Fault.NAME),
+    )
+    batch = Batch(tuple(some), asides, (range_of(some),), Position())
+    for _ in range(2):
+        lake = Lake.at(str(tmp_path))
+        lake.ship(batch, Rows(key=KEY, shape=lambda _: None))
+        (late,) = read(lake, "late_scores")
+        assert (late["decision_id"], late["sequence"]) == (read(lake)[0]["decision_id"], 90)
+        (answered,) = read(lake, "late_replies")
+        assert answered["decision_id"] == read(lake)[1]["decision_id"]
+        assert answered["replied"] == datetime.fromtimestamp(START_NS / 10**9 + 0.009, UTC)
+        gaps = [(row["reason"], row["first_sequence"], row["count"]) for row in read(lake, "gaps")]
+        assert gaps == [("damaged", 50, 3), ("gone", 10, 10), ("gone", 30, None)]
+
+
+def test_a_journal_followed_by_the_tail_is_in_the_lake_row_for_row(tmp_path: Path) -> None:
+    """The real writer and the real tail, started again from nothing and cut otherwise."""
+    where = segment()
+    table = Generation(0, "test", 3, "ab" * 32, ("v1",))
+    with Writer.open(
+        tmp_path / "journal", worker=0, boot_id=BOOT, products=(table,), mode=Mode.PROCESS
+    ) as writer:
+        for i in range(1, 120, 2):
+            sequence = writer.append([record(i, where).entry.encode()])
+            writer.append([Replied(sequence, i * MS + 400_000, (0,)).encode()])
+    lake = Lake.at(str(tmp_path / "lake"))
+    rows = Rows(key=KEY, shape=lambda _: SHAPE)
+    for records_max in (7, 11, 1000):
+        tail = Tail(tmp_path / "journal", records_max=records_max)
+        while batch := tail.read():
+            lake.ship(batch, rows)
+        seen = read(lake)
+        assert [row["sequence"] for row in seen] == list(range(1, 120, 2))
+        assert {row["reply"] for row in seen} == {"left"}
+        assert [row["features"]["amount"] for row in seen] == list(range(1, 120, 2))
 
 
 def test_bytes_that_no_gateway_wrote_cost_no_row() -> None:

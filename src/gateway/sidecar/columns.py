@@ -74,9 +74,15 @@ def received(
     return pa.array(np.where(known, (arrival + base_ns) // 1000, otherwise_us)).cast(TIME)
 
 
-def walls(walls_ns: Sequence[int | None]) -> pa.Array:
-    """Return wall times; the epoch where one is not known."""
-    return pa.array([(one or 0) // 1000 for one in walls_ns], type=pa.int64()).cast(TIME)
+def wall(record: Record, monotonic_ns: int) -> int | None:
+    """Return the wall time of one of a record's stamps, in µs since the epoch."""
+    wall_ns = record.wall_ns(monotonic_ns)
+    return None if wall_ns is None else wall_ns // 1000
+
+
+def reply_name(reply: Reply) -> str:
+    """Return what became of a reply, as a word."""
+    return _FATES[reply]
 
 
 def replies(

@@ -2,7 +2,8 @@
 
 ```
 decisions/product=…/date=…/<worker>-<boot>-<first sequence>-<last sequence>.parquet
-refusals/product=…/date=…/…    late_scores/product=…/date=…/…    shed/date=…/…    gaps/date=…/…
+refusals/product=…/date=…/…    late_scores/product=…/date=…/…
+shed/date=…/…    gaps/date=…/…    late_replies/date=…/…
 ```
 
 A file holds all rows that a range of the journal has for its folder, and its name is the range. It
@@ -28,6 +29,7 @@ import pyarrow.dataset as ds
 from pyarrow import fs
 
 from gateway.errors import LakeError
+from gateway.sidecar.asides import Part, split
 from gateway.sidecar.call import Batch, Range
 from gateway.sidecar.parquet import (
     ROW_GROUP_ROWS,
@@ -49,10 +51,12 @@ from gateway.sidecar.ranges import (
     runs,
     visible,
 )
-from gateway.sidecar.rows import Part, Rows, split
+from gateway.sidecar.rows import Rows
 from gateway.sidecar.schema import SCHEMAS, fitted, unified_schema
 
-NO_PRODUCT = "__HIVE_DEFAULT_PARTITION__"
+WITHOUT_PRODUCT = ("shed", "gaps", "late_replies")
+
+NULL = "__HIVE_DEFAULT_PARTITION__"
 """Stands for null in a path, as Hive, Arrow, DuckDB and Spark write and read it."""
 
 
@@ -134,10 +138,11 @@ class Lake:
             self._held[folder].setdefault(boot, []).append((first, last))
         return written
 
-    def _folder(self, table: str, product: str | None, date: str) -> str:
-        if table in ("shed", "gaps"):
-            return f"{self.root}/{table}/date={date}"
-        return f"{self.root}/{table}/product={product or NO_PRODUCT}/date={date}"
+    def _folder(self, table: str, product: str | None, date: str | None) -> str:
+        day = f"date={date or NULL}"
+        if table in WITHOUT_PRODUCT:
+            return f"{self.root}/{table}/{day}"
+        return f"{self.root}/{table}/product={product or NULL}/{day}"
 
     def _missing(
         self, folder: str, boot: tuple[int, str], first: int, last: int
@@ -319,7 +324,7 @@ class Lake:
     def _folders(self, dates: Collection[str] | None) -> Iterator[str]:
         for table in SCHEMAS:
             top = f"{self.root}/{table}"
-            parents = [top] if table in ("shed", "gaps") else self._subfolders(top)
+            parents = [top] if table in WITHOUT_PRODUCT else self._subfolders(top)
             for parent in parents:
                 for folder in self._subfolders(parent):
                     date = folder.rpartition("/date=")[2]

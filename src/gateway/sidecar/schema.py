@@ -105,6 +105,10 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     "late_scores": _schema(
         "late_scores", [("decision_id", pa.string()), *((f.name, f.type) for f in ARM), *_PLACE]
     ),
+    "late_replies": _schema(
+        "late_replies",
+        [("decision_id", pa.string()), ("reply", pa.string()), ("replied", TIME), *_PLACE],
+    ),
     "gaps": _schema(
         "gaps",
         [
@@ -119,7 +123,10 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         ],
     ),
 }
-"""Each table's columns; decisions have `watch` and `features` behind them, by product."""
+"""Each table's columns, the place in the journal last.
+
+Decisions have `watch` and `features` behind them, by product.
+"""
 
 
 def unified(tables: Sequence[pa.Table]) -> pa.Table:
