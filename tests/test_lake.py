@@ -9,6 +9,8 @@ import random
 import resource
 import subprocess
 import sys
+import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -134,6 +136,7 @@ def test_another_boot_or_worker_of_the_same_sequences_is_another_file(lake: Lake
     assert len({row["decision_id"] for row in read(lake)}) == 12
 
 
+@pytest.mark.slow
 def test_no_kill_loses_or_doubles_a_row() -> None:
     """Before each step of shipping and compaction, twice in a row, by SIGKILL."""
     told = subprocess.run(
@@ -224,6 +227,42 @@ def test_a_joined_file_stays_for_a_reader_until_the_grace_is_over(lake: Lake) ->
     lake.compact(closed, now_ns=made_ns + 61 * 10**9)
     assert not any(Path(path).exists() for path in before)
     assert sequences(lake) == list(range(1, 21))
+
+
+def test_a_day_is_compacted_alone_where_it_is_named(lake: Lake) -> None:
+    for first in (1, 11):
+        ship(lake, [call(i) for i in range(first, first + 10)])
+    closed = [Range(0, BOOT, 1, 20)]
+    assert lake.compact(closed, now_ns=NOW_NS, least_files=2, dates={"2026-11-19"}) == 0
+    assert lake.compact(closed, now_ns=NOW_NS, least_files=2, dates={"2026-11-18"}) == 2
+
+
+def test_who_reads_while_it_grows_and_is_compacted_sees_no_row_twice(tmp_path: Path) -> None:
+    done = threading.Event()
+    lake = Lake.at(str(tmp_path))
+    ship(lake, [call(1)])
+
+    def grow() -> None:
+        writer = Lake.at(str(tmp_path))
+        for i in range(2, 40):
+            ship(writer, [call(i)])
+            closed = [Range(0, BOOT, 1, i)]
+            writer.compact(closed, now_ns=time.time_ns(), least_files=3)
+        done.set()
+
+    thread = threading.Thread(target=grow)
+    thread.start()
+    seen, reads = [1], 0
+    try:
+        while not done.is_set():
+            before, seen = seen, sequences(lake)
+            reads += 1
+            assert seen == list(range(1, len(seen) + 1))
+            assert len(seen) >= len(before)
+    finally:
+        thread.join()
+    assert reads > 1
+    assert sequences(lake) == list(range(1, 40))
 
 
 def test_compaction_rewrites_a_row_a_few_times_and_not_once_a_file(tmp_path: Path) -> None:
