@@ -10,7 +10,7 @@ import pyarrow as pa
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from gateway.journal import Record, Reply
+from gateway.journal import Record, Reply, decision_id
 from gateway.sidecar.call import Call
 from gateway.sidecar.schema import SCHEMAS, TIME
 
@@ -52,6 +52,26 @@ def place_of(record: Record) -> tuple[int, bytes, int]:
     return name.worker, name.boot_id, record.sequence
 
 
+def decision_ids(places: Sequence[tuple[int, bytes, int]]) -> list[str]:
+    """Return the decision ids of records' places."""
+    heads = {
+        boot: decision_id(boot[1], boot[0], 0)[:-_SEQUENCE_DIGITS]
+        for boot in {place[:2] for place in places}
+    }
+    if len(heads) == 1:
+        (head,) = heads.values()
+        return [f"{head}{sequence:012x}" for _, _, sequence in places]
+    return [f"{heads[worker, boot_id]}{sequence:012x}" for worker, boot_id, sequence in places]
+
+
+_SEQUENCE_DIGITS = 12
+
+
+def codes(numbers: Sequence[int]) -> pa.Array:
+    """Return numbers of a byte as an array, to take texts by."""
+    return pa.array(np.frombuffer(bytes(numbers), np.uint8))
+
+
 def boots(boot_ids: Sequence[bytes]) -> list[str]:
     """Return the first 8 bytes of boot ids, in hex."""
     shown = {one: one[:8].hex() for one in set(boot_ids)}
@@ -90,7 +110,9 @@ def replies(
 ) -> tuple[NDArray[np.int64], list[str]]:
     """Return nanoseconds from arrival to the reply, -1 where it is not known, and its fate."""
     at = np.array([-1 if c.replied_ns is None else c.replied_ns for c in calls], dtype=np.int64)
-    return np.where(at < 0, -1, np.maximum(at - arrival, 0)), [_FATES[c.reply] for c in calls]
+    return np.where(at < 0, -1, np.maximum(at - arrival, 0)), [
+        "left" if c.reply is Reply.LEFT else _FATES[c.reply] for c in calls
+    ]
 
 
 _FATES = {one: one.value.replace(" ", "_") for one in Reply}

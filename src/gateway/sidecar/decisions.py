@@ -11,11 +11,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gateway.journal import Flag, Generation, decision_id
+from gateway.journal import Flag, Generation
 from gateway.sidecar.call import Call
 from gateway.sidecar.columns import (
     arm_name,
     boots,
+    codes,
+    decision_ids,
     finite,
     messages,
     place_of,
@@ -34,10 +36,9 @@ from gateway.v1.decision_pb2 import DecideResponse, StandIn
 PSEUDONYM_BYTES = 16
 
 
-_STAND_INS = {value: name.lower() for name, value in StandIn.items()}
-
-
-_Model = tuple[str | None, str | None, str | None]
+_ACTIONS = pa.array([ACTIONS.get(i) for i in range(256)], pa.string())
+_STAND_IN_NAMES = {value: name.lower() for name, value in StandIn.items()}
+_STAND_INS = pa.array([_STAND_IN_NAMES.get(i) for i in range(256)], pa.string())
 
 
 def pseudonym(subject: str, key: bytes) -> str:
@@ -85,15 +86,16 @@ def decisions(
     replied, reply = replies(calls, arrival)
     in_time = pa.array(replied <= deadline, mask=replied < 0)
     arms = generation.arms if generation else ()
-    decided_by = _models(arm, stand_in, responses)
     key_of: dict[str, str] = {}
     for one in set(subject):
         if one:
             key_of[one] = pseudonym(one, key)
     known = {
-        "decision_id": [decision_id(b, w, s) for w, b, s in places],
+        "decision_id": decision_ids(places),
         "transaction_id": transaction,
-        "generation": [call.record.entry.generation for call in calls],  # type: ignore[union-attr]
+        "generation": [call.record.entry.generation for call in calls]  # type: ignore[union-attr]
+        if generation is None
+        else pa.repeat(pa.scalar(generation.generation, pa.uint32()), len(calls)),
         "digest": pa.nulls(len(calls), pa.string())
         if generation is None
         else pa.repeat(generation.digest, len(calls)),
@@ -104,13 +106,11 @@ def decisions(
         "category": category,
         "channel": channel,
         "subject": [key_of.get(one) for one in subject],
-        "action": list(map(ACTIONS.get, action)),
-        "second_best": list(map(ACTIONS.get, second_best)),
-        "stand_in": list(map(_STAND_INS.get, stand_in)),
-        "arm": [arm_name(arms, place) for place in arm],
-        "model": [one[0] for one in decided_by],
-        "model_version": [one[1] for one in decided_by],
-        "model_digest": [one[2] for one in decided_by],
+        "action": _ACTIONS.take(codes(action)),
+        "second_best": _ACTIONS.take(codes(second_best)),
+        "stand_in": _STAND_INS.take(codes(stand_in)),
+        "arm": pa.array([arm_name(arms, i) for i in range(256)]).take(codes(arm)),
+        **_models(arm, stand_in, responses),
         "score": finite(score),
         "probability": finite(probability),
         "threshold": [one.threshold if one.HasField("threshold") else None for one in answers],
@@ -164,22 +164,20 @@ def _with_features(
 
 def _models(
     arms: Sequence[int], stand_ins: Sequence[int], responses: Sequence[bytes]
-) -> list[_Model]:
-    """Return who decided, by row: an arm's model is the same in all its generation's answers."""
-    models: dict[int, _Model] = {}
-    rows: list[_Model] = []
-    for arm, stand_in, response in zip(arms, stand_ins, responses, strict=True):
-        if stand_in:
-            rows.append(_NO_MODEL)
-            continue
-        if arm not in models:
-            model = messages(DecideResponse, [response])[0].model
-            models[arm] = model.name, model.version, model.digest
-        rows.append(models[arm])
-    return rows
-
-
-_NO_MODEL: _Model = (None, None, None)
+) -> dict[str, pa.Array]:
+    """Return who decided: an arm's model is the same in all its generation's answers."""
+    decided = np.frombuffer(bytes(stand_ins), np.uint8) == 0
+    arm = np.frombuffer(bytes(arms), np.uint8)
+    told: list[tuple[str, str, str] | None] = [None] * 256
+    for one in np.unique(arm[decided]).tolist():
+        first = int(np.flatnonzero(decided & (arm == one))[0])
+        model = messages(DecideResponse, [responses[first]])[0].model
+        told[one] = model.name, model.version, model.digest
+    places = pa.array(arm, mask=~decided)
+    return {
+        name: pa.array([one and one[i] for one in told], pa.string()).take(places)
+        for i, name in enumerate(("model", "model_version", "model_digest"))
+    }
 
 
 _COST_PLACES = np.full(256, len(ACTIONS))
