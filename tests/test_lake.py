@@ -198,6 +198,28 @@ def test_a_full_disk_in_compaction_leaves_what_was_there(lake: Lake) -> None:
     assert [path for path in on_disk(lake) if path.name != ".lock"] == before
 
 
+def test_a_damaged_file_is_named_and_the_rest_is_compacted(lake: Lake) -> None:
+    midnight = (-START_NS % (86_400 * 10**9)) // MS
+    for day in (0, midnight):
+        for first in (1, 11):
+            some = [call(i, arrival_ns=(day + i) * MS) for i in range(first, first + 10)]
+            lake.write(range_of(some), rows().parts(some, ()))
+    damaged = lake.files("decisions")[0]
+    Path(damaged).write_bytes(b"PAR1 and no more")
+    closed = [Range(0, BOOT, 1, 20)]
+    with pytest.raises(LakeError) as raised:
+        lake.compact(closed, now_ns=NOW_NS, least_files=2, grace_s=0.0)
+    assert raised.value.subject == damaged
+    assert "Move it away" in raised.value.hint
+    assert [Path(path).parent.name for path in lake.files("decisions")] == [
+        "date=2026-11-18",
+        "date=2026-11-18",
+        "date=2026-11-19",
+    ]
+    Path(damaged).unlink()
+    assert len(read(Lake.at(lake.root))) == 30
+
+
 def test_a_file_in_the_way_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "lake").write_text("no directory")
     with pytest.raises(LakeError) as raised:
@@ -327,7 +349,7 @@ def test_what_compaction_has_joined_is_erased_too(lake: Lake) -> None:
         ship(lake, [call(i) for i in range(first, first + 10)])
     lake.compact([Range(0, BOOT, 1, 20)], now_ns=NOW_NS, least_files=2, grace_s=60.0)
     customer = pseudonym("customer-0", KEY)
-    lake.erase(customer)
+    assert lake.erase(customer) == 2
     left = [
         str(rows_in(str(path))["subject"].to_pylist())
         for path in on_disk(lake)

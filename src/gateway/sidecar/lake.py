@@ -228,27 +228,32 @@ class Lake:
 
         `closed`: ranges that were shipped whole, such as sealed segments before the checkpoint;
         what is shipped of one later counts as there already. `now_ns`: wall time. `dates`: only
-        these days. `least_files`: fewer are left for later; 2 for a boot that has ended.
-        `grace_s`: how long a joined file stays for those who have it open.
+        these days; without, the whole lake is listed. `least_files`: fewer are left for later; 2
+        for a boot that has ended. `grace_s`: how long a joined file stays for those who have it
+        open.
 
         Another process that compacts or erases is not waited for: then nothing is done.
 
         Raises:
-            LakeError: the file system refuses. Nothing is lost or doubled.
+            LakeError: the file system refuses, or a file is damaged; what could be done in other
+                folders is done. Nothing is lost or doubled.
         """
         done = by_boot(closed)
+        joined, failure = 0, None
         with self._locked(wait=False) as is_ours:
-            if not is_ours:
-                return 0
-            joined = 0
-            for folder in self._folders(dates):
-                listed = self._list(folder, temporary=True)
-                self._sweep(listed, now_ns=now_ns, grace_ns=int(grace_s * 1e9))
-                named = [file for file in listed if not file.path.endswith(TEMPORARY)]
-                for run in runs(visible(named), done, least_files):
-                    self._join(folder, run)
-                    joined += len(run)
-            return joined
+            for folder in self._folders(dates) if is_ours else ():
+                try:
+                    listed = self._list(folder, temporary=True)
+                    self._sweep(listed, now_ns=now_ns, grace_ns=int(grace_s * 1e9))
+                    named = [file for file in listed if not file.path.endswith(TEMPORARY)]
+                    for run in runs(visible(named), done, least_files):
+                        self._join(folder, run)
+                        joined += len(run)
+                except LakeError as error:
+                    failure = failure or error
+        if failure:
+            raise failure
+        return joined
 
     def _join(self, folder: str, run: Sequence[File]) -> None:
         name = run[0].name._replace(last=run[-1].name.last)
@@ -261,19 +266,26 @@ class Lake:
                 for file in run
                 for group in row_groups(self.filesystem, file.path)
             )
-            rows = write_whole(self.filesystem, path, schema, _gathered(groups, schema), self._step)
+            write_whole(
+                self.filesystem,
+                path,
+                schema,
+                _gathered(groups, schema),
+                self._step,
+                rows=sum(count for _, count in footers),
+            )
         except OSError as error:
             raise refusal(error, "compact the lake", path) from error
-        assert rows == sum(count for _, count in footers), "a join keeps every row"
 
     def _sweep(self, listed: Sequence[File], *, now_ns: int, grace_ns: int) -> None:
         """Delete files that another covers, and what a killed process left half written."""
         named = [file for file in listed if not file.path.endswith(TEMPORARY)]
         seen = visible(named)
+        counting = {file.path for file in seen}
         for file in listed:
             if file.path.endswith(TEMPORARY):
                 is_due = file.mtime_ns + _FORGOTTEN_NS < now_ns
-            elif file in seen:
+            elif file.path in counting:
                 continue
             else:
                 cover = next(one for one in seen if covers(one.name, file.name))
@@ -299,9 +311,12 @@ class Lake:
         erased = 0
         with self._locked(wait=True):
             # Covered files too: a reader may still look at them, and nobody else deletes them.
-            for file in self._list(f"{self.root}/decisions", recursive=True):
+            listed = self._list(f"{self.root}/decisions", recursive=True)
+            counting = {file.path for file in visible(listed)}
+            for file in listed:
                 try:
-                    erased += self._erase(file.path, subject)
+                    found = self._erase(file.path, subject)
+                    erased += found if file.path in counting else 0
                 except FileNotFoundError:
                     continue
                 except OSError as error:
@@ -309,9 +324,10 @@ class Lake:
         return erased
 
     def _erase(self, path: str, subject: str) -> int:
-        with self.filesystem.open_input_file(path) as source:
-            subjects = pa.parquet.read_table(source, columns=["subject"])["subject"]
-        found: int = pc.sum(pc.equal(subjects, subject)).as_py() or 0
+        found = sum(
+            pc.sum(pc.equal(group["subject"], subject)).as_py() or 0
+            for group in row_groups(self.filesystem, path, ["subject"])
+        )
         if found:
             schema, _ = footer(self.filesystem, path)
             kept = (
@@ -366,11 +382,11 @@ class Lake:
         except OSError as error:
             raise refusal(error, "lock the lake", path) from error
         try:
+            is_ours = False
             with suppress(BlockingIOError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-                yield True
-                return
-            yield False
+                is_ours = True
+            yield is_ours
         finally:
             os.close(descriptor)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from posixpath import dirname
 
 import pyarrow as pa
@@ -56,17 +56,21 @@ def write_whole(
     schema: pa.Schema,
     tables: Iterator[pa.Table],
     step: Callable[[str], None],
+    *,
+    rows: int | None = None,
 ) -> int:
     """Write tables of `schema` to `path`, which is there whole or not at all; return the rows.
 
     What is there already is replaced. On a local file system it is on the disk when this returns.
+    `rows`: how many there have to be.
 
     Raises:
         OSError: the file system refuses; nothing is left but what was there before.
+        LakeError: there are other rows than `rows`; the same.
     """
     folder, _, name = path.rpartition("/")
     temporary = f"{folder}/.{name}{TEMPORARY}"
-    rows = 0
+    written = 0
     try:
         step("write")
         with (
@@ -77,7 +81,9 @@ def write_whole(
                 writer.add_key_value_metadata(schema.metadata)
             for table in tables:
                 writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
-                rows += table.num_rows
+                written += table.num_rows
+        if rows not in (None, written):
+            raise LakeError(f"{written} rows, where {rows} were read", subject=path)
         _sync(filesystem, temporary)
         step("rename")
         filesystem.move(temporary, path)
@@ -87,7 +93,7 @@ def write_whole(
         with suppress(OSError):
             filesystem.delete_file(temporary)
         raise
-    return rows
+    return written
 
 
 def make_folder(filesystem: fs.FileSystem, folder: str) -> None:
@@ -102,19 +108,30 @@ def make_folder(filesystem: fs.FileSystem, folder: str) -> None:
         _sync(filesystem, dirname(made) or ".")
 
 
-def row_groups(filesystem: fs.FileSystem, path: str) -> Iterator[pa.Table]:
-    """Yield a file's rows, a row group at a time. Raises OSError."""
-    with filesystem.open_input_file(path) as source:
-        file = pq.ParquetFile(source)
+def row_groups(
+    filesystem: fs.FileSystem, path: str, columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """Yield a file's rows, a row group at a time. Raises OSError, or LakeError: it is damaged."""
+    with _opened(filesystem, path) as file:
         for i in range(file.num_row_groups):
-            yield file.read_row_group(i)
+            yield file.read_row_group(i, columns)
 
 
 def footer(filesystem: fs.FileSystem, path: str) -> tuple[pa.Schema, int]:
-    """Return a file's schema and rows. Raises OSError."""
-    with filesystem.open_input_file(path) as source:
-        file = pq.ParquetFile(source)
+    """Return a file's schema and rows. Raises OSError, or LakeError: it is damaged."""
+    with _opened(filesystem, path) as file:
         return file.schema_arrow, file.metadata.num_rows
+
+
+@contextmanager
+def _opened(filesystem: fs.FileSystem, path: str) -> Iterator[pq.ParquetFile]:
+    with filesystem.open_input_file(path) as source:
+        try:
+            file = pq.ParquetFile(source)
+        except pa.ArrowInvalid as error:
+            hint = "Move it away. Where the journal still has its range, that is shipped again."
+            raise LakeError("is no whole Parquet file", subject=path, hint=hint) from error
+        yield file
 
 
 def _sync(filesystem: fs.FileSystem, path: str) -> None:
@@ -142,7 +159,7 @@ def _options(schema: pa.Schema) -> dict[str, object]:
                 dictionary.append(path)
     return {
         "compression": "zstd",
-        "compression_level": 3,
+        "compression_level": 1,
         "use_dictionary": dictionary,
         "column_encoding": encodings,
         "write_statistics": ["received", "event_time", "sequence"],
