@@ -455,6 +455,20 @@ def test_a_range_without_rows_of_a_table_makes_no_file(lake: Lake) -> None:
     assert read(lake) == []
 
 
+def test_a_decision_is_found_by_its_id(lake: Lake) -> None:
+    other = segment(worker=1)
+    ship(lake, [call(i) for i in range(1, 20)])
+    ship(lake, [call(i, other) for i in range(10, 40)])
+    for row in read(lake):
+        found = lake.find(row["decision_id"])
+        assert found is not None
+        assert found == {name: value for name, value in row.items() if name != "date"}
+    assert lake.find(f"{BOOT[:8].hex()}-00-{20:012x}") is None
+    assert lake.find(f"{bytes(8).hex()}-00-{2:012x}") is None
+    with pytest.raises(ValueError, match="no decision id"):
+        lake.find("t-1")
+
+
 def test_a_table_that_is_none_is_refused(lake: Lake) -> None:
     with pytest.raises(LakeError, match="no table"):
         lake.files("decision")

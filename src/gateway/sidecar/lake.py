@@ -29,6 +29,7 @@ import pyarrow.dataset as ds
 from pyarrow import fs
 
 from gateway.errors import LakeError
+from gateway.journal import parse_decision_id
 from gateway.sidecar.asides import Part, split
 from gateway.sidecar.call import Batch, Range
 from gateway.sidecar.parquet import (
@@ -187,6 +188,30 @@ class Lake:
         """
         listed = self._list(f"{self.root}/{_known(table)}", recursive=True)
         return tuple(sorted(file.path for file in visible(listed)))
+
+    def find(self, decision_id: str) -> dict[str, Any] | None:
+        """Return a decision's row, or None: the files' names say in which of them it may stand.
+
+        Raises:
+            ValueError: the id is none.
+            LakeError: the file system refuses, or a file is damaged.
+        """
+        boot, worker, sequence = parse_decision_id(decision_id)
+        for file in visible(self._list(f"{self.root}/decisions", recursive=True)):
+            name = file.name
+            if (name.worker, name.boot) != (worker, boot.hex()):
+                continue
+            if not name.first <= sequence <= name.last:
+                continue
+            try:
+                for group in row_groups(self.filesystem, file.path):
+                    found = group.filter(pc.equal(group["sequence"], sequence)).to_pylist()
+                    if found:
+                        product = file.path.rpartition("/product=")[2].partition("/")[0]
+                        return {**found[0], "product": None if product == NULL else product}
+            except OSError as error:
+                raise refusal(error, "read the lake", file.path) from error
+        return None
 
     def dataset(self, table: str) -> ds.Dataset:
         """Return a table as it is now, with `product` and `date` from the paths.
