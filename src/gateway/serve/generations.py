@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gateway.errors import GatewayError, ProductError, UsageError
+from gateway.errors import GatewayError, ModelError, ProductError, UsageError
 from gateway.journal import Rejected
 from gateway.model.registry import (
     STORE,
     GateVerdict,
+    Past,
     Refused,
     Registry,
     Served,
@@ -185,8 +186,14 @@ class Generations:
     async def _taken(self, product: _Product, answer: Verified) -> Unchanged | verification.Refused:
         """Let the workers serve it, and keep it as what is served."""
         load = answer.load
+        # Before the first worker serves it: were all killed now, its number would be taken.
+        spreading = Past(load.number, load.digest, self._wall_ns(), Path(load.snapshot).name)
+        product.state = product.state.trying(spreading)
+        self._write(product)
         error = await self._spread(load)
         if error is not None:
+            if isinstance(error, ModelError):  # a worker could not open it: it served no call
+                product.state = product.state.trying(None)
             return verification.Refused(error, load.number, load.digest, answer.gates)
         log.info(
             "%s: generation %d is served (it was %d)",
@@ -202,17 +209,18 @@ class Generations:
         self, folder: Path, state: State | None, *, is_new: bool, is_snapshot: bool = False
     ) -> Answer:
         """Have a folder verified, again while it moves."""
-        known = () if state is None else state.history
+        known = {} if state is None else state.numbers
         question = Question(
             folder=str(folder),
             store=str(self._registry.root),
             product="" if state is None else state.product,
             serving="" if is_new or state is None else state.serving.digest,
             number=0 if state is None else state.serving.generation,
-            numbers={str(past.generation): past.digest for past in known},
+            numbers={str(number): digest for number, digest in known.items()},
             is_new=is_new,
             is_snapshot=is_snapshot,
             trials=self._trials,
+            forgotten=0 if state is None else state.forgotten,
         )
         answer: Answer = Moving()
         for _ in range(_MOVING_TRIES):
@@ -232,11 +240,13 @@ class Generations:
 
     def _served(self, answer: Verified, folder: Path, state: State | None) -> State:
         load, since_ns = answer.load, self._wall_ns()
-        if state is not None and state.product == load.product:
-            if state.serving.digest == load.digest:
-                since_ns = state.serving.since_ns
-        else:
-            state = None
+        if state is None or state.product != load.product:
+            # It may have been served from another folder.
+            state = self._registry.state(load.product)
+            if state is not None:
+                state = replace(state, folder=os.path.abspath(folder))
+        if state is not None and state.serving.digest == load.digest:
+            since_ns = state.serving.since_ns
         served = Served(
             load.number,
             load.digest,
