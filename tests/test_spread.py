@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Coroutine
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import catalogue
 import pytest
+from test_supervisor import children_of, gone, serving, wait_until
 
 from gateway.errors import GatewayError, ModelError
 from gateway.journal import Rejected
+from gateway.model.registry import STORE, Registry
 from gateway.serve import live
 from gateway.serve.control import Load, Loaded, NotLoaded, Ready, decode_message
 from gateway.serve.live import Live
@@ -245,5 +249,52 @@ def test_a_worker_that_does_not_open_a_generation_goes_on(tmp_path: Path) -> Non
         first.opens_not(await first.hears())
         assert "no memory" in str(await spread)
         assert first.signals == []
+
+    run(play())
+
+
+@pytest.mark.slow
+def test_a_gateway_that_is_to_stop_waits_for_no_verification(tmp_path: Path) -> None:
+    """Gates over a large table take minutes; who stops a gateway kills it long before."""
+    folder = catalogue.write_folder(tmp_path / "test", generation=3)
+    later = catalogue.write_folder(tmp_path / "later", generation=4)
+    with serving(folder, tmp_path / "journal", "--workers", "1", log=tmp_path / "log") as gateway:
+        verifiers: list[int] = []
+
+        def is_verified() -> bool:
+            verifiers[:] = [
+                pid
+                for pid in children_of(gateway.process.pid)
+                if b"gateway.serve.verifier" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            ]
+            return bool(verifiers)
+
+        (later / "product.yaml").replace(folder / "product.yaml")
+        wait_until(is_verified)
+        (verifier,) = verifiers
+        os.kill(verifier, signal.SIGSTOP)
+        assert gateway.ended() == 0
+        wait_until(lambda: gone(verifier))
+    state = Registry(tmp_path / "journal" / STORE).state("test")
+    assert state is not None
+    assert state.serving.generation == 3
+
+
+def test_a_look_that_fails_does_not_end_the_looks_that_are_asked_for(tmp_path: Path) -> None:
+    async def play() -> None:
+        gateway = Gateway(tmp_path, generation(1))
+        supervisor, looks = gateway.supervisor, asyncio.Semaphore(0)
+
+        async def reload() -> None:
+            looks.release()
+            raise RuntimeError("can't start new thread")
+
+        supervisor._generations.reload = reload  # type: ignore[method-assign]
+        (keeper,) = await in_background(supervisor._reload_when_asked())
+        for _ in range(3):
+            supervisor._to_reload.set()
+            await asyncio.wait_for(looks.acquire(), 2)
+        supervisor._stopping.set()
+        await asyncio.wait_for(keeper, 2)
 
     run(play())

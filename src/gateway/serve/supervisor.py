@@ -171,7 +171,7 @@ class Supervisor:
         self._to_replace = asyncio.Event()
         self._to_reload = asyncio.Event()
         self._interrupted = False
-        self._keepers: list[asyncio.Task[None]] = []
+        self._keepers: list[asyncio.Task[Any]] = []
 
     async def run(self, announce: Callable[[Started], None]) -> None:
         """Start all workers, `announce`, and keep them until a signal asks to stop.
@@ -221,11 +221,12 @@ class Supervisor:
         first = seats[0].worker.ready.result()
         workers = tuple((seat.worker.number, seat.worker.process.pid) for seat in seats)
         announce(Started(self._claim.address, first.products, workers))
-        kept = [
+        kept: list[Coroutine[Any, Any, Any]] = [
             *map(self._keep, seats),
             self._replace_when_asked(seats),
             self._keep_spare(),
-            self._generations.keep(self._stopping),
+            # Whatever they wait for, a verification above all: nothing of it is left to be done.
+            self._unless_stopped(self._generations.keep(self._stopping)),
             self._reload_when_asked(),
         ]
         self._keepers = [asyncio.create_task(one) for one in kept]
@@ -531,7 +532,11 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             self._to_reload.clear()
-            await self._generations.reload()
+            try:
+                await self._unless_stopped(self._generations.reload())
+            except Exception:
+                # What is served goes on; the next look may fare better.
+                log.exception("a look at the folders failed")
 
     # Ending
 

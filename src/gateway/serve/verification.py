@@ -101,6 +101,7 @@ async def verify(question: Question) -> Answer:
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
+        await process.wait()
     if process.returncode != 0 or not said:
         raise GatewayError(
             f"the process that verified it died ({process.returncode})",
