@@ -349,3 +349,19 @@ def test_a_file_that_changes_while_it_is_read_is_looked_at_again(
     (folder / "product.yaml").write_text("generation: [")
     assert verifier.answer(question) == {"unchanged": False}, "half of a change is no error"
     assert not os.path.exists(tmp_path / "store")
+
+
+def test_a_change_is_seen_whatever_else_lies_in_the_folder(tmp_path: Path) -> None:
+    """Links that lead nowhere, and more files than are looked at."""
+    folder = catalogue.write_folder(tmp_path / "test")
+    for i in range(20):
+        (folder / f"gone-{i}").symlink_to(tmp_path / "nowhere")
+    (folder / "shards").mkdir()
+    for i in range(2_100):
+        (folder / "shards" / f"{i}").touch()
+    before = signature(folder)
+    assert before == signature(folder)
+    for name in ("product.yaml", "model.onnx"):
+        (folder / name).write_bytes((folder / name).read_bytes() + b" ")
+        assert signature(folder) != before, name
+        before = signature(folder)
