@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Coroutine
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ from test_generations import Workers, verified_here, write
 from gateway.errors import GatewayError, ProductError
 from gateway.model.registry import KEEP, STORE, Registry, State
 from gateway.serve.control import Load
-from gateway.serve.generations import Generations
+from gateway.serve.generations import TRIALS_MAX, Generations
+from gateway.serve.verification import Answer, Question, Verified
 from gateway.serve.watch import SETTLED_S
 
 
@@ -192,5 +195,31 @@ def test_what_is_to_be_served_is_not_cleared_away(tmp_path: Path) -> None:
             await gateway.look(generations)
         assert there == [True] * (KEEP + 2)
         assert len(Registry(gateway.journal / STORE).snapshots("test")) == KEEP
+
+    run(play())
+
+
+def test_what_is_known_of_models_does_not_grow_for_ever(tmp_path: Path) -> None:
+    async def play() -> None:
+        gateway = Gateway(tmp_path / "journal")
+        folder = catalogue.write_folder(tmp_path / "one", generation=1)
+        asked: list[Question] = []
+        serial = count()
+
+        async def verified(question: Question) -> Answer:
+            asked.append(question)
+            answer = await verified_here(replace(question, trials={}))
+            if isinstance(answer, Verified):
+                trials = {**question.trials, **{f"{next(serial)}": None for _ in range(10)}}
+                answer = replace(answer, trials=trials)
+            return answer
+
+        generations = await gateway.begun(folder, verify=verified)
+        for number in range(2, 12):
+            edit(folder, number)
+            await gateway.look(generations)
+        assert len(asked) == 11
+        assert len(asked[-1].trials) == TRIALS_MAX
+        assert f"{next(serial) - 11}" in asked[-1].trials, "the newest are kept"
 
     run(play())

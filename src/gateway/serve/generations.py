@@ -34,6 +34,9 @@ from gateway.serve.verification import Answer, Moving, Question, Unchanged, Veri
 from gateway.serve.watch import LOOK_S, Signature, Watch, signature
 
 AT_ONCE = 2
+TRIALS_MAX = 64
+"""Of model files, what child processes learned of so many is kept: each verification is told."""
+
 _MOVING_TRIES, _MOVING_S = 10, 0.3
 
 log = logging.getLogger(__name__)
@@ -232,7 +235,8 @@ class Generations:
                 break
             await asyncio.sleep(_MOVING_S)
         if isinstance(answer, Verified):
-            self._trials.update(answer.trials)
+            learned = {**self._trials, **answer.trials}
+            self._trials = dict(list(learned.items())[-TRIALS_MAX:])
         elif isinstance(answer, Moving) and is_new:
             restless = UsageError("its files change all the time", subject=str(folder))
             return verification.Refused(restless, 0, "", [])
