@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 from collections.abc import Coroutine
@@ -14,7 +15,7 @@ import catalogue
 import pytest
 from test_supervisor import children_of, gone, serving, wait_until
 
-from gateway.errors import GatewayError, ModelError
+from gateway.errors import GatewayError, JournalError, ModelError
 from gateway.journal import Rejected
 from gateway.model.registry import STORE, Registry
 from gateway.serve import live
@@ -296,5 +297,31 @@ def test_a_look_that_fails_does_not_end_the_looks_that_are_asked_for(tmp_path: P
             await asyncio.wait_for(looks.acquire(), 2)
         supervisor._stopping.set()
         await asyncio.wait_for(keeper, 2)
+
+    run(play())
+
+
+def test_a_machine_without_descriptors_ends_no_keeper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is short of them for a moment: what could not be started then is started later."""
+
+    def refuses(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def play() -> None:
+        gateway = Gateway(tmp_path, generation(1))
+        supervisor: Any = gateway.supervisor
+        with monkeypatch.context() as patch:
+            patch.setattr(live.socket, "socketpair", refuses)
+            with pytest.raises(GatewayError, match="Too many open files"):
+                await live.opened()
+
+        def no_number() -> int:
+            raise JournalError("its lock cannot be opened: Too many open files")
+
+        supervisor._free_number = no_number
+        seat: Any = SimpleNamespace(worker=Played(gateway, 0).live)
+        assert not await supervisor._replaced(seat)
 
     run(play())

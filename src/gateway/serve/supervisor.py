@@ -463,12 +463,13 @@ class Supervisor:
         log.info("replaced %d worker%s", len(seats), "s" if len(seats) > 1 else "")
 
     async def _replaced(self, seat: _Seat) -> bool:
-        old = seat.worker
-        number = self._free_number()
+        old, number = seat.worker, None
         try:
+            number = self._free_number()
             new = await self._launch(seat, number)
         except GatewayError as error:
-            self._taken.discard(number)
+            if number is not None:
+                self._taken.discard(number)
             if not self._stopping.is_set():
                 log.error(
                     "worker %d goes on: its replacement did not start: %s. %s",
