@@ -14,11 +14,11 @@ import catalogue
 import pytest
 from test_generations import Workers, verified_here, write
 
-from gateway.errors import GatewayError, ProductError
+from gateway.errors import GatewayError, ModelError, ProductError
 from gateway.model.registry import KEEP, STORE, Registry, State
 from gateway.serve.control import Load
 from gateway.serve.generations import TRIALS_MAX, Generations
-from gateway.serve.verification import Answer, Question, Verified
+from gateway.serve.verification import Answer, Question, Refused, Verified
 from gateway.serve.watch import SETTLED_S
 
 
@@ -221,5 +221,28 @@ def test_what_is_known_of_models_does_not_grow_for_ever(tmp_path: Path) -> None:
         assert len(asked) == 11
         assert len(asked[-1].trials) == TRIALS_MAX
         assert f"{next(serial) - 11}" in asked[-1].trials, "the newest are kept"
+
+    run(play())
+
+
+def test_a_restart_does_not_refuse_what_it_serves(tmp_path: Path) -> None:
+    """A gate that measures time fails on a machine that is busy as it starts."""
+
+    async def play() -> None:
+        gateway = Gateway(tmp_path / "journal")
+        folder = catalogue.write_folder(tmp_path / "one", generation=1)
+        await gateway.begun(folder)
+        digest = gateway.state().serving.digest
+
+        async def verified(question: Question) -> Answer:
+            if question.is_snapshot:
+                return await verified_here(question)
+            return Refused(ModelError("a row takes too long"), 1, digest, [])
+
+        again = await gateway.begun(folder, verify=verified)
+        assert [load.number for load in again.loads] == [1]
+        assert again.rejected == ()
+        assert gateway.workers.told == []
+        assert gateway.state().refused is None
 
     run(play())

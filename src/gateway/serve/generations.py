@@ -167,7 +167,16 @@ class Generations:
         if not isinstance(again, Verified):
             raise answer.error
         product = _Product(again.load, state, watch)
-        self._refuse(product, answer)
+        if answer.digest == again.load.digest:
+            # It is what is served: a gate measures time, and so much starts now.
+            log.warning(
+                "%s: it would not be taken today, and is served on:\n  %s",
+                product.load.product,
+                "\n  ".join(_lines(answer.error)),
+            )
+            product.state = state.refusing(None)
+        else:
+            self._refuse(product, answer)
         return product
 
     async def _look(self, product: _Product, looks: Signature) -> None:
