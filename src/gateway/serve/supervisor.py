@@ -20,7 +20,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Container, Coroutine, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -55,6 +55,11 @@ END_S_MAX = 20.0
 
 ORPHANS_S_MAX = 5.0
 """How long to wait for workers whose supervisor was killed: they have the port, and drain."""
+
+AGAIN_S_MAX = 10.0
+"""Where the only worker died while it opened a generation, its successor is waited for."""
+
+_GLANCE_S = 0.05
 
 SPARE_AFTER_S = 1.0
 """The spare is started when the machine has had so long for the workers themselves."""
@@ -490,9 +495,10 @@ class Supervisor:
     async def _spread(self, load: Load) -> GatewayError | None:
         """Let the workers serve a generation, one before the others. Return why it does not."""
         async with self._telling:
-            serving = [worker for worker in self._live if worker.ready.done()]
+            asked: set[Live] = set()
             died: GatewayError | None = None
-            for worker in serving:
+            while worker := await self._another(asked, 0.0 if died is None else AGAIN_S_MAX):
+                asked.add(worker)
                 error = await worker.serve(load)
                 if error is not None:
                     if worker.is_asked(load):
@@ -501,20 +507,33 @@ class Supervisor:
                     return error
                 if worker.serves.get(load.product) == load.digest:
                     break
-                if worker.process.returncode:  # and not one that was replaced meanwhile
-                    if died is not None:
-                        return died
-                    died = GatewayError(
-                        f"worker {worker.number} died while it opened it: {worker.how}",
-                        subject=load.product,
-                        hint="Look at the memory that it may have. gateway models reload tries it "
-                        "again.",
-                    )
+                if not worker.process.returncode:
+                    continue  # it was replaced meanwhile
+                if died is not None:
+                    return died
+                # One death may be chance; what two die of is not shown to the others.
+                died = GatewayError(
+                    f"worker {worker.number} died while it opened it: {worker.how}",
+                    subject=load.product,
+                    hint="Look at the memory that it may have. gateway models reload tries it "
+                    "again.",
+                )
             else:
                 if died is not None:
                     return died
-            await asyncio.gather(*(self._expect_to_serve(worker, load) for worker in serving))
+            others = [other for other in self._live if other.ready.done()]
+            await asyncio.gather(*(self._expect_to_serve(other, load) for other in others))
         return None
+
+    async def _another(self, asked: Container[Live], within_s: float) -> Live | None:
+        """Return a worker that answers and is none of those, if there is one so soon."""
+        until_s = time.monotonic() + within_s
+        while True:
+            for worker in self._live:
+                if worker.ready.done() and worker not in asked:
+                    return worker
+            if time.monotonic() >= until_s or await self._stopped_within(_GLANCE_S):
+                return None
 
     async def _expect_to_serve(self, worker: Live, load: Load) -> None:
         """Let a worker serve what another one serves already; one that cannot is replaced."""
