@@ -125,7 +125,6 @@ class FolderMachine(RuleBasedStateMachine):
                 await self.generations.glance()
                 self.now_s += SETTLED_S + 0.01
 
-        self.generations._busy = asyncio.Lock()  # of the loop of this run
         self.run(glances)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import Coroutine
 from dataclasses import replace
 from itertools import count
@@ -244,5 +245,38 @@ def test_a_restart_does_not_refuse_what_it_serves(tmp_path: Path) -> None:
         assert again.rejected == ()
         assert gateway.workers.told == []
         assert gateway.state().refused is None
+
+    run(play())
+
+
+def test_a_product_that_is_verified_for_long_delays_no_other(tmp_path: Path) -> None:
+    """To go back is one command, whatever another product's gates are at."""
+
+    async def play() -> None:
+        gateway = Gateway(tmp_path / "journal")
+        slow = catalogue.write_folder(tmp_path / "slow", generation=1, product="a-slow")
+        quick = catalogue.write_folder(tmp_path / "quick", generation=1, product="quick")
+        reached, stopping = asyncio.Event(), asyncio.Event()
+
+        async def verified(question: Question) -> Answer:
+            if question.product == "a-slow":
+                reached.set()
+                await asyncio.Event().wait()
+            return await verified_here(question)
+
+        generations = await gateway.begun(slow, quick, verify=verified, clock_s=time.monotonic)
+        edit(slow, 2, product="a-slow")
+        keeper = asyncio.create_task(generations.keep(stopping))
+        await reached.wait()
+        edit(quick, 2, product="quick")
+        while "quick" not in gateway.workers.serves:
+            await asyncio.sleep(0.01)
+        edit(quick, 3, product="quick")
+        reload = asyncio.create_task(generations.reload())
+        while gateway.workers.serves["quick"].number != 3:
+            await asyncio.sleep(0.01)
+        for task in (keeper, reload):
+            task.cancel()
+        await asyncio.wait({keeper, reload})
 
     run(play())

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class _Product:
-    """One folder, what is served of it, and what `state.json` says."""
+    """One folder, what is served of it, and what `state.json` says.
+
+    Who holds `looking` looks at it.
+    """
 
     load: Load
     state: State
     watch: Watch
     rejected: Rejected | None = None
+    looking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Generations:
@@ -79,7 +83,7 @@ class Generations:
         self._clock_s = clock_s
         self._products: dict[str, _Product] = {}
         self._trials: dict[str, Any] = {}
-        self._busy = asyncio.Lock()
+        self._verifying = asyncio.Semaphore(AT_ONCE)
 
     @property
     def loads(self) -> tuple[Load, ...]:
@@ -98,13 +102,7 @@ class Generations:
             UsageError: two folders hold the same product.
             GatewayError: what is wrong with a folder that was never served.
         """
-        gate = asyncio.Semaphore(AT_ONCE)
-
-        async def begun(folder: Path) -> _Product:
-            async with gate:
-                return await self._begun(folder)
-
-        found = await asyncio.gather(*map(begun, self._folders), return_exceptions=True)
+        found = await asyncio.gather(*map(self._begun, self._folders), return_exceptions=True)
         for one in found:
             if isinstance(one, BaseException):
                 raise one
@@ -122,10 +120,14 @@ class Generations:
             self._write(product)
 
     async def keep(self, stopping: asyncio.Event) -> None:
-        """Look at the folders until `stopping`."""
+        """Look at the folders until `stopping`, at each by itself: none waits for another."""
+        kept = (self._keep(product, stopping) for product in self._products.values())
+        await asyncio.gather(*kept)
+
+    async def _keep(self, product: _Product, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
             try:
-                await self.glance()
+                await self._glance(product)
             except Exception:
                 # What is served goes on; the next look may fare better.
                 log.exception("a look at the folders failed")
@@ -137,18 +139,23 @@ class Generations:
     async def reload(self) -> None:
         """Look at every folder now, changed or not."""
         asked_ns = self._wall_ns()
-        for product in self._products.values():
+
+        async def looked(product: _Product) -> None:
             await self._look(product, await asyncio.to_thread(signature, product.watch.folder))
             product.state = product.state.looked(asked_ns)
             self._write(product)
 
+        await asyncio.gather(*map(looked, self._products.values()))
+
     async def glance(self) -> None:
         """Look once for what has changed and come to rest."""
-        for product in self._products.values():
-            # In a thread: a network file system may take its time.
-            settled = await asyncio.to_thread(product.watch.settled)
-            if settled is not None:
-                await self._look(product, settled)
+        await asyncio.gather(*map(self._glance, self._products.values()))
+
+    async def _glance(self, product: _Product) -> None:
+        # In a thread: a network file system may take its time.
+        settled = await asyncio.to_thread(product.watch.settled)
+        if settled is not None:
+            await self._look(product, settled)
 
     async def _begun(self, folder: Path) -> _Product:
         state = self._registry.by_folder(folder)
@@ -180,7 +187,7 @@ class Generations:
         return product
 
     async def _look(self, product: _Product, looks: Signature) -> None:
-        async with self._busy:
+        async with product.looking:
             product.watch.tried(looks)
             answer = await self._asked(product.watch.folder, product.state, is_new=False)
             if isinstance(answer, Verified):
@@ -237,7 +244,8 @@ class Generations:
         answer: Answer = Moving()
         for _ in range(_MOVING_TRIES):
             try:
-                answer = await self._verify(question)
+                async with self._verifying:
+                    answer = await self._verify(question)
             except GatewayError as error:
                 return verification.Refused(error, 0, "", [])
             if not isinstance(answer, Moving):
