@@ -23,7 +23,7 @@ def test_ci_runs_the_readmes_test_command() -> None:
 
 def test_the_readmes_client_gets_a_decision(tmp_path: Path) -> None:
     """The Python example, word for word, against a server on another port."""
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)  # and Triton's client
     with serving(PRODUCTS, tmp_path / "journal") as (address, _):
         ran = subprocess.run(
             [sys.executable, "-c", code.replace("127.0.0.1:50051", address)],

@@ -166,7 +166,7 @@ def test_the_intervals_say_what_is_chosen_at_every_probability() -> None:
 def test_the_score_at_an_edge_is_the_first_that_crosses_it() -> None:
     """And where there is none, no score of the map's domain crosses."""
     crossed = unreached = 0
-    for policy, payment, why in explained(4, 700):
+    for policy, payment, why in explained(4, 1_000):
         for edge, side in ((why.below, -1.0), (why.above, 1.0)):
             if edge is None:
                 continue

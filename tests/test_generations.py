@@ -337,6 +337,34 @@ def test_a_folder_that_was_never_good_is_an_error(tmp_path: Path) -> None:
         asyncio.run(begin())
 
 
+def test_a_folder_that_is_good_again_is_said_as_loudly_as_one_that_went_bad(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = catalogue.write_folder(tmp_path / "test")
+    good = (folder / "product.yaml").read_text()
+    workers = Workers()
+
+    async def bad_and_good() -> None:
+        generations = Generations(
+            [folder],
+            tmp_path / "journal",
+            spread=workers.spread,
+            tell=workers.told.append,
+            verify=verified_here,
+        )
+        await generations.begin()
+        for text in ("generation: [", good):
+            write(folder / "product.yaml", text)
+            await generations.reload()
+        await generations.reload()
+
+    with caplog.at_level("INFO"):
+        asyncio.run(bad_and_good())
+    bad, back = caplog.messages
+    assert "what its folder holds now is refused, generation 3 is served on" in bad
+    assert "its folder holds again what is served, generation 3" in back
+
+
 def test_a_file_that_changes_while_it_is_read_is_looked_at_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

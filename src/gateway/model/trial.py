@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import isnan, nan
@@ -126,16 +127,21 @@ def _ask(question: bytes, model: bytes, subject: str, limits: Limits) -> dict[st
         env=environment,
         start_new_session=True,
     ) as child:
+        # A timeout of `communicate` would look for the end again and again, between sleeps.
+        too_late = threading.Event()
+        timer = threading.Timer(limits.load_s, _end, (child, too_late))
+        timer.start()
         try:
-            said, complained = child.communicate(question + b"\n" + model, limits.load_s)
-        except subprocess.TimeoutExpired:
-            raise ModelError(
-                f"it took more time than the {limits.load_s:g} s that it has to open and score",
-                subject=subject,
-                hint="models.limits.load_s can be raised, if the model is only large.",
-            ) from None
+            said, complained = child.communicate(question + b"\n" + model)
         finally:
+            timer.cancel()
             child.kill()
+    if too_late.is_set():
+        raise ModelError(
+            f"it took more time than the {limits.load_s:g} s that it has to open and score",
+            subject=subject,
+            hint="models.limits.load_s can be raised, if the model is only large.",
+        )
     if child.returncode == 0:
         answer: dict[str, Any] = json.loads(said)
         return answer
@@ -149,3 +155,8 @@ def _ask(question: bytes, model: bytes, subject: str, limits: Limits) -> dict[st
     raise ModelError(
         what, subject=subject, hint="Nothing else was harmed. Export the model again, or smaller."
     )
+
+
+def _end(child: subprocess.Popen[bytes], too_late: threading.Event) -> None:
+    too_late.set()
+    child.kill()

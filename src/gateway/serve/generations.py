@@ -189,6 +189,7 @@ class Generations:
     async def _look(self, product: _Product, looks: Signature) -> None:
         async with product.looking:
             product.watch.tried(looks)
+            before = product.load
             answer = await self._asked(product.watch.folder, product.state, is_new=False)
             if isinstance(answer, Verified):
                 answer = await self._taken(product, answer)
@@ -198,6 +199,12 @@ class Generations:
                 self._refuse(product, answer)
             elif product.rejected is not None:
                 # The folder holds again what is served, or something newer that is.
+                if product.load is before:
+                    log.info(
+                        "%s: its folder holds again what is served, generation %d",
+                        product.load.product,
+                        product.load.number,
+                    )
                 self._tell(replace(product.rejected, why=()))
                 product.rejected, product.state = None, product.state.refusing(None)
             self._write(product)
