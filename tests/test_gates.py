@@ -248,8 +248,10 @@ def test_labelled_payments_that_cannot_be_read_refuse(good: Path, tmp_path: Path
     generation = load_generation(good)
     report = examined(generation, tmp_path, time.thread_time_ns)
     assert by_name(report)["calibration"].verdict == "fail"
-    with pytest.raises(ModelError, match=r"labelled\.parquet.*cannot be read"):
+    with pytest.raises(ModelError, match=r"labelled\.parquet.*cannot be read") as caught:
         expect_passed(report.gates, "")
+    assert caught.value.hint == "Name a Parquet file, or CSV."
+    assert caught.value.hint not in str(caught.value)
 
 
 def test_a_broken_shadow_is_warned_of_and_a_broken_canary_refused(place: Path) -> None:
