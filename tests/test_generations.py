@@ -366,6 +366,27 @@ def test_a_folder_that_is_good_again_is_said_as_loudly_as_one_that_went_bad(
     assert "its folder holds again what is served, generation 3" in back
 
 
+def test_where_the_snapshot_is_gone_too_the_folder_is_what_is_wrong(tmp_path: Path) -> None:
+    folder, journal = catalogue.write_folder(tmp_path / "test"), tmp_path / "journal"
+    workers = Workers()
+
+    async def begin() -> None:
+        await Generations(
+            [folder],
+            journal,
+            spread=workers.spread,
+            tell=workers.told.append,
+            verify=verified_here,
+        ).begin()
+
+    asyncio.run(begin())
+    (snapshot,) = (journal / "generations" / "test").glob("3-*")
+    snapshot.rename(tmp_path / "gone")
+    (folder / "product.yaml").write_text("generation: [")
+    with pytest.raises(ProductError, match=r"product\.yaml:1: YAML syntax"):
+        asyncio.run(begin())
+
+
 def test_a_torn_model_is_named_and_not_the_generations_number(tmp_path: Path) -> None:
     """To raise the number, as the other answer says, would not help."""
     folder = catalogue.write_folder(tmp_path / "test")
