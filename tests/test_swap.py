@@ -122,7 +122,7 @@ def test_what_waits_for_the_model_before_is_decided_by_it(
         assert gate.wait(20)
         return score(row)
 
-    latency = old.product.latency.model_copy(update={"budget_ms": 20_000})
+    latency = old.product.latency.model_copy(update={"budget_ms": 3_000})
     slow = replace(
         old,
         product=old.product.model_copy(update={"latency": latency}),
@@ -267,7 +267,7 @@ def test_a_canarys_subjects_stay_as_its_share_grows(tmp_path: Path) -> None:
     from gateway.serve.admit import Serving
 
     taken: list[set[str]] = []
-    for number, share in enumerate((0.05, 0.2, 0.5, 0.9)):
+    for number, share in enumerate((0.05, 0.3, 0.9)):
         generation = with_challengers(
             tmp_path / f"{number}",
             number + 1,
@@ -280,7 +280,7 @@ def test_a_canarys_subjects_stay_as_its_share_grows(tmp_path: Path) -> None:
         for arm, expected in ((1, share), (2, (1.0 - share) / 2)):
             found = sum(one == arm for one in drawn.values()) / 4_000
             assert abs(found - expected) <= 4 * (expected * (1 - expected) / 4_000) ** 0.5
-    assert taken[0] < taken[1] < taken[2] < taken[3]
+    assert taken[0] < taken[1] < taken[2]
 
 
 def test_a_refused_change_is_in_the_journal_and_on_health(serve: Serve, generation: Loaded) -> None:
