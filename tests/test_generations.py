@@ -365,6 +365,42 @@ def test_a_folder_that_is_good_again_is_said_as_loudly_as_one_that_went_bad(
     assert "its folder holds again what is served, generation 3" in back
 
 
+def test_where_the_snapshot_is_gone_too_the_folder_is_what_is_wrong(tmp_path: Path) -> None:
+    folder, journal = catalogue.write_folder(tmp_path / "test"), tmp_path / "journal"
+    workers = Workers()
+
+    async def begin() -> None:
+        await Generations(
+            [folder],
+            journal,
+            spread=workers.spread,
+            tell=workers.told.append,
+            verify=verified_here,
+        ).begin()
+
+    asyncio.run(begin())
+    (snapshot,) = (journal / "generations" / "test").glob("3-*")
+    snapshot.rename(tmp_path / "gone")
+    (folder / "product.yaml").write_text("generation: [")
+    with pytest.raises(ProductError, match=r"product\.yaml:1: YAML syntax"):
+        asyncio.run(begin())
+
+
+def test_a_torn_model_is_named_and_not_the_generations_number(tmp_path: Path) -> None:
+    """To raise the number, as the other answer says, would not help."""
+    folder = catalogue.write_folder(tmp_path / "test")
+    store = str(tmp_path / "store")
+    first = verifier.answer(Question(str(folder), store, "", "", 0, {}, True, False, {}))
+    load = first["verified"]["load"]
+    served, number = load["digest"], load["number"]
+    (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:100])
+    numbers = {str(number): served}
+    again = Question(str(folder), store, "test", served, number, numbers, False, False, {})
+    said = str(verifier.answer(again)["refused"]["error"])
+    assert "sha256" in said
+    assert "Raise it" not in said
+
+
 def test_a_file_that_changes_while_it_is_read_is_looked_at_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -169,7 +169,10 @@ class Generations:
         if state is None:
             raise answer.error
         # It was served before: a restart is no reason to be down.
-        before = self._registry.path(state.product, state.serving.snapshot)
+        try:
+            before = self._registry.path(state.product, state.serving.snapshot)
+        except GatewayError:
+            raise answer.error from None  # what can be mended is the folder
         again = await self._asked(before, state, is_new=True, is_snapshot=True)
         if not isinstance(again, Verified):
             raise answer.error

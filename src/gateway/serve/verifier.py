@@ -59,8 +59,9 @@ def answer(question: Question) -> dict[str, Any]:
         number, digest = contents.product.generation, contents.digest
         if digest == question.serving:
             return {"unchanged": True}
-        _expect_newer(question, contents, digest)
+        # A file that is not the pinned one first: no number makes it right.
         plan = planned(contents)
+        _expect_newer(question, contents, digest)
         generation = opened(plan, lambda name: (contents.files[name], contents.place(name)))
         if not question.is_snapshot:
             found = run_gates(generation, contents.path.parent, time.thread_time_ns)
