@@ -441,17 +441,23 @@ class TestOpenLoop:
         )
         assert max(np.cumsum([step for _, step in edges])) <= 3
 
-    def test_the_child_process_reports_and_the_deed_is_done_in_its_time(self) -> None:
-        done: list[int] = []
+    def test_the_child_process_reports_and_each_deed_is_done_once_in_its_time(self) -> None:
+        done: list[tuple[str, int]] = []
+
+        def deed(after_s: float, name: str) -> Deed:
+            return Deed(after_s, lambda: done.append((name, time.monotonic_ns())))
+
         cores = tuple(sorted(os.sched_getaffinity(0)))
         with http2_server(echo) as server:
             load = apply(
-                plan(server.address, steps_of(40, gap_ns=10_000_000)),
+                plan(server.address, steps_of(60, gap_ns=10_000_000)),
                 cores[-1:],
-                deed=Deed(0.2, lambda: done.append(time.monotonic_ns())),
+                deeds=[deed(0.4, "third"), deed(0.2, "first"), deed(0.2, "second")],
             )
-        assert ids(load.calls) == expected_ids(40)
-        assert 0.2 <= (done[0] - load.calls.begun_ns) / 1e9 < 2.0
+        assert ids(load.calls) == expected_ids(60)
+        assert [name for name, _ in done] == ["first", "second", "third"]
+        for (_, at_ns), after_s in zip(done, (0.2, 0.2, 0.4), strict=True):
+            assert after_s <= (at_ns - load.calls.begun_ns) / 1e9 < 2.0
 
 
 # --- the schedule -------------------------------------------------------------------------
@@ -662,8 +668,9 @@ class KnownServer:
                 rows.append((at, at, free[kind], 0))
                 answers[number] = MODEL
         calls = replace(calls_of(*rows, answers=answers), which=whose)
-        if deed := more.get("deed"):
-            deed.do()
+        if deeds := more.get("deeds"):
+            for deed in deeds:
+                deed.do()
             calls = replace(calls, lost=self.lost)
         read = read_answers(calls)
         counts = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -336,3 +337,30 @@ def test_the_demo_loses_nothing_and_is_never_late() -> None:
     assert set(summary["latency_us"]) >= {"p50", "p99", "p99_9"}
     assert set(summary["savings"]) == {"card-not-present", "card-present"}
     assert not list(Path(tempfile.gettempdir()).glob("gateway-demo-*"))
+
+
+@pytest.mark.slow
+def test_the_demo_serves_a_changed_copy_beside_its_own(tmp_path: Path) -> None:
+    """The README's path: a new model scores beside the champion, and is replayed."""
+    mine, after, journal = tmp_path / "mine", tmp_path / "next", tmp_path / "journal"
+    shutil.copytree(PRODUCTS[0], mine)
+
+    def ran(*arguments: object) -> str:
+        return subprocess.run(
+            [*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=True
+        ).stdout
+
+    ran("models", "add", mine, ROOT / "examples" / "next" / "v2.onnx")
+    labelled = ROOT / "examples" / "next" / "labelled.parquet"
+    ran("calibrate", mine, "--arm", "v2", "--data", labelled, "--write")
+    ran("demo", "--once", "--payments", 500, "--product", mine, "--journal", journal)
+    shutil.copytree(mine, after)
+    ran("models", "promote", after, "v2", "--keep-as-shadow")
+    told = json.loads(ran("whatif", mine, after, "--journal", journal, "--json"))
+    assert told["product"] == "card-not-present"
+    scored = [
+        json.loads(line)
+        for line in ran("journal", "cat", journal, "--json").splitlines()
+        if '"kind": "scored"' in line
+    ]
+    assert sum(len(one["calls"]) for one in scored) > 100

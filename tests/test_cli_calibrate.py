@@ -115,6 +115,18 @@ def test_wrong_input_says_what_is_wrong_and_what_to_try(
     assert out == ""
 
 
+@pytest.mark.parametrize("verb", ["calibrate", "thresholds"])
+def test_a_picture_that_cannot_be_written_is_said_and_nothing_is_changed(
+    gateway: Command, place: Path, verb: str
+) -> None:
+    before = (place / "cards" / "product.yaml").read_bytes()
+    code, _, err = gateway(verb, *WITH, "--write", "--picture", "absent/picture.svg")
+    assert code == ExitCode.USAGE
+    assert "absent/picture.svg: cannot be written: No such file or directory" in err
+    assert "Name a file in a folder that is there." in err
+    assert (place / "cards" / "product.yaml").read_bytes() == before
+
+
 def test_labels_that_are_all_alike_are_refused(
     gateway: Command, payments: pa.Table, place: Path
 ) -> None:

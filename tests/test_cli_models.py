@@ -333,6 +333,71 @@ def test_a_challenger_that_fails_a_gate_is_not_promoted(
 # Promotion
 
 
+def test_a_new_model_is_copied_pinned_and_scores_beside(
+    told: Run, folder: Path, tmp_path: Path
+) -> None:
+    """And what stands in the folder under its name is not overwritten."""
+    (tmp_path / "v7.onnx").write_bytes(RIVAL)
+    (folder / "v7.onnx").write_bytes(CHAMPION)
+    before = (folder / "product.yaml").read_text()
+    told("add", folder, tmp_path / "v7.onnx")
+    product = read_folder(folder).product
+    added = product.models.challengers[-1]
+    assert (added.name, added.mode, added.sha256) == ("v7", "shadow", sha256(RIVAL).hexdigest())
+    assert added.path != "v7.onnx"
+    assert (folder / added.path).read_bytes() == RIVAL
+    assert (folder / "v7.onnx").read_bytes() == CHAMPION
+    assert product.generation == 4
+    after = (folder / "product.yaml").read_text()
+    kept = [line for line in before.splitlines() if not line.startswith("generation")]
+    assert [line for line in after.splitlines() if line in kept] == kept
+    assert [arm.mode for arm in load_generation(folder).challengers] == [
+        *("canary", "shadow", "shadow"),
+    ]
+
+
+def test_adding_says_what_it_copied(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "v8.onnx").write_bytes(RIVAL)
+    assert run(["models", "add", str(folder), str(tmp_path / "v8.onnx")]) == 0
+    shown = capsys.readouterr().out
+    assert "v8.onnx is written, a copy of " in shown
+    assert "comes back" not in shown
+
+
+def test_a_name_that_cannot_be_is_the_only_thing_that_is_wrong(
+    complaint: Callable[..., str], folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "v8.onnx").write_bytes(RIVAL)
+    v8 = str(tmp_path / "v8.onnx")
+    said = complaint(ExitCode.INVALID_PRODUCT, "add", str(folder), v8, "--name", "two words")
+    assert "name is 'two words'" in said
+    assert "1 violation." in said
+    assert "Undefined" not in said
+
+
+def test_a_new_model_that_does_not_fit_is_not_added(
+    complaint: Callable[..., str], folder: Path, tmp_path: Path
+) -> None:
+    before = (folder / "product.yaml").read_bytes()
+    (tmp_path / "wide.onnx").write_bytes(catalogue.logistic_model((0.1, 0.2, 0.3, 0.4)))
+    wide = str(tmp_path / "wide.onnx")
+    said = complaint(ExitCode.INVALID_MODEL, "add", str(folder), wide)
+    assert "3 features" in said
+    assert f"Error: {wide}: " in said  # the caller's file: in the folder there is none
+    assert "No such file" in complaint(ExitCode.USAGE, "add", str(folder), "nowhere.onnx")
+    (tmp_path / "rival.onnx").write_bytes(RIVAL)
+    taken = complaint(ExitCode.USAGE, "add", str(folder), str(tmp_path / "rival.onnx"))
+    assert "there is a model 'rival' already" in taken
+    (tmp_path / "v7.onnx").write_bytes(RIVAL)
+    v7 = str(tmp_path / "v7.onnx")
+    share = complaint(ExitCode.INVALID_PRODUCT, "add", str(folder), v7, "--mode", "canary")
+    assert "A canary decides a share" in share
+    assert (folder / "product.yaml").read_bytes() == before
+    assert not (folder / "v7.onnx").exists()
+
+
 def test_a_promotion_changes_what_it_says_and_nothing_else(told: Run, folder: Path) -> None:
     before, digest = text_of(folder), load_generation(folder).digest
     (folder / "product.yaml").chmod(0o640)
@@ -561,7 +626,8 @@ def test_the_list_shows_what_is_served_refused_and_was(
     assert row["serving"]["generation"] == 4
     assert row["refused"]["why"] == ["models.champion: weak [model]"]
     assert [past["generation"] for past in row["history"]] == [3, 4]
-    assert run(["models", "list", str(folder)]) == 0
+    with supervisor(tmp_path / "journal", "takes"):
+        assert run(["models", "list", str(folder)]) == 0
     shown = capsys.readouterr().out
     assert f"serving generation 4  digest {state.serving.digest[:12]}" in shown
     assert "refused generation 5 (eeeeeeeeeeee) 2001-09-09 01:46:40Z:" in shown
@@ -573,6 +639,23 @@ def test_the_list_shows_what_is_served_refused_and_was(
     told("rollback", folder)
     assert run(["models", "list"]) == 0
     assert "which the gateway has not looked at yet" in capsys.readouterr().out
+
+
+def test_what_no_gateway_serves_any_more_is_not_called_served(
+    told: Run, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The journal of a gateway that ended, and of one that serves another product now."""
+    store = Registry(tmp_path / "journal" / "generations")
+    stale = replace(keep(folder, store), product="stale")
+    store.write(stale)
+    with supervisor(tmp_path / "journal", "takes"):
+        rows = told("list")
+        assert run(["models", "list"]) == 0
+    assert {row["product"]: row["is_served"] for row in rows} == {"test": True, "stale": False}
+    shown = capsys.readouterr().out
+    assert shown.count("serving generation 3") == 1
+    assert shown.count("not served now, last was generation 3") == 1
+    assert [row["is_served"] for row in told("list")] == [False, False]
 
 
 def state_gates() -> tuple[GateVerdict, ...]:

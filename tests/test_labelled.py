@@ -191,6 +191,12 @@ def test_a_column_that_cannot_be_is_refused(written: Any, asked: dict[str, str],
     assert says in refused(written(), asked=LabelledColumns(**asked))
 
 
+def test_a_label_that_is_always_the_same_is_not_called_missing(written: Any) -> None:
+    said = refused(written(is_fraud=[0] * N))
+    assert "label 'is_fraud' is 0 in every row" in said
+    assert "by its name" not in said
+
+
 def test_texts_are_no_numbers(written: Any) -> None:
     said = refused(written(ratio=["high", "low"] * (N // 2)))
     assert "column 'ratio' holds texts, feature ratio is float" in said

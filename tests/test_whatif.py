@@ -603,6 +603,18 @@ def test_labels_price_what_was_let_through(
         assert "Labels give no verdict" in said["verdict"]
 
 
+def test_labels_of_other_payments_are_no_silent_nothing(
+    old: Path, journal: Path, told: Told, place: Path, tmp_path: Path
+) -> None:
+    """As where the caller's transaction ids are not the ones of the table."""
+    table = pa.table({"transaction_id": ["no", "such"], "is_fraud": [True, False]})
+    pq.write_table(table, tmp_path / "labels.parquet")
+    new = folder(place, generation=4, **DEARER)
+    said = told(old, new, "--journal", journal, "--labels", tmp_path / "labels.parquet")
+    assert said["realised_cost"]["labelled"] == 0
+    assert "No label is of a payment that was recorded" in said["verdict"]
+
+
 def test_a_served_payment_is_replayed_to_its_own_action(
     serve: Serve, generation: Loaded, told: Told, tmp_path: Path
 ) -> None:

@@ -10,9 +10,15 @@ product      the benchmark's models and products, scaled to this machine
 traffic      distinct requests, encoded before the load begins
 load         one schedule against one server, with generator and witnesses
 count        calls -> late, shed, stood in, percentiles                           pure
+interval     what a change costs the calls in it, beside those around it          pure
 machine      cores, and what the figures were measured on
 rig          a server, and the loads of one scenario
-scenario     idle, capacity, overload, light, beside, burst, restart
+outcome      what a scenario found, and what every load is held to                pure
+editor       one product's folder, edited while it is served
+phase        swaps under load, read                                               pure
+capacity     decisions in time a second
+swap         another model every few seconds, a large one, a shadow
+scenario     idle, overload, light, beside, burst, restart, and those above
 
 What never happens: the generator waits for an answer before it sends the next call of an
 open schedule; a percentile counts from anything but the scheduled time; a call is retried,

@@ -7,7 +7,8 @@ import selectors
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gateway.bench.generator import Calls, Plan
@@ -40,9 +41,11 @@ def apply(
     witness_cores: tuple[int, ...],
     *,
     progress: Callable[[float], None] = lambda _: None,
-    deed: Deed | None = None,
+    deeds: Sequence[Deed] = (),
 ) -> Load:
     """Send a plan's schedule. `progress` is told the share of it that is over.
+
+    `deeds` are done one after the other, each as soon as it is time and the one before is done.
 
     Raises:
         GatewayError: no connection could be made, or the generator died.
@@ -66,7 +69,7 @@ def apply(
             child.stdin.close()
             zero_ns = int(child.stdout.readline() or b"0")
             if zero_ns:
-                _wait(child, zero_ns, lasts_s, progress, deed)
+                _wait(child, zero_ns, lasts_s, progress, deeds)
             said = child.stdout.read()
         except BaseException:
             child.kill()
@@ -87,9 +90,10 @@ def _wait(
     zero_ns: int,
     lasts_s: float,
     progress: Callable[[float], None],
-    deed: Deed | None,
+    deeds: Sequence[Deed],
 ) -> None:
-    """Wait until the generator has something to say; do the deed when it is time."""
+    """Wait until the generator has something to say; do each deed when it is time."""
+    left = deque(sorted(deeds, key=lambda deed: deed.after_s))
     with selectors.DefaultSelector() as selector:
         assert child.stdout is not None
         selector.register(child.stdout, selectors.EVENT_READ)
@@ -97,11 +101,10 @@ def _wait(
             gone_s = (time.monotonic_ns() - zero_ns) / 1e9
             progress(min(1.0, max(0.0, gone_s / lasts_s if lasts_s else 1.0)))
             wait_s = LOOK_S
-            if deed is not None:
-                if gone_s >= deed.after_s:
-                    deed.do()
-                    deed = None
-                else:
-                    wait_s = min(wait_s, deed.after_s - gone_s)
+            if left and gone_s >= left[0].after_s:
+                left.popleft().do()
+                wait_s = 0.0
+            elif left:
+                wait_s = min(wait_s, left[0].after_s - gone_s)
             if selector.select(max(wait_s, 0.001)):
                 return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -69,3 +69,15 @@ def in_the_background() -> Iterator[None]:
     finally:
         with suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+def resident_bytes(pids: Iterable[int]) -> int | None:
+    """Return the memory that these processes hold, all together; None if one has ended.
+
+    Read from `statm`, which does not stop them to count.
+    """
+    try:
+        pages = (int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) for pid in pids)
+        return sum(pages) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return None

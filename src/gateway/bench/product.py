@@ -30,18 +30,22 @@ NODE_FIELDS = (
     *("hitrates", "missing_value_tracks_true"),
 )
 
+_TABLE_WIDTH = 32
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One of the benchmark's products: its budget, and what a row of its model costs.
 
-    `row_us` 0 is the bare trees; `width` is how wide the row of the layers is.
+    `row_us` 0 is the bare trees; `width` is how wide the row of the layers is. `models`: how many
+    there are that cost the same and say something else.
     """
 
     name: str
     budget_ms: float
     row_us: float = 0.0
     width: int = 8_192
+    models: int = 1
 
     @property
     def budget_us(self) -> float:
@@ -50,19 +54,28 @@ class Kind:
 
 
 LIGHT = Kind("bench-light", 25.0)
+# Cheap enough for the loop itself.
+MEDIUM = Kind("bench-medium", 25.0, 200.0, models=2)
 HEAVY = Kind("bench-heavy", 25.0, 1_000.0)
 SLOW = Kind("bench-slow", 250.0, 40_000.0, 131_072)
 
 
 def tree_ensemble(
-    seed: int = 7, *, trees: int = TREES, leaves: int = LEAVES, layers: int = 0, width: int = 0
+    seed: int = 7,
+    *,
+    trees: int = TREES,
+    leaves: int = LEAVES,
+    layers: int = 0,
+    width: int = 0,
+    table_bytes: int = 0,
 ) -> bytes:
     """Return an ONNX classifier: float32 [n, 30] -> probabilities [n, 2].
 
-    A TreeEnsembleClassifier; with `layers`, behind so many Tanh over `width` numbers a row.
+    A TreeEnsembleClassifier; with `layers`, behind so many Tanh over `width` numbers a row; with
+    `table_bytes`, behind a table of that size, of which each row looks a few numbers up.
     """
     nodes, leaf_weights = _grown(random.Random(seed), trees, leaves)
-    heavy, features = _layers(layers)
+    before, features = _looked_up() if table_bytes else _layers(layers)
     columns: dict[str, Any] = {f"nodes_{key}": values for key, values in nodes.items()}
     ensemble = helper.make_node(
         "TreeEnsembleClassifier",
@@ -80,12 +93,17 @@ def tree_ensemble(
     constants = []
     if layers:
         repeats = np.array([1, width // FEATURES], np.int64)
+        constants = [helper.make_tensor("repeats", TensorProto.INT64, [2], repeats)]
+    elif table_bytes:
+        shape = (max(FEATURES, table_bytes // (4 * _TABLE_WIDTH)), _TABLE_WIDTH)
+        table = np.random.default_rng(seed).random(shape, np.float32)
         constants = [
-            helper.make_tensor("repeats", TensorProto.INT64, [2], repeats),
-            helper.make_tensor("little", TensorProto.FLOAT, [1], [1e-6]),
+            helper.make_tensor("table", TensorProto.FLOAT, shape, table.tobytes(), raw=True)
         ]
+    if before:
+        constants.append(helper.make_tensor("little", TensorProto.FLOAT, [1], [1e-6]))
     graph = helper.make_graph(
-        [*heavy, ensemble],
+        [*before, ensemble],
         "benchmark",
         [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, FEATURES])],
         [
@@ -142,13 +160,28 @@ def _layers(count: int) -> tuple[list[Any], str]:
         return [], "features"
     nodes = [helper.make_node("Tile", ["features", "repeats"], ["wide0"])]
     nodes += [helper.make_node("Tanh", [f"wide{i}"], [f"wide{i + 1}"]) for i in range(count)]
-    nodes += [
-        helper.make_node("ReduceMean", [f"wide{count}"], ["mean"], axes=[1], keepdims=1),
-        # The score depends on the layers, by less than matters: no optimizer may drop them.
+    return [*nodes, *_moved(f"wide{count}")], "moved"
+
+
+def _looked_up() -> tuple[list[Any], str]:
+    """Return nodes before the trees that look up what the table says of the greatest feature."""
+    nodes = [
+        helper.make_node("ArgMax", ["features"], ["place"], axis=1, keepdims=0),
+        helper.make_node("Gather", ["table", "place"], ["found"]),
+    ]
+    return [*nodes, *_moved("found")], "moved"
+
+
+def _moved(name: str) -> list[Any]:
+    """Return nodes that move the features by the mean of a row of numbers.
+
+    By less than matters to the score, which depends on it all the same: no optimizer may drop it.
+    """
+    return [
+        helper.make_node("ReduceMean", [name], ["mean"], axes=[1], keepdims=1),
         helper.make_node("Mul", ["mean", "little"], ["nearly_nothing"]),
         helper.make_node("Add", ["features", "nearly_nothing"], ["moved"]),
     ]
-    return nodes, "moved"
 
 
 def row_us(model: bytes, clock_ns: Callable[[], int] = time.perf_counter_ns) -> float:
@@ -164,21 +197,44 @@ def row_us(model: bytes, clock_ns: Callable[[], int] = time.perf_counter_ns) -> 
     return statistics.median(times) / 1000
 
 
-def model_of(kind: Kind) -> bytes:
-    """Return a model whose row costs what the kind says, on this machine, now."""
+def models_of(kind: Kind) -> tuple[bytes, ...]:
+    """Return the kind's models; a row costs what the kind says, on this machine, now."""
+    layers = _layers_of(kind)
+    return tuple(
+        tree_ensemble(seed, layers=layers, width=kind.width if layers else 0)
+        for seed in range(7, 7 + kind.models)
+    )
+
+
+def _layers_of(kind: Kind) -> int:
+    """Return how many layers make a row cost what the kind says."""
     if not kind.row_us:
-        return tree_ensemble()
+        return 0
     few, many = 4, 24
     cheap = row_us(tree_ensemble(layers=few, width=kind.width))
     dear = row_us(tree_ensemble(layers=many, width=kind.width))
     layer_us = max((dear - cheap) / (many - few), 0.01)
-    layers = few + max(1, round((kind.row_us - cheap) / layer_us))
-    return tree_ensemble(layers=layers, width=kind.width)
+    return few + max(1, round((kind.row_us - cheap) / layer_us))
+
+
+def edition(model: bytes, number: int) -> bytes:
+    """Return the same model as another file: nobody has seen it before.
+
+    Two protobuf messages one after the other are one, its fields the last that were given.
+    """
+    return model + onnx.ModelProto(doc_string=f"edition {number}").SerializeToString()
 
 
 def write_kind(folder: Path, kind: Kind) -> Path:
-    """Write a kind's product folder, its model scaled to this machine."""
-    return write_product(folder, model_of(kind), name=kind.name, budget_ms=kind.budget_ms)
+    """Write a kind's product folder, its models scaled to this machine.
+
+    The first of them is served; the others lie beside it, as `model-1.onnx` and so on.
+    """
+    first, *others = models_of(kind)
+    write_product(folder, first, name=kind.name, budget_ms=kind.budget_ms)
+    for number, model in enumerate(others, 1):
+        (folder / f"model-{number}.onnx").write_bytes(model)
+    return folder
 
 
 def write_product(
@@ -199,23 +255,68 @@ def write_product(
     (folder / "calibration.json").write_text(
         f'{{"kind": "isotonic", "x": {points}, "y": {[x**1.5 for x in points]}}}'
     )
-    features = "\n".join(
-        f"  - {{name: f{i}, type: float, min: -1000000, max: 1000000}}" for i in range(FEATURES)
-    )
-    (folder / "product.yaml").write_text(
-        PRODUCT.format(
-            name=name,
-            budget_ms=f"{budget_ms:g}",
-            sha256=hashlib.sha256(model).hexdigest(),
-            features=features,
-        )
-    )
+    text = product_text(File.of("model.onnx", model), name=name, budget_ms=budget_ms)
+    (folder / "product.yaml").write_text(text)
     return folder
 
 
+@dataclass(frozen=True, slots=True)
+class File:
+    """A model's file in the product's folder."""
+
+    path: str
+    sha256: str
+
+    @classmethod
+    def of(cls, path: str, model: bytes) -> File:
+        """Return the file that holds these bytes."""
+        return cls(path, hashlib.sha256(model).hexdigest())
+
+
+def product_text(
+    champion: File,
+    *,
+    name: str,
+    budget_ms: float,
+    generation: int = 1,
+    shadow: File | None = None,
+) -> str:
+    """Return what product.yaml says."""
+    features = "\n".join(
+        f"  - {{name: f{i}, type: float, min: -1000000, max: 1000000}}" for i in range(FEATURES)
+    )
+    return PRODUCT.format(
+        name=name,
+        generation=generation,
+        budget_ms=f"{budget_ms:g}",
+        champion=MODEL.format(path=champion.path, sha256=champion.sha256),
+        challengers=""
+        if shadow is None
+        else CHALLENGERS.format(path=shadow.path, sha256=shadow.sha256),
+        features=features,
+    )
+
+
+MODEL = """\
+    path: {path}
+    sha256: {sha256}
+    output: "probabilities[1]"
+    calibration: {{kind: isotonic, path: calibration.json}}
+    base_rate: {{calibrated_at: 0.02, serving: 0.002}}
+"""
+
+CHALLENGERS = (
+    """\
+  challengers:
+  - name: challenger
+    mode: shadow
+"""
+    + MODEL
+)
+
 PRODUCT = """\
 product: {name}
-generation: 1
+generation: {generation}
 owners: {{science: bench, engineering: bench, product: bench, operations: bench}}
 latency: {{budget_ms: {budget_ms}, contact_within_s: 60}}
 stand_in:
@@ -226,12 +327,7 @@ stand_in:
 on_record_failure: continue
 models:
   champion:
-    path: model.onnx
-    sha256: {sha256}
-    output: "probabilities[1]"
-    calibration: {{kind: isotonic, path: calibration.json}}
-    base_rate: {{calibrated_at: 0.02, serving: 0.002}}
-features:
+{champion}{challengers}features:
 {features}
 costs:
   currency: USD

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -31,6 +33,10 @@ class Server(Protocol):
     def pid(self) -> int:
         """Return the process to signal."""
 
+    @property
+    def workers(self) -> tuple[int, ...]:
+        """Return its workers' processes, as they were when it began to answer."""
+
 
 Progress = Callable[[str, float], None]
 """Told what is going on, and the share of it that is over."""
@@ -38,11 +44,16 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """How long to measure: seconds a level, or calls a level where given; rounds of it."""
+    """How long to measure: seconds a level, or calls a level where given; rounds of it.
+
+    `swaps`: how many, where models are swapped; fewer where they would take more than `swaps_s`.
+    """
 
     seconds: float
     rounds: int
     calls: int | None = None
+    swaps: int = 200
+    swaps_s: float = inf
 
     def seconds_at(self, rate_per_s: float) -> float:
         """Return how long a level lasts at a rate."""
@@ -69,7 +80,10 @@ class Measured:
 
 
 class Rig:
-    """Sends loads to one server, and adds up what the journal must hold of them."""
+    """Sends loads to one server, and adds up what the journal must hold of them.
+
+    `folders`: what it serves, by the products' names; `journal`: where it writes.
+    """
 
     def __init__(
         self,
@@ -78,8 +92,13 @@ class Rig:
         cores: Cores,
         rng: np.random.Generator,
         progress: Progress,
+        *,
+        folders: Mapping[str, Path],
+        journal: Path,
     ) -> None:
         self.server = server
+        self.folders = folders
+        self.journal = journal
         self.cores = cores
         self.rng = rng
         self.tally = Tally()
@@ -95,7 +114,7 @@ class Rig:
         kind_of: NDArray[np.uint16] | None = None,
         in_flight_max: int | None = None,
         closed_s: float | None = None,
-        deed: Deed | None = None,
+        deeds: Sequence[Deed] = (),
         at_once: int = AT_ONCE,
         retries: int = 0,
     ) -> Measured:
@@ -125,7 +144,7 @@ class Rig:
             plan,
             self.cores.every,
             progress=lambda share: self._progress(what, share),
-            deed=deed,
+            deeds=deeds,
         )
         answers = read_answers(load.calls)
         actions = answers.action[answers.stand_in >= 0].tolist()

@@ -6,22 +6,22 @@ import os
 import signal
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from gateway.bench.count import GRACE_US, Count, fate, median_of, recovery_ms, windows
+from gateway.bench.capacity import capacity
+from gateway.bench.count import Count, fate, median_of, recovery_ms, windows
 from gateway.bench.load import Deed
-from gateway.bench.product import HEAVY, LIGHT, SLOW, Kind
+from gateway.bench.outcome import Outcome, level_of, median, outcome_of, round_name, sound
+from gateway.bench.product import HEAVY, LIGHT, MEDIUM, SLOW, Kind
 from gateway.bench.rig import Measured, Rig, Scope
 from gateway.bench.schedule import burst, poisson, steps
+from gateway.bench.swap import swap
 
 LEVELS = (0.5, 0.9, 1.5, 3.0)
 """Of capacity."""
-
-IN_FLIGHT = {HEAVY.name: (8, 12, 16), LIGHT.name: (32, 64, 128), SLOW.name: (2, 4)}
-"""Closed loops to find capacity with: few enough to be in time, enough to keep it busy."""
 
 GENERATOR_PER_S = 20_000.0
 """The generator is not asked for more: on one core its own lag would grow."""
@@ -53,22 +53,6 @@ GOODPUT_RATIO_MIN, RECOVERY_MS_MAX, TAIL_MAX, BESIDE_MAX = 0.9, 1000.0, 5.0, 1.2
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a scenario found. `counts` are of every load; with `timed`, their lag must be small.
-
-    `doubts` are why it may prove nothing, besides what the counts tell.
-    """
-
-    name: str
-    figures: dict[str, Any]
-    counts: tuple[Count, ...]
-    timed: bool
-    broken: tuple[str, ...]
-    real_time: bool
-    doubts: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Scenario:
     """A scenario's name, what it is about in a line, the products it needs, and how it runs."""
 
@@ -82,51 +66,17 @@ def idle(rig: Rig, scope: Scope) -> Outcome:
     """One call in flight, and the next when it is answered: a wait is nobody else's."""
     seconds = scope.seconds if scope.calls is None else scope.calls * IDLE_S
     rounds = [
-        rig.saturate(_round("idle", number, scope), seconds, 1, LIGHT)
+        rig.saturate(round_name("idle", number, scope), seconds, 1, LIGHT)
         for number in range(scope.rounds)
     ]
-    count = _median(rounds)
+    count = median(rounds)
     p50, tail = count.latency_us["p50"], count.latency_us["p99_9"]
     ratio = round(tail / p50, 2) if p50 else 0.0
-    broken = _sound(count, LIGHT)
+    broken = sound(count, LIGHT)
     if ratio > TAIL_MAX:
         broken.append(f"p99.9 is {ratio:g} x p50, more than {TAIL_MAX:g} x")
-    level = _level(count, LIGHT, None)
-    return _outcome("idle", {"tail_ratio": ratio, "levels": [level]}, rounds, broken, timed=False)
-
-
-def capacity(rig: Rig, scope: Scope, kind: Kind = HEAVY) -> Outcome:
-    """Model decisions in time a second, with as many calls in flight as give the most."""
-    rounds: list[Measured] = []
-    closed: dict[int, list[Measured]] = {}
-    seconds = max(0.3, min(2.0, scope.seconds / 4))
-    for number in range(scope.rounds):
-        for in_flight in IN_FLIGHT[kind.name]:
-            what = _round(f"capacity, {in_flight} in flight", number, scope)
-            closed.setdefault(in_flight, []).append(rig.saturate(what, seconds, in_flight, kind))
-    by_flight = {
-        in_flight: statistics.median(one.count.goodput_per_s for one in measured)
-        for in_flight, measured in closed.items()
-    }
-    rounds = [one for measured in closed.values() for one in measured]
-    best = max(by_flight, key=lambda one: by_flight[one])
-    count = _median(closed[best])
-    figures = {
-        "product": kind.name,
-        "capacity": by_flight[best],
-        "in_flight": best,
-        "by_in_flight": by_flight,
-        "levels": [_level(count, kind, None)],
-    }
-    broken = [
-        line
-        for in_flight, measured in closed.items()
-        for line in _sound(_median(measured), kind, f"{in_flight} in flight")
-    ]
-    if not by_flight[best]:
-        broken.append("the model decided nothing in time")
-    # A closed loop has no schedule to lag behind.
-    return _outcome("capacity", figures, rounds, broken, timed=False)
+    level = level_of(count, LIGHT, None)
+    return outcome_of("idle", {"tail_ratio": ratio, "levels": [level]}, rounds, broken, timed=False)
 
 
 def overload(rig: Rig, scope: Scope) -> Outcome:
@@ -142,13 +92,13 @@ def overload(rig: Rig, scope: Scope) -> Outcome:
         "recovery_ms": recovered,
         **found,
     }
-    broken = [*_levels_sound(counts, HEAVY), *_sound(step.count, HEAVY, "step to 3 x and back")]
+    broken = [*_levels_sound(counts, HEAVY), *sound(step.count, HEAVY, "step to 3 x and back")]
     if ratio < GOODPUT_RATIO_MIN:
         broken.append(f"goodput at 3 x capacity is {ratio:.0%} of the peak, less than 90 %")
     if recovered is None or recovered > RECOVERY_MS_MAX:
         took = "never" if recovered is None else f"after {recovered:.0f} ms"
         broken.append(f"after the step stand-ins were back at what they were {took}, not in 1 s")
-    return _outcome(
+    return outcome_of(
         "overload", figures, [*rounds, step], broken, doubts=_doubts(found["capacity"], best)
     )
 
@@ -164,7 +114,7 @@ def light(rig: Rig, scope: Scope) -> Outcome:
         **found,
     }
     broken = _levels_sound(counts, LIGHT)
-    return _outcome("light", figures, rounds, broken)
+    return outcome_of("light", figures, rounds, broken)
 
 
 def beside(rig: Rig, scope: Scope) -> Outcome:
@@ -187,26 +137,26 @@ def beside(rig: Rig, scope: Scope) -> Outcome:
         for a, b in zip(alone, shared, strict=True)
     ]
     ratio = round(statistics.median(ratios), 3)
-    counts = [_median(alone), _median(shared)]
+    counts = [median(alone), median(shared)]
     slow = median_of([one.others[0] for one in shared])
     figures = {
         "p99_ratio": ratio,
         "p99_ratios": [round(one, 3) for one in ratios],
         "slow_per_s": slow_per_s,
         "levels": [
-            _level(counts[0], LIGHT, None, what="alone"),
-            _level(counts[1], LIGHT, None, what="beside bench-slow"),
-            _level(slow, SLOW, None, what="bench-slow itself"),
+            level_of(counts[0], LIGHT, None, what="alone"),
+            level_of(counts[1], LIGHT, None, what="beside bench-slow"),
+            level_of(slow, SLOW, None, what="bench-slow itself"),
         ],
     }
     broken = [
-        *_sound(counts[0], LIGHT, "alone"),
-        *_sound(counts[1], LIGHT, "beside bench-slow"),
-        *_sound(slow, SLOW),
+        *sound(counts[0], LIGHT, "alone"),
+        *sound(counts[1], LIGHT, "beside bench-slow"),
+        *sound(slow, SLOW),
     ]
     if ratio > BESIDE_MAX:
         broken.append(f"p99 beside the slow product is {ratio:g} x alone, more than {BESIDE_MAX:g}")
-    return _outcome("beside", figures, [*alone, *shared], broken)
+    return outcome_of("beside", figures, [*alone, *shared], broken)
 
 
 def burst_of_500(rig: Rig, scope: Scope) -> Outcome:
@@ -218,19 +168,19 @@ def burst_of_500(rig: Rig, scope: Scope) -> Outcome:
             rig.send(f"burst, {kind.name}", burst(BURST), kind, at_once=BURST)
             for _ in range(scope.rounds)
         ]
-        count = _median(mine)
+        count = median(mine)
         answered_ms = max(
             float(one.load.calls.received_ns.max() - one.load.calls.begun_ns) / 1e6 for one in mine
         )
-        level = _level(count, kind, None)
+        level = level_of(count, kind, None)
         level |= {"all_answered_ms": round(answered_ms, 2), "calls": BURST}
         levels.append(level)
         counts.append(count)
         rounds += mine
-        broken += _sound(count, kind)
+        broken += sound(count, kind)
     figures = {"levels": levels}
     # 500 sends take a millisecond or two: that is the burst, and no lag.
-    return _outcome("burst", figures, rounds, broken, timed=False)
+    return outcome_of("burst", figures, rounds, broken, timed=False)
 
 
 def restart(rig: Rig, scope: Scope) -> Outcome:
@@ -244,15 +194,15 @@ def restart(rig: Rig, scope: Scope) -> Outcome:
     deed = Deed(seconds / 4, lambda: os.kill(rig.server.pid, signal.SIGHUP))
     rounds = [
         rig.send(
-            _round("restart", number, scope),
+            round_name("restart", number, scope),
             poisson(rig.rng, rate, seconds),
             HEAVY,
-            deed=deed,
+            deeds=[deed],
             retries=RETRIES,
         )
         for number in range(scope.rounds)
     ]
-    count = _median(rounds)
+    count = median(rounds)
     gaps_ms = [_worst_gap_ms(one) for one in rounds]
     ended = [one.load.calls.lost for one in rounds]
     why = [] if min(ended) else [_NOT_REPLACED]
@@ -261,9 +211,9 @@ def restart(rig: Rig, scope: Scope) -> Outcome:
         "connections_lost": sum(ended),
         "resent": count.resent,
         "capacity": found.figures["capacity"],
-        "levels": [_level(count, HEAVY, found.figures["capacity"], ratio=LEVELS[0])],
+        "levels": [level_of(count, HEAVY, found.figures["capacity"], ratio=LEVELS[0])],
     }
-    return _outcome("restart", figures, rounds, _sound(count, HEAVY), doubts=why)
+    return outcome_of("restart", figures, rounds, sound(count, HEAVY), doubts=why)
 
 
 SCENARIOS = {
@@ -276,6 +226,7 @@ SCENARIOS = {
         Scenario("beside", "a fast product beside a slow one", (LIGHT, SLOW), beside),
         Scenario("burst", "500 calls at one instant", (LIGHT, HEAVY), burst_of_500),
         Scenario("restart", "every worker replaced under load", (HEAVY,), restart),
+        Scenario("swap", "another model every few seconds, under load", (MEDIUM,), swap),
     )
 }
 
@@ -291,11 +242,11 @@ def _levels(
     for number in range(scope.rounds):
         for ratio, rate in rates.items():
             schedule = poisson(rig.rng, max(rate, 1.0), scope.seconds_at(max(rate, 1.0)))
-            what = _round(f"{ratio:g} x capacity", number, scope)
+            what = round_name(f"{ratio:g} x capacity", number, scope)
             rounds[ratio].append(rig.send(what, schedule, kind))
-    counts = [_median(measured) for measured in rounds.values()]
+    counts = [median(measured) for measured in rounds.values()]
     levels = [
-        _level(count, kind, most, ratio=ratio) for ratio, count in zip(rates, counts, strict=True)
+        level_of(count, kind, most, ratio=ratio) for ratio, count in zip(rates, counts, strict=True)
     ]
     figures = {"product": kind.name, "capacity": most, "levels": levels}
     return figures, [one for measured in rounds.values() for one in measured], counts
@@ -334,72 +285,9 @@ def _worst_gap_ms(measured: Measured) -> float:
     return round(float(np.diff(received_ns).max(initial=0)) / 1e6, 2)
 
 
-def _median(rounds: Sequence[Measured]) -> Count:
-    return median_of([one.count for one in rounds])
-
-
-def _round(what: str, number: int, scope: Scope) -> str:
-    return what if scope.rounds == 1 else f"{what}, round {number + 1}"
-
-
-def _level(
-    count: Count,
-    kind: Kind,
-    most: float | None,
-    *,
-    ratio: float | None = None,
-    what: str | None = None,
-) -> dict[str, Any]:
-    """Return a row of the table; `offered_ratio` is what was really sent, of capacity."""
-    return {
-        "level": what or (kind.name if ratio is None else f"{ratio:g} x"),
-        "product": kind.name,
-        "ratio": ratio,
-        "offered_ratio": round(count.sent_per_s / most, 3) if most else None,
-        "budget_us": kind.budget_us,
-        **asdict(count),
-        "stand_in_share": count.stand_in_share,
-    }
-
-
 def _levels_sound(counts: Sequence[Count], kind: Kind) -> list[str]:
     return [
         line
         for ratio, count in zip(LEVELS, counts, strict=True)
-        for line in _sound(count, kind, f"{ratio:g} x")
+        for line in sound(count, kind, f"{ratio:g} x")
     ]
-
-
-def _sound(count: Count, kind: Kind, where: str = "") -> list[str]:
-    """Return what no load may do: be late, or fail."""
-    broken = []
-    place = f"{where}, {kind.name}" if where else kind.name
-    if count.late:
-        over_ms = (kind.budget_us + GRACE_US) / 1000
-        broken.append(
-            f"{count.late:,} of {count.sent:,} calls were late (over {over_ms:g} ms; {place})"
-        )
-    if count.failed:
-        how = ", ".join(f"{times:,} {name}" for name, times in count.failures.items())
-        broken.append(f"{count.failed:,} calls failed: {how} ({place})")
-    return broken
-
-
-def _outcome(
-    name: str,
-    figures: dict[str, Any],
-    rounds: Sequence[Measured],
-    broken: Sequence[str],
-    *,
-    timed: bool = True,
-    doubts: Sequence[str] = (),
-) -> Outcome:
-    return Outcome(
-        name=name,
-        figures=figures,
-        counts=tuple(count for one in rounds for count in (one.count, *one.others)),
-        timed=timed,
-        broken=tuple(broken),
-        real_time=all(one.load.witnessed.real_time for one in rounds),
-        doubts=tuple(doubts),
-    )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json as json_codec
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,9 +19,10 @@ from rich.table import Table
 
 from gateway.bench.count import doubts
 from gateway.bench.machine import Cores, cores, machine
+from gateway.bench.outcome import Outcome
 from gateway.bench.product import Kind, write_kind
 from gateway.bench.rig import Rig, Scope
-from gateway.bench.scenario import SCENARIOS, Outcome, Scenario
+from gateway.bench.scenario import SCENARIOS, Scenario
 from gateway.cli.bench_account import account
 from gateway.cli.bench_picture import bench_picture
 from gateway.cli.demo_server import interrupted_by_sigterm, serving
@@ -30,6 +32,9 @@ from gateway.model import read_product
 from gateway.product import schema_fingerprint
 
 SECONDS, QUICK_SECONDS = 20.0, 6.0
+SWAPS, QUICK_SWAPS = 200, 30
+QUICK_SWAPS_S = 42.0
+"""All of `--quick` is to be over in two minutes, on a slow machine too: then swaps are fewer."""
 
 
 def bench(
@@ -47,7 +52,8 @@ def bench(
         Parameter(
             negative="",
             show_default=False,
-            help=f"Measure {QUICK_SECONDS:g} s a level instead of {SECONDS:g}.",
+            help=f"Measure {QUICK_SECONDS:g} s a level instead of {SECONDS:g}, and up to "
+            f"{QUICK_SWAPS} swaps instead of {SWAPS}.",
         ),
     ] = False,
     seconds: Annotated[
@@ -61,6 +67,10 @@ def bench(
     rounds: Annotated[
         int, Parameter(validator=AtLeastOne, help="Rounds; what is measured is their median.")
     ] = 1,
+    swaps: Annotated[
+        int | None,
+        Parameter(validator=AtLeastOne, help="Swap models so many times, in the scenario swap."),
+    ] = None,
     workers: Annotated[
         int | None,
         Parameter(validator=AtLeastOne, help="Worker processes. Default: the server's own."),
@@ -87,7 +97,9 @@ def bench(
         # Not after a quarter of an hour.
         _draw([], picture)
     length_s = seconds or (QUICK_SECONDS if quick else SECONDS)
-    scope = Scope(length_s, rounds, calls)
+    scope = Scope(length_s, rounds, calls, swaps or SWAPS)
+    if quick and swaps is None:
+        scope = replace(scope, swaps=QUICK_SWAPS, swaps_s=QUICK_SWAPS_S)
     places = cores(workers or 1)
     rng = np.random.default_rng(seed)
     options = () if workers is None else ("--workers", str(workers))
@@ -141,6 +153,9 @@ SETTLE_S = 3.0
 """A server's first seconds, which its spare worker takes from the others."""
 
 Tell = Callable[[str, float], None]
+
+Figures = Mapping[str, tuple[str, Callable[[Any], str]]]
+"""By name: what each is called, and how it is said."""
 
 
 @contextmanager
@@ -207,7 +222,15 @@ def _run(
     with serving(mine, journal, options=options, cores=places.server) as server:
         # Its supervisor makes a spare worker meanwhile, which nobody announces.
         time.sleep(SETTLE_S)
-        rig = Rig(server, fingerprint, places, rng, _named(tell, scenario.name))
+        rig = Rig(
+            server,
+            fingerprint,
+            places,
+            rng,
+            _named(tell, scenario.name),
+            folders={kind.name: folders.of(kind) for kind in scenario.kinds},
+            journal=journal,
+        )
         outcome = scenario.run(rig, scope)
     tell(f"{scenario.name}: reading the journal", 0.0)
     return _found(outcome, account(journal, rig.tally), places)
@@ -219,11 +242,15 @@ def _named(tell: Tell, name: str) -> Tell:
 
 def _found(outcome: Outcome, accounted: dict[str, int], places: Cores) -> dict[str, Any]:
     """Return what is printed as JSON, of one scenario."""
-    invalid = outcome.doubts + doubts(
-        outcome.counts,
-        timed=outcome.timed,
-        real_time=outcome.real_time,
-        shared=places.shared,
+    invalid = (
+        outcome.doubts
+        + _unscored(outcome, accounted)
+        + doubts(
+            outcome.counts,
+            timed=outcome.timed,
+            real_time=outcome.real_time,
+            shared=places.shared,
+        )
     )
     broken = list(dict.fromkeys(outcome.broken))
     if accounted["unrecorded"]:
@@ -245,6 +272,13 @@ def _found(outcome: Outcome, accounted: dict[str, int], places: Cores) -> dict[s
     }
 
 
+def _unscored(outcome: Outcome, accounted: dict[str, int]) -> tuple[str, ...]:
+    """Say so where a shadow cost nothing because it did nothing."""
+    if "shadow_p99_ratio" not in outcome.figures or accounted["scored"]:
+        return ()
+    return ("the shadow scored nothing: with it is the same as without it",)
+
+
 def _joined(found: list[dict[str, Any]]) -> dict[str, Any]:
     """Return one object: the scenario's own, or all of them in a list."""
     if len(found) == 1:
@@ -258,7 +292,15 @@ def _joined(found: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-_FIGURES: dict[str, tuple[str, Callable[[Any], str]]] = {
+def _times(ratio: float | None) -> str:
+    return "not known" if ratio is None else f"{ratio:g} x"
+
+
+def _milliseconds(ms: float | None) -> str:
+    return "not known" if ms is None else microseconds(ms * 1000)
+
+
+_FIGURES: Figures = {
     "capacity": ("capacity", lambda x: f"{x:,.0f} decisions/s"),
     "goodput_ratio": ("goodput at the highest load", lambda x: f"{x:.0%} of the peak"),
     "recovery_ms": ("back to normal after", lambda x: "never" if x is None else f"{x:.0f} ms"),
@@ -266,6 +308,19 @@ _FIGURES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "p99_ratio": ("p99 beside the slow product", lambda x: f"{x:g} x alone"),
     "worst_gap_ms": ("longest time without an answer", lambda x: f"{x:.1f} ms"),
     "connections_lost": ("connections lost", lambda x: f"{x:,}"),
+}
+
+_SWAP_FIGURES: Figures = {
+    "swaps": ("swaps", lambda x: f"{x:,}"),
+    "stood_in": ("stand-ins", lambda x: f"{x:,}"),
+    "stood_in_swapping": ("of them in swaps", lambda x: f"{x:,}"),
+    "swap_ms": ("a swap takes", _milliseconds),
+    "swap_ms_max": ("at most", _milliseconds),
+    "p99_ratio": ("p99", lambda x: f"{_times(x)} what it is otherwise"),
+    "p99_ratio_p95": ("in the worst of twenty", _times),
+    "noise_ratio_p95": ("by chance alone", _times),
+    "rss_ratio": ("memory after all swaps", _times),
+    "shadow_p99_ratio": ("p99 with a shadow", _times),
 }
 
 
@@ -285,9 +340,11 @@ def _show(found: dict[str, Any]) -> None:
     for line in found["broken"]:
         out.print(f"  [red]broken[/red]: {line}", soft_wrap=True)
     out.print(_table(found["levels"]))
-    said = [f"{what}: {say(found[key])}" for key, (what, say) in _FIGURES.items() if key in found]
-    if said:
-        out.print("  " + " · ".join(said), soft_wrap=True)
+    if "large" in found:
+        _show_figures(found, _SWAP_FIGURES)
+        _show_figures(found["large"], _SWAP_FIGURES, "a large model: ")
+    else:
+        _show_figures(found, _FIGURES)
     if not found["witness_real_time"]:
         out.print(
             "  the witnesses had no real-time priority: a busy server may look like a machine that "
@@ -296,12 +353,21 @@ def _show(found: dict[str, Any]) -> None:
             soft_wrap=True,
         )
     accounted = found["journal"]
+    beside = ""
+    if accounted["scored"] or accounted["skipped"]:
+        beside = f"; a shadow scored {accounted['scored']:,} and skipped {accounted['skipped']:,}"
     out.print(
         f"  journal: {accounted['recorded']:,} records, {accounted['unrecorded']:,} answers "
-        f"without one, {accounted['unaccounted']:,} shed calls unaccounted",
+        f"without one, {accounted['unaccounted']:,} shed calls unaccounted{beside}",
         style="dim",
         soft_wrap=True,
     )
+
+
+def _show_figures(found: dict[str, Any], figures: Figures, whose: str = "") -> None:
+    said = [f"{what}: {say(found[key])}" for key, (what, say) in figures.items() if key in found]
+    if said:
+        out.print(f"  {whose}" + " · ".join(said), soft_wrap=True)
 
 
 def _table(levels: Sequence[dict[str, Any]]) -> Table:

@@ -29,7 +29,7 @@ from gateway.cli.labelled import (
     told,
 )
 from gateway.cli.reliability_picture import reliability_picture
-from gateway.cli.terms import Folder, Json, notes, out
+from gateway.cli.terms import Folder, Json, notes, out, save
 from gateway.decide.calibration import base_rate_odds_ratio
 from gateway.errors import ExitCode, UsageError
 from gateway.evaluate.bootstrap import Interval
@@ -92,7 +92,7 @@ def calibrate(
     values = None if written is None else _values(one, written)
     if picture is not None:
         today = comparison.candidates[0]
-        picture.write_text(reliability_picture(one, sample, today, chosen), encoding="utf-8")
+        save(picture, reliability_picture(one, sample, today, chosen))
     after = _edited(one, values) if write and values is not None else None
     if json:
         summary = _summary(one, comparison, chosen, values, after)

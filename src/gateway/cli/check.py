@@ -16,7 +16,7 @@ from rich.table import Table
 
 from gateway.cli.cost_picture import cost_picture
 from gateway.cli.gates_table import gates_tables, reliability_table
-from gateway.cli.terms import Folder, Json, microseconds, money, notes, out
+from gateway.cli.terms import Folder, Json, microseconds, money, notes, out, save
 from gateway.decide import CostClass, Interval, dominated, lower_envelope
 from gateway.errors import ExitCode, GatewayError, ProductError, UsageError
 from gateway.model import HEAVY_ROW_NS, Generation, load_generation
@@ -65,7 +65,7 @@ def check(
         except GatewayError as error:
             failed.append(error)
     if plot is not None and loaded:
-        _draw([generation for generation, _ in loaded], plot)
+        save(plot, cost_picture([generation for generation, _ in loaded]))
     if json:
         summary = {
             "products": [
@@ -340,15 +340,3 @@ def _dominated(generation: Generation) -> tuple[Any, ...]:
 
 def _unit(generation: Generation) -> int:
     return minor_per_major(generation.product.costs.currency)
-
-
-def _draw(loaded: Sequence[Generation], path: Path) -> None:
-    try:
-        path.write_text(cost_picture(loaded), encoding="utf-8")
-    except OSError as error:
-        raise UsageError(
-            f"cannot be written: {error.strerror}",
-            subject=str(path),
-            hint="Name a file in a folder that is there.",
-        ) from None
-    notes.print(f"Drew {path}", markup=False)

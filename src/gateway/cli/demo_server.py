@@ -22,10 +22,11 @@ STOP_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """`gateway serve`, as a process of its own."""
+    """`gateway serve`, as a process of its own. `workers`: their processes, as it began."""
 
     child: subprocess.Popen[str]
     address: str
+    workers: tuple[int, ...]
 
     @property
     def pid(self) -> int:
@@ -65,7 +66,9 @@ def serving(
                 code = child.wait(STOP_S)
                 said.seek(0)
                 raise _did_not_start(said.read(), code)
-            yield Server(child, json.loads(line)["address"])
+            ready = json.loads(line)
+            workers = tuple(one["pid"] for one in ready["workers"])
+            yield Server(child, ready["address"], workers)
         finally:
             _stop(child)
 

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -26,7 +26,14 @@ from gateway.cli.models_table import (
     summarised,
 )
 from gateway.cli.terms import Folder, Json, notes
-from gateway.errors import ExitCode, GatewayError, JournalError, RefusedError, UsageError
+from gateway.errors import (
+    ExitCode,
+    GatewayError,
+    JournalError,
+    ModelError,
+    RefusedError,
+    UsageError,
+)
 from gateway.model import read_folder
 from gateway.model.registry import STORE, GateVerdict, Registry, State
 from gateway.model.revision import (
@@ -78,6 +85,14 @@ def list_(*folders: Folder, journal: Journal = None, json: Json = False) -> int:
         rows = [_row(folder, store) for folder in folders]
     elif store is not None:
         rows = [_row(Path(state.folder), store, state) for state in store.states()]
+    if store is not None:
+        # Where no gateway runs, the store says what was served last.
+        with suppress(GatewayError):
+            gateway = _running(journal or Path("journal"))
+            rows = [
+                replace(row, is_served=bool(row.state and _serves(gateway, store, row.state)))
+                for row in rows
+            ]
     if not rows:
         raise UsageError(
             "no product folder is named, and no gateway has served here",
@@ -141,12 +156,20 @@ def add(
         }
         text = with_challenger(present.text, challenger)
         text = with_generation(text, next_number(present, known, state))
-        change = draft(present, text, {**contents.files, file: content})
+        try:
+            change = draft(present, text, {**contents.files, file: content})
+        except ModelError as error:
+            if error.subject != str(contents.place(file)):
+                raise
+            # It was not written: no such file is in the folder.
+            raise ModelError(error.what, subject=str(model), hint=error.hint) from None
         gates = run_gates(change.generation, folder, time.thread_time_ns)
         expect_passed(gates, str(folder))
         done = _written(change, memory, state, dry_run=dry_run)
     done = replace(
-        done, gates=tuple(GateVerdict(**gate.row) for gate in gates if gate.arm == named)
+        done,
+        gates=tuple(GateVerdict(**gate.row) for gate in gates if gate.arm == named),
+        source=f"a copy of {model}",
     )
     what = "scores beside the champion" if mode == "shadow" else f"decides {share}"
     told = _told(done, f"{named} {what}", journal, json=json)
@@ -276,7 +299,9 @@ def reload(
         ) from None
     states = _looked(store, journal, gateway, asked_ns, wait_s=wait)
     if json:
-        print(json_codec.dumps([summarised(Row(state=state)) for state in states], indent=2))
+        print(
+            json_codec.dumps([summarised(Row(state, is_served=True)) for state in states], indent=2)
+        )
     else:
         print_outcomes(states)
     refused = [state.product for state in states if state.refused is not None]
@@ -303,6 +328,14 @@ def _store(journal: Path | None) -> Registry | None:
         subject=str(journal),
         hint="Name the --journal of a `gateway serve`, or leave it out.",
     )
+
+
+def _serves(gateway: boards.Gateway, store: Registry, state: State) -> bool:
+    """Say whether a gateway serves a product: it writes a state of each when it begins.
+
+    What a gateway before it served may stand in the store, too.
+    """
+    return store.written_ns(state.product) >= gateway.started_ns
 
 
 def _row(folder: Path, store: Registry | None, state: State | None = None) -> Row:
@@ -395,7 +428,7 @@ def _next_after_list(rows: list[Row], journal: Path | None) -> str:
     for row in rows:
         if row.present is not None and (arms := row.challengers):
             return f"Next: gateway models promote {row.present.folder} {arms[0]} --dry-run"
-    if any(row.state for row in rows):
+    if any(row.is_served for row in rows):
         return f"Next: gateway models reload --journal {journal or 'journal'}"
     return f"Next: gateway serve {rows[0].present.folder if rows[0].present else 'DIR'}"
 
@@ -434,13 +467,7 @@ def _looked(
     """
     until_s = time.monotonic() + wait_s
     while True:
-        # It has written a state of each product that it serves since it began. What a gateway
-        # before it served may stand there too, and is looked at no more.
-        served = tuple(
-            state
-            for state in store.states()
-            if store.written_ns(state.product) >= gateway.started_ns
-        )
+        served = tuple(state for state in store.states() if _serves(gateway, store, state))
         if served and all(state.looked_ns >= asked_ns for state in served):
             return served
         if _running(journal).pid != gateway.pid:

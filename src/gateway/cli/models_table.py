@@ -30,12 +30,13 @@ class Row:
     """A product: what a gateway says of it, and what stands in its folder.
 
     `state` is None where no gateway has served the folder, `present` where the folder cannot be
-    read; `why` says so then.
+    read; `why` says so then. `is_served`: a gateway that runs serves it.
     """
 
     state: State | None = None
     present: Present | None = None
     why: str = ""
+    is_served: bool = False
 
     @property
     def challengers(self) -> tuple[str, ...]:
@@ -47,12 +48,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change of a folder. `unserved`: where what it replaced is kept, if that never loaded."""
+    """A change of a folder. `unserved`: where what it replaced is kept, if that never loaded.
+
+    `source`: where files come from that the folder did not have.
+    """
 
     draft: Draft
     is_written: bool
     unserved: Path | None = None
     gates: tuple[GateVerdict, ...] = ()
+    source: str = "from the generation that comes back"
 
 
 def summarised(row: Row) -> dict[str, Any]:
@@ -64,6 +69,7 @@ def summarised(row: Row) -> dict[str, Any]:
         "product": state.product if state else name,
         "folder": state.folder if state else str(present.folder) if present else None,
         "serving": known.get("serving"),
+        "is_served": row.is_served,
         "refused": known.get("refused"),
         "history": known.get("history", []),
         "looked_ns": known.get("looked_ns", 0),
@@ -132,7 +138,7 @@ def print_change(change: Change, what: str) -> None:
     _print_gates(change.gates)
     for name in sorted(draft.missing):
         verb = "is written" if change.is_written else "would be written"
-        out.print(f"{escape(name)} {verb}, from the generation that comes back")
+        out.print(f"{escape(name)} {verb}, {escape(change.source)}")
     if change.unserved is not None:
         out.print(f"What it replaces was never served; kept as {escape(str(change.unserved))}")
     for line in _diff(draft):
@@ -167,8 +173,9 @@ def _print_row(row: Row) -> None:
     out.print(f"[bold]{escape(name)}[/bold]  {escape(folder)}", soft_wrap=True)
     if state is not None:
         serving = state.serving
+        says = "serving" if row.is_served else "[yellow]not served now[/yellow], last was"
         out.print(
-            f"serving generation {serving.generation}  digest {serving.digest[:DIGEST_SHOWN]}  "
+            f"{says} generation {serving.generation}  digest {serving.digest[:DIGEST_SHOWN]}  "
             f"since {_when(serving.since_ns)}",
             soft_wrap=True,
         )

@@ -8,7 +8,7 @@ import numpy as np
 
 from gateway.errors import UsageError
 from gateway.evaluate.ledger import Labels
-from gateway.scaffold.label import find_label
+from gateway.scaffold.label import find_label, one_sided
 from gateway.scaffold.names import listed, plain
 from gateway.scaffold.table import CELLS_MAX, read_table
 
@@ -39,8 +39,10 @@ def read_outcomes(path: Path, label: str | None, fraud: str | None) -> Labels:
     column = min(ids, key=lambda one: IDS.index(plain(one.name)))
     found = find_label(table, [column.name], label, fraud)
     if found is None:
+        alike = one_sided(table, [column.name])
+        why = f"label {alike.name!r} says the same of every row" if alike else ""
         raise UsageError(
-            "has no column that is a label by its name",
+            why or "has no column that is a label by its name",
             subject=str(path),
             hint=f"--label names it; there are: {listed(table.columns)}.",
         )

@@ -57,6 +57,23 @@ def size_bytes(text: str) -> int:
     return int(float(match[1]) * _UNIT[match[2].upper()])
 
 
+def save(path: Path, text: str, did: str = "Drew") -> None:
+    """Write a file that a command was asked for, and say so on stderr.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"cannot be written: {error.strerror}",
+            subject=str(path),
+            hint="Name a file in a folder that is there.",
+        ) from None
+    notes.print(f"{did} {path}", markup=False)
+
+
 def to_width(line: str) -> str:
     """Cut a line at a terminal's edge; in a pipe or a file it stays whole."""
     if not out.is_terminal or len(line) <= out.width:

@@ -29,7 +29,7 @@ from gateway.cli.labelled import (
     scored,
     told,
 )
-from gateway.cli.terms import Folder, Json, money, notes, out
+from gateway.cli.terms import Folder, Json, money, notes, out, save
 from gateway.cli.threshold_picture import threshold_picture
 from gateway.errors import ExitCode, UsageError
 from gateway.evaluate.bootstrap import Interval
@@ -112,7 +112,7 @@ def thresholds(
             bar.update(task, completed=int(name) + 1)
     if picture is not None:
         whole = [threshold for cell, threshold in found if not cell.category and not cell.band]
-        picture.write_text(threshold_picture(one, whole), encoding="utf-8")
+        save(picture, threshold_picture(one, whole))
     values = _values(product, price, unit)
     after = None
     if write and values is not None:

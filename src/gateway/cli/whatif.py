@@ -11,7 +11,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from gateway.cli.terms import Json, notes
+from gateway.cli.terms import Json, notes, save
 from gateway.cli.whatif_answer import as_markdown, show, verdict
 from gateway.cli.whatif_object import as_object
 from gateway.cli.whatif_picture import flips_picture
@@ -71,10 +71,10 @@ def whatif(
     with _bar(json or markdown == Path("-")) as progress:
         replay = replayed(old, new, journal, labels=known, progress=progress)
     if picture is not None:
-        _write(picture, flips_picture(replay), "Drew")
+        save(picture, flips_picture(replay))
     names = (str(old_folder), str(new_folder))
     if markdown is not None and markdown != Path("-"):
-        _write(markdown, as_markdown(replay), "Wrote")
+        save(markdown, as_markdown(replay), "Wrote")
     if json:
         print(json_codec.dumps(as_object(replay, names, verdict(replay)), indent=2))
     elif markdown == Path("-"):
@@ -123,18 +123,6 @@ def _expect_comparable(old: Generation, new: Generation, new_folder: Path) -> No
                 subject=str(new_folder),
                 hint=f"Two generations of one product in one {'currency'} can be compared.",
             )
-
-
-def _write(path: Path, text: str, did: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(
-            f"cannot be written: {error.strerror}",
-            subject=str(path),
-            hint="Name a file in a folder that is there.",
-        ) from None
-    notes.print(f"{did} {path}", markup=False)
 
 
 @contextmanager

@@ -31,7 +31,12 @@ def verdict(replay: Replay) -> str:
         f"{found.flipped:,} of {found.decisions:,} decisions flip "
         f"({found.flipped / found.decisions:.2%}). {_cost_said(replay)}{stood_in}"
     )
-    if found.realised is not None and found.realised.differing:
+    if found.realised is not None and found.realised.labelled == 0:
+        said += (
+            " No label is of a payment that was recorded: they are joined by transaction_id, "
+            "as the caller gave it."
+        )
+    elif found.realised is not None and found.realised.differing:
         said += f" {_realised_said(replay, found.realised)}"
     return said
 

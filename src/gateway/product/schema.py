@@ -72,6 +72,8 @@ def _in_words(error: ErrorDetails) -> Iterator[Problem]:
             yield Problem(key, f"is {value}, must be a list.", _brackets(error["input"]))
         case "too_short":
             yield Problem(key, "is an empty list, must have at least one item.")
+        case "default_factory_not_called":
+            return  # another key of the same section is wrong, and says so itself
         case "model_type" | "dict_type" | "model_attributes_type":
             yield Problem(key, f"is {value}, must be a mapping.", _keys_hint(key))
         case _:

@@ -72,6 +72,19 @@ def find_label(
     return None
 
 
+def one_sided(table: Table, taken: Iterable[str]) -> Column | None:
+    """Return the column that is a label by its name, and says the same of every row.
+
+    `taken` are names of the model's own inputs.
+    """
+    own = {plain(one) for one in taken}
+    for column in table.columns.values():
+        name = plain(column.name)
+        if name not in own and (name in LABELS or "fraud" in name) and column.count == 1:
+            return column
+    return None
+
+
 def label_by_place(table: Table, value: str | None) -> Label | None:
     """Return the last or first column as the label, where it has two values."""
     names = list(table.columns)

@@ -182,7 +182,9 @@ def read_table(path: Path, rows_max: int = ROWS_MAX) -> Table:
             head = file.read(4)
     except OSError as error:
         raise UsageError(
-            f"cannot be read: {error.strerror}", subject=subject, hint="--data names a file."
+            f"cannot be read: {error.strerror}",
+            subject=subject,
+            hint="Name a Parquet file, or CSV.",
         ) from None
     if not head:
         raise UsageError("is empty", subject=subject)

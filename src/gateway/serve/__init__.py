@@ -47,11 +47,29 @@ A worker's side:
 
 It never imports the sidecar wing: they meet in the journal.
 
-What is exported is what the command line needs to start a supervisor.
+What is exported is what the command line needs to start a supervisor; it is loaded when it is asked
+for, because the processes that the supervisor starts need none of it.
 """
 
-from gateway.serve.front import Tls
-from gateway.serve.settings import Settings
-from gateway.serve.supervisor import Started, supervise
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gateway.serve.front import Tls
+    from gateway.serve.settings import Settings
+    from gateway.serve.supervisor import Started, supervise
+
+_PLACES = {
+    "Settings": "settings",
+    "Started": "supervisor",
+    "Tls": "front",
+    "supervise": "supervisor",
+}
 
 __all__ = ["Settings", "Started", "Tls", "supervise"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)

@@ -73,6 +73,10 @@ class Live:
             f"worker {self.number} did not open it within {SWAP_S_MAX:g} s", subject=load.product
         )
 
+    def is_asked(self, load: Load) -> bool:
+        """Say whether it was told of a generation and has not answered."""
+        return (load.product, load.digest) in self._asked
+
     def heard(self, answer: Loaded | NotLoaded) -> None:
         """Take in what it said of a new generation."""
         error = None
@@ -96,7 +100,10 @@ async def opened() -> Idle:
     Raises:
         GatewayError: the machine does not let us.
     """
-    ours, theirs = socket.socketpair()
+    try:
+        ours, theirs = socket.socketpair()
+    except OSError as error:
+        raise _cannot_start(error) from None
     with theirs:
         command = [sys.executable, "-P", "-u", "-m", "gateway.serve.child"]
         try:
@@ -110,12 +117,16 @@ async def opened() -> Idle:
             )
         except OSError as error:
             ours.close()
-            raise GatewayError(
-                f"a worker cannot be started: {error.strerror}",
-                hint="Look at the machine's limits: memory, processes, open files.",
-            ) from None
+            raise _cannot_start(error) from None
     reader, writer = await asyncio.open_connection(sock=ours, limit=_MESSAGE_BYTES_MAX)
     return Idle(process, reader, writer)
+
+
+def _cannot_start(error: OSError) -> GatewayError:
+    return GatewayError(
+        f"a worker cannot be started: {error.strerror}",
+        hint="Look at the machine's limits: memory, processes, open files.",
+    )
 
 
 async def dismissed(idle: Idle) -> None:

@@ -40,6 +40,10 @@ Measured = Mapping[str, Mapping[int, int]]
 _RETRY_S = 0.5
 """A journal that cannot take the announcement is asked again after so long."""
 
+_GIVES_UP_S = 60.0
+"""After so long it is given up: before the supervisor stops waiting (`SWAP_S_MAX`), and says that
+it is refused."""
+
 _LEAVES_S = 5.0
 """A generation that still has calls under way so long after another took over is let go later."""
 
@@ -48,18 +52,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Successor:
-    """A generation that is ready to be served. `told` is called on the loop, once it is."""
+    """A generation that is ready to be served.
+
+    On the loop `told` is called, once it is, or `failed`, if it never will be.
+    """
 
     serving: Serving
     measured_ns: Measured
     entry: JournalledGeneration
     told: Callable[[], None]
+    failed: Callable[[JournalError], None] | None
 
 
 class Succession:
     """What is handed to the loop from other threads, and what the loop hands back.
 
     `indices` count the places in the journal's table of products: none is used twice in a boot.
+    `is_settled` is set while `gone` has all of each generation that another took over from.
     """
 
     def __init__(self, indices: count[int]) -> None:
@@ -67,19 +76,29 @@ class Succession:
         self._indices = indices
         self._ready: deque[Successor] = deque()
         self._rejected: deque[Rejected] = deque()
+        self.is_settled = threading.Event()
         self._leaving = False
         self._retry_s = 0.0
+        self._waits_since_s: float | None = None
 
     def next_index(self) -> int:
         """Return a place in the journal's table of products."""
         return next(self._indices)
 
     def propose(
-        self, generation: Generation, measured_ns: Measured, told: Callable[[], None]
+        self,
+        generation: Generation,
+        measured_ns: Measured,
+        told: Callable[[], None],
+        failed: Callable[[JournalError], None] | None = None,
     ) -> None:
-        """Let a generation be served from the next turn on. On any thread."""
+        """Let a generation be served from the next turn on. On any thread.
+
+        Where the journal cannot take that, it is tried again for a while; without `failed`, for
+        ever.
+        """
         serving = Serving.of(generation, self.next_index())
-        self._ready.append(Successor(serving, measured_ns, journalled(serving), told))
+        self._ready.append(Successor(serving, measured_ns, journalled(serving), told, failed))
 
     def reject(self, rejected: Rejected) -> None:
         """Let the journal say that a change is not served. On any thread."""
@@ -95,19 +114,34 @@ class Succession:
             try:
                 hall.succeed(one.serving, one.measured_ns, one.entry)
             except JournalError as error:
-                log.error("a new generation waits: %s", error)
-                self._retry_s = time.monotonic() + _RETRY_S
                 for arm in one.serving.deciding:
                     if arm.lane in annex:
                         annex.close(arm.lane)
+                self._put_off(one, error)
                 return
             self._ready.popleft()
+            self._waits_since_s = None
             self._leaving = True
+            self.is_settled.clear()
             one.told()
         if self._leaving:
             for serving in hall.left():
                 self.gone.put(serving)
             self._leaving = hall.is_changing
+            if not self._leaving:
+                self.is_settled.set()
+
+    def _put_off(self, one: Successor, error: JournalError) -> None:
+        now_s = time.monotonic()
+        if self._waits_since_s is None:
+            self._waits_since_s = now_s
+        if one.failed is not None and now_s - self._waits_since_s >= _GIVES_UP_S:
+            self._ready.popleft()
+            self._waits_since_s = None
+            one.failed(error)
+            return
+        log.error("a new generation waits: %s", error)
+        self._retry_s = now_s + _RETRY_S
 
 
 def journalled(serving: Serving) -> JournalledGeneration:
@@ -124,12 +158,13 @@ def journalled(serving: Serving) -> JournalledGeneration:
 
 def warmed_up(generation: Generation, clock_ns: Callable[[], int]) -> dict[str, dict[int, int]]:
     """Run every model of a generation; return what each took, by `Serving.key`."""
-    return {
-        generation.name if place == 0 else f"{generation.name}/{arm.name}": (
-            arm.classifier.warm_up(clock_ns)
-        )
-        for place, arm in enumerate(generation.arms)
-    }
+    measured_ns: dict[str, dict[int, int]] = {}
+    for place, arm in enumerate(generation.arms):
+        key = generation.name if place == 0 else f"{generation.name}/{arm.name}"
+        found_ns = measured_ns[key] = arm.classifier.warm_up(clock_ns)
+        # A busy machine makes a row dearer, never cheaper; and by a row it is said where it runs.
+        found_ns[1] = min(found_ns[1], arm.classifier.row_ns(clock_ns))
+    return measured_ns
 
 
 def move_in(annex: Annex, serving: Serving, measured_ns: Measured) -> None:
@@ -198,12 +233,14 @@ class Loader:
                         self._succession.reject(rejected)
 
     def _load(self, order: Load) -> None:
-        served = threading.Event()
+        decided: SimpleQueue[JournalError | None] = SimpleQueue()
         try:
             generation = load(order)
             # Processor time: the hall and other processes go on meanwhile.
             measured_ns = warmed_up(generation, time.thread_time_ns)
-            self._succession.propose(generation, measured_ns, served.set)
+            self._succession.propose(
+                generation, measured_ns, lambda: decided.put(None), decided.put
+            )
         except GatewayError as error:
             self._say(NotLoaded.of(order, error))
             return
@@ -213,15 +250,15 @@ class Loader:
             self._say(NotLoaded.of(order, what))
             return
         del generation
-        served.wait()
+        if (refused := decided.get()) is not None:
+            self._say(NotLoaded.of(order, refused))
+            return
         self._say(Loaded(order.product, order.digest))
         # The last to let go of a model pays for it: here, not on the loop.
+        self._succession.is_settled.wait(_LEAVES_S)
         with suppress(Empty):
-            while gone := self._succession.gone.get(timeout=_LEAVES_S):
-                is_champion = gone.arm == 0
-                del gone
-                if is_champion:
-                    break
+            while True:
+                self._succession.gone.get_nowait()
         _give_back_memory()
 
     def _say(self, answer: Loaded | NotLoaded) -> None:

@@ -114,9 +114,9 @@ def serve_loaded(
         max_bytes=settings.journal_max_bytes,
     ) as journal:
         with (
+            Shadows() as shadows,  # they end last: nobody may wait for them
             _front(settings, address) as front,
             Annex(time.monotonic_ns) as annex,
-            Shadows() as shadows,
             Inference(front) as inference,
         ):
             for serving in served.values():
@@ -143,7 +143,8 @@ def serve_loaded(
             def stopping() -> bool:
                 if stop.asked and health.is_serving:
                     health.stopping()
-                succession(hall, annex)
+                if not stop.asked:  # it may have been told to end because it was late
+                    succession(hall, annex)
                 if beat is not None and beat(hall.tally):
                     health.follow_workers()
                 return stop.asked

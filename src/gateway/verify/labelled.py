@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from gateway.errors import UsageError
 from gateway.model import FeatureSchema, Rows, feature_schema
 from gateway.product import LabelledColumns, Product, minor_per_major
-from gateway.scaffold.label import Label, find_label
+from gateway.scaffold.label import Label, find_label, one_sided
 from gateway.scaffold.names import is_time, listed, named, plain
 from gateway.scaffold.table import ROWS_MAX, Column, Table, read_table
 
@@ -221,7 +221,7 @@ def _roles(
     try:
         label = find_label(table, own, asked.label, asked.fraud)
         if label is None:
-            problems.append("no column is a label by its name")
+            problems.append(_why_no_label(table, own))
     except UsageError as error:
         problems.append(f"{error.what} ({error.hint})")
     roles: dict[str, Column] = {}
@@ -245,6 +245,14 @@ def _roles(
     if "time" in roles and roles["time"].seconds is None:
         problems.append(f"column {roles['time'].name!r} is the time, but holds none")
     return label, amount, roles
+
+
+def _why_no_label(table: Table, own: Sequence[str]) -> str:
+    column = one_sided(table, own)
+    if column is None:
+        return "no column is a label by its name"
+    ((value, _),) = column.distinct
+    return f"label {column.name!r} is {value} in every row: frauds and genuine payments are needed"
 
 
 def _guess(table: Table, names: Sequence[str]) -> Column | None:
