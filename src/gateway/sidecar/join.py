@@ -126,7 +126,7 @@ class Join:
         self.waiting_bytes -= first.size
         self.mark = first.mark
         if first.record:
-            del self._calls[first.record.sequence]
+            self._calls.pop(first.record.sequence, None)
             if first.reply is Reply.UNKNOWN:
                 self._unanswered[first.record.sequence] = None
                 if len(self._unanswered) > _UNANSWERED_MAX:
