@@ -264,7 +264,7 @@ class _Lane:
         last = self.join.last_mark
         if last is None or _place(last) < _place(target):
             return False
-        return self.join.read_sequence >= target.read_sequence
+        return self.join.last_sequence >= target.read_sequence
 
     def tell(self, building: _Building) -> None:
         """Say in the batch what it covers of the boot, and what came late."""
