@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faulty_disk import Clock, FaultyDisk, crash
+from faulty_disk import Clock, FaultyDisk, crash, entries
 
 from gateway.errors import JournalError
 from gateway.journal import (
@@ -403,6 +405,61 @@ def test_a_file_that_was_cut_behind_a_mark_is_read_again_and_told_once(tmp_path)
         writer.append([Pause(9, 1).encode()])
     again = Tail(tmp_path, tail.position, clock_ns=Clock())
     assert asides_of(drained(again)) == [Pause(9, 1)]
+
+
+WRITES = """
+import os, sys
+from dataclasses import replace
+from pathlib import Path
+from gateway.journal import Pause, Replied, Writer
+from test_tail import ALONE, BESIDE, DECISION
+call = replace(DECISION, request=bytes(300)).encode()
+with Writer.open(Path(sys.argv[1]), worker=0, boot_id=os.urandom(16), products=[ALONE, BESIDE],
+                 segment_bytes=60_000) as writer:
+    print(flush=True)
+    carried = []
+    while True:
+        first = writer.append([*carried, call, call, call]) + len(carried)
+        carried = [Replied(first, 0, (1, 2, 3)).encode(), Pause(1, 2).encode()]
+"""
+
+
+def test_a_tail_beside_writers_that_are_killed_gives_out_what_stands_there_once(tmp_path):
+    """Real processes: the tail looks while they write, rotate and die, and restarts itself."""
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    position, calls, pauses = Position(), [], 0
+    for _ in range(4):
+        child = subprocess.Popen(
+            [sys.executable, "-c", WRITES, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        with child:
+            assert child.stdout
+            child.stdout.readline()
+            tail = Tail(tmp_path, position, records_max=500)
+            count = len(calls) + 3000
+            while len(calls) < count:
+                batch = tail.read()
+                if batch:
+                    calls += [(*c.record.segment.boot, c.record.sequence) for c in batch.calls]
+                    pauses += len(batch.asides)
+                    position = batch.until
+            child.kill()
+    with opened(tmp_path):  # the last boot has ended, too
+        tail = Tail(tmp_path, position)
+        for batch in drained(tail):
+            calls += [(*c.record.segment.boot, c.record.sequence) for c in batch.calls]
+            pauses += len(batch.asides)
+    stand = {
+        (0, *place): entry
+        for place, entry in entries(tmp_path).items()
+        if isinstance(entry, Decision | Pause)
+    }
+    written = {place for place, entry in stand.items() if isinstance(entry, Decision)}
+    assert len(calls) == len(set(calls)) == len(written)
+    assert set(calls) == written
+    assert pauses == len(stand) - len(written)
 
 
 def test_a_directory_that_cannot_be_read_is_an_error_and_may_come_back(tmp_path):
