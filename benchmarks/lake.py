@@ -21,7 +21,6 @@ from model import write_product
 from whatif import write
 
 from gateway.journal import Record, join_replied, read, segments
-from gateway.model import Generation as Loaded
 from gateway.model import load_generation
 from gateway.sidecar.call import Call, Range
 from gateway.sidecar.features import Shape, shape_of
@@ -54,7 +53,7 @@ def _range(calls: Sequence[Call]) -> Range:
     return Range(worker, boot_id, calls[0].record.sequence, calls[-1].record.sequence)
 
 
-def measure(served: Loaded, shape: Shape, calls: Sequence[Call], batch: int) -> tuple[float, ...]:
+def measure(shape: Shape, calls: Sequence[Call], batch: int) -> tuple[float, ...]:
     """Return µs a decision to make rows, to write them and to compact, and bytes of both."""
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake.at(folder)
@@ -103,7 +102,7 @@ def main() -> None:
             gc.collect()
             gc.freeze()  # the calls: a sidecar holds a batch, not a journal
             for what, one in {"no": bare, "yes": shape}.items():
-                told = [measure(served, one, calls, asked.batch) for _ in range(asked.rounds)]
+                told = [measure(one, calls, asked.batch) for _ in range(asked.rounds)]
                 made, shipped, compacted, small, joined = map(
                     statistics.median, zip(*told, strict=True)
                 )
