@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import catalogue
@@ -18,8 +19,10 @@ from gateway.cli.main import run
 from gateway.errors import ExitCode, ModelError, ProductError
 from gateway.evaluate.calibration import Sample, figures
 from gateway.model import Generation, load_generation
+from gateway.model.order import exchanged
 from gateway.product import reference
 from gateway.verify import Gate, Report, cost_lines, examined, expect_passed, probabilities, reasons
+from gateway.verify.cause import _other_order, _Trial
 from gateway.verify.gates import COST_RUNS, infer_p99_us
 
 
@@ -139,6 +142,58 @@ def test_permuted_columns_are_named_with_the_right_order(
     assert f"the labels tell: {', '.join(world.FEATURES)}." in said
 
 
+def test_only_the_columns_that_are_permuted_are_named() -> None:
+    """Moved on by three places they rank better, too, and exchanges lead on from there."""
+    rng = np.random.default_rng(0)
+    n, columns = 4000, 8
+    risk = rng.normal(size=n)
+    right = risk[:, None] + rng.normal(size=(n, columns)) * 3.0
+    right[:, 0], right[:, 5] = rng.normal(size=n), risk
+    weights = np.array([-0.8, 0.3, 0.05, 0.2, 0.02, 2.0, 0.1, 0.25])
+    y = (rng.random(n) < 1 / (1 + np.exp(3 - right @ weights))).astype(float)
+    order = exchanged(range(columns), 0, 5)
+    trial = _Trial(
+        SimpleNamespace(score=lambda rows: (rows @ weights).tolist()),  # type: ignore[arg-type]
+        right[:, order],
+        y,
+        rising=1.0,
+        cpu_ns=lambda: 0,
+        until_ns=1,
+    )
+    features = catalogue.product(
+        features=[{"name": f"x{i}", "type": "float"} for i in range(columns)]
+    ).columns
+    moved_on = (*range(3, columns), 0, 1, 2)
+    assert trial.auc(moved_on) > trial.auc(range(columns)) + 0.02
+    assert _other_order(trial, features, ()) == (order, 1)
+
+
+def test_a_model_of_noise_that_some_order_makes_rank_is_not_called_permuted_for_certain(
+    place: Path,
+) -> None:
+    """Its trees split on noise; one of its columns, fed with what matters, ranks a little."""
+    said = refusal(world.write_folder(place, model=noise()))
+    assert "columns are permuted, or the model is weak and ranks better in some order" in said
+
+
+def noise() -> bytes:
+    """Return boosted trees that learned shuffled labels."""
+    from skl2onnx import to_onnx
+    from sklearn.ensemble import GradientBoostingClassifier
+
+    x, y = world.training()
+    shuffled = np.random.default_rng(2).permutation(y)[:20_000]
+    model = GradientBoostingClassifier(n_estimators=25, max_depth=4, random_state=0)
+    model.fit(x[:20_000], shuffled.astype(int))
+    made = to_onnx(
+        model,
+        x[:1].astype(np.float32),
+        options={id(model): {"zipmap": False}},
+        target_opset={"": 17, "ai.onnx.ml": 3},
+    )
+    return bytes(made.SerializeToString())
+
+
 def test_a_model_of_balanced_classes_is_named_with_the_base_rate_that_puts_it_right(
     place: Path,
 ) -> None:
@@ -248,8 +303,10 @@ def test_labelled_payments_that_cannot_be_read_refuse(good: Path, tmp_path: Path
     generation = load_generation(good)
     report = examined(generation, tmp_path, time.thread_time_ns)
     assert by_name(report)["calibration"].verdict == "fail"
-    with pytest.raises(ModelError, match=r"labelled\.parquet.*cannot be read"):
+    with pytest.raises(ModelError, match=r"labelled\.parquet.*cannot be read") as caught:
         expect_passed(report.gates, "")
+    assert caught.value.hint == "Name a Parquet file, or CSV."
+    assert caught.value.hint not in str(caught.value)
 
 
 def test_a_broken_shadow_is_warned_of_and_a_broken_canary_refused(place: Path) -> None:

@@ -125,7 +125,6 @@ class FolderMachine(RuleBasedStateMachine):
                 await self.generations.glance()
                 self.now_s += SETTLED_S + 0.01
 
-        self.generations._busy = asyncio.Lock()  # of the loop of this run
         self.run(glances)
 
     @property
@@ -366,6 +365,42 @@ def test_a_folder_that_is_good_again_is_said_as_loudly_as_one_that_went_bad(
     assert "its folder holds again what is served, generation 3" in back
 
 
+def test_where_the_snapshot_is_gone_too_the_folder_is_what_is_wrong(tmp_path: Path) -> None:
+    folder, journal = catalogue.write_folder(tmp_path / "test"), tmp_path / "journal"
+    workers = Workers()
+
+    async def begin() -> None:
+        await Generations(
+            [folder],
+            journal,
+            spread=workers.spread,
+            tell=workers.told.append,
+            verify=verified_here,
+        ).begin()
+
+    asyncio.run(begin())
+    (snapshot,) = (journal / "generations" / "test").glob("3-*")
+    snapshot.rename(tmp_path / "gone")
+    (folder / "product.yaml").write_text("generation: [")
+    with pytest.raises(ProductError, match=r"product\.yaml:1: YAML syntax"):
+        asyncio.run(begin())
+
+
+def test_a_torn_model_is_named_and_not_the_generations_number(tmp_path: Path) -> None:
+    """To raise the number, as the other answer says, would not help."""
+    folder = catalogue.write_folder(tmp_path / "test")
+    store = str(tmp_path / "store")
+    first = verifier.answer(Question(str(folder), store, "", "", 0, {}, True, False, {}))
+    load = first["verified"]["load"]
+    served, number = load["digest"], load["number"]
+    (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:100])
+    numbers = {str(number): served}
+    again = Question(str(folder), store, "test", served, number, numbers, False, False, {})
+    said = str(verifier.answer(again)["refused"]["error"])
+    assert "sha256" in said
+    assert "Raise it" not in said
+
+
 def test_a_file_that_changes_while_it_is_read_is_looked_at_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -377,3 +412,19 @@ def test_a_file_that_changes_while_it_is_read_is_looked_at_again(
     (folder / "product.yaml").write_text("generation: [")
     assert verifier.answer(question) == {"unchanged": False}, "half of a change is no error"
     assert not os.path.exists(tmp_path / "store")
+
+
+def test_a_change_is_seen_whatever_else_lies_in_the_folder(tmp_path: Path) -> None:
+    """Links that lead nowhere, and more files than are looked at."""
+    folder = catalogue.write_folder(tmp_path / "test")
+    for i in range(20):
+        (folder / f"gone-{i}").symlink_to(tmp_path / "nowhere")
+    (folder / "shards").mkdir()
+    for i in range(2_100):
+        (folder / "shards" / f"{i}").touch()
+    before = signature(folder)
+    assert before == signature(folder)
+    for name in ("product.yaml", "model.onnx"):
+        (folder / name).write_bytes((folder / name).read_bytes() + b" ")
+        assert signature(folder) != before, name
+        before = signature(folder)

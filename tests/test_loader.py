@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -156,3 +158,32 @@ def test_a_worker_that_ends_takes_no_new_generation(
         assert waiting.result(10).product_generation == 3
         running.ended()
         assert not served.is_set()
+
+
+_ENDS_BESIDE_A_MODEL = """
+import sys, threading
+from pathlib import Path
+from gateway.model import load_generation
+from gateway.serve import child
+
+champion = load_generation(Path(sys.argv[1])).champion
+row, begun = b"\\0" * 12, threading.Event()
+
+def work():
+    while True:
+        champion.score_one(row)
+        begun.set()
+
+threading.Thread(target=work, daemon=True).start()
+begun.wait()
+child.main = lambda: 7
+child.run()
+"""
+
+
+def test_a_worker_that_ends_while_a_model_works_ends_in_order(tmp_path: Path) -> None:
+    """Not with SIGABRT: a stop in the middle of a swap is no failure."""
+    folder = catalogue.write_folder(tmp_path / "test")
+    command = [sys.executable, "-c", _ENDS_BESIDE_A_MODEL, str(folder)]
+    ended = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (7, b"")

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import signal
 from collections.abc import Coroutine
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import catalogue
 import pytest
+from test_supervisor import children_of, gone, serving, wait_until
 
-from gateway.errors import GatewayError, ModelError
+from gateway.errors import GatewayError, JournalError, ModelError
 from gateway.journal import Rejected
-from gateway.serve import live
+from gateway.model.registry import STORE, Registry
+from gateway.serve import live, supervisor
 from gateway.serve.control import Load, Loaded, NotLoaded, Ready, decode_message
 from gateway.serve.live import Live
 from gateway.serve.supervisor import Supervisor
@@ -222,6 +227,46 @@ def test_one_worker_that_ends_meanwhile_keeps_nobody_from_a_generation(
     run(play())
 
 
+def test_the_only_workers_death_is_no_reason_to_refuse_what_its_successor_opens(
+    tmp_path: Path,
+) -> None:
+    async def play() -> None:
+        gateway = Gateway(tmp_path, generation(1))
+        only = Played(gateway, 0)
+        (spread,) = await in_background(gateway.spread(generation(2)))
+        await only.hears()
+        only.dies()
+        await asyncio.sleep(0.1)
+        assert not spread.done()
+        successor = Played(gateway, 0, ready=False)
+        opens, launch = await in_background(
+            successor.opens_what_it_hears(), launched(gateway, successor)
+        )
+        successor.answers()
+        assert await spread is None
+        await launch
+        opens.cancel()
+        assert successor.serves == {"test": 2}
+
+    run(play())
+
+
+def test_a_generation_that_leaves_no_worker_alive_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "AGAIN_S_MAX", 0.1)
+
+    async def play() -> None:
+        gateway = Gateway(tmp_path, generation(1))
+        only = Played(gateway, 0)
+        (spread,) = await in_background(gateway.spread(generation(2)))
+        await only.hears()
+        only.dies()
+        assert "SIGKILL" in str(await spread)
+
+    run(play())
+
+
 def test_a_worker_that_may_still_open_what_is_refused_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,5 +290,78 @@ def test_a_worker_that_does_not_open_a_generation_goes_on(tmp_path: Path) -> Non
         first.opens_not(await first.hears())
         assert "no memory" in str(await spread)
         assert first.signals == []
+
+    run(play())
+
+
+@pytest.mark.slow
+def test_a_gateway_that_is_to_stop_waits_for_no_verification(tmp_path: Path) -> None:
+    """Gates over a large table take minutes; who stops a gateway kills it long before."""
+    folder = catalogue.write_folder(tmp_path / "test", generation=3)
+    later = catalogue.write_folder(tmp_path / "later", generation=4)
+    with serving(folder, tmp_path / "journal", "--workers", "1", log=tmp_path / "log") as gateway:
+        verifiers: list[int] = []
+
+        def is_verified() -> bool:
+            verifiers[:] = [
+                pid
+                for pid in children_of(gateway.process.pid)
+                if b"gateway.serve.verifier" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            ]
+            return bool(verifiers)
+
+        (later / "product.yaml").replace(folder / "product.yaml")
+        wait_until(is_verified)
+        (verifier,) = verifiers
+        os.kill(verifier, signal.SIGSTOP)
+        assert gateway.ended() == 0
+        wait_until(lambda: gone(verifier))
+    state = Registry(tmp_path / "journal" / STORE).state("test")
+    assert state is not None
+    assert state.serving.generation == 3
+
+
+def test_a_look_that_fails_does_not_end_the_looks_that_are_asked_for(tmp_path: Path) -> None:
+    async def play() -> None:
+        gateway = Gateway(tmp_path, generation(1))
+        one, looks = gateway.supervisor, asyncio.Semaphore(0)
+
+        async def reload() -> None:
+            looks.release()
+            raise RuntimeError("can't start new thread")
+
+        one._generations.reload = reload  # type: ignore[method-assign]
+        (keeper,) = await in_background(one._reload_when_asked())
+        for _ in range(3):
+            one._to_reload.set()
+            await asyncio.wait_for(looks.acquire(), 2)
+        one._stopping.set()
+        await asyncio.wait_for(keeper, 2)
+
+    run(play())
+
+
+def test_a_machine_without_descriptors_ends_no_keeper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is short of them for a moment: what could not be started then is started later."""
+
+    def refuses(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def play() -> None:
+        gateway = Gateway(tmp_path, generation(1))
+        one: Any = gateway.supervisor
+        with monkeypatch.context() as patch:
+            patch.setattr(live.socket, "socketpair", refuses)
+            with pytest.raises(GatewayError, match="Too many open files"):
+                await live.opened()
+
+        def no_number() -> int:
+            raise JournalError("its lock cannot be opened: Too many open files")
+
+        one._free_number = no_number
+        seat: Any = SimpleNamespace(worker=Played(gateway, 0).live)
+        assert not await one._replaced(seat)
 
     run(play())

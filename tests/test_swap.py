@@ -445,3 +445,64 @@ def test_a_worker_that_ends_lets_no_caller_wait_for_its_shadows(
     decided = sum(isinstance(r.entry, Decision) for r in records(running.journal))
     scored = [r.entry for r in records(running.journal) if isinstance(r.entry, Scored)]
     assert sum(len(one.calls) + one.skipped for one in scored) == decided == 20
+
+
+@pytest.mark.parametrize("front", ["native"])
+def test_what_shadows_say_late_names_a_generation_that_the_journal_knows(
+    serve: Serve, generation: Loaded, tmp_path: Path
+) -> None:
+    """Under pressure they stand still, while generations come and go and segments end."""
+    shadowed = with_challengers(tmp_path / "slow", 4, {"name": "v8", "mode": "shadow"})
+    (shadow,) = shadowed.challengers
+    begun, gate = threading.Event(), threading.Event()
+
+    def waits(rows: np.ndarray) -> list[float]:
+        begun.set()
+        assert gate.wait(40)
+        return [0.5] * len(rows)
+
+    slow = replace(shadow, classifier=replace(shadow.classifier, score=waits))
+    others = [loaded(tmp_path / f"{i}", 5 + i) for i in range(3)]
+    with serve(replace(shadowed, challengers=(slow,)), journal_max_bytes=256 << 10) as running:
+        ask(running, 20)
+        assert begun.wait(10)
+        for other in others:
+            running.swap(other)
+            ask(running, 100)
+        gate.set()
+        wait_for_entries(
+            running.journal, lambda found: any(isinstance(r.entry, Scored) for r in found)
+        )
+        running.swap(loaded(tmp_path / "8", 8))
+        ask(running, 300)
+        running.ended()
+    found = records(running.journal)
+    scored = [r for r in found if isinstance(r.entry, Scored)]
+    assert scored
+    for record in scored:
+        known = record.generation(record.entry.product)  # type: ignore[union-attr]
+        assert known is not None
+        assert known.generation == 4
+    last = segments(running.journal)[-1].header
+    assert last is not None
+    assert len(last.products) <= 3, "they are let go of, when all is said"
+
+
+@pytest.mark.parametrize("front", ["native"])
+def test_swaps_under_a_shadow_make_no_header_longer(serve: Serve, tmp_path: Path) -> None:
+    """Its entries come all the time, and keep nothing that has said all."""
+    both = [
+        with_challengers(tmp_path / f"{i}", 4 + i, {"name": "v8", "mode": "shadow"})
+        for i in range(2)
+    ]
+    with serve(both[0], journal_max_bytes=256 << 10) as running:
+        for i in range(1, 13):
+            with callers.calling("grpcio", running.address, running.fingerprint) as told:
+                told.wait_for(20)
+                running.swap(both[i % 2])
+        ask(running, 300)
+        running.ended()
+    headers = [one.header for one in segments(running.journal)]
+    assert len(headers) > 1
+    assert headers[-1] is not None
+    assert len(headers[-1].products) <= 4

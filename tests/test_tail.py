@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faulty_disk import Clock, FaultyDisk, crash
+from faulty_disk import Clock, FaultyDisk, crash, entries
 
 from gateway.errors import JournalError
 from gateway.journal import (
@@ -28,6 +32,7 @@ from gateway.journal import (
 )
 from gateway.journal.frame import encode
 from gateway.sidecar.call import Batch, Call, Gone, LateReply, LateScored, Position, Range
+from gateway.sidecar.join import Waits
 from gateway.sidecar.tail import Tail
 
 BOOT = b"b" * 16
@@ -217,6 +222,26 @@ def test_a_boot_that_vanished_unread_is_told_of_though_nobody_knows_how_much(tmp
     assert Gone(0, BOOT, batch.until.marks[0, BOOT].sequence + 1, None) in asides
 
 
+def test_a_segment_that_was_seen_and_vanished_unread_is_told_of(tmp_path):
+    """The one before it was read to its end, so only the look tells that there was another."""
+    writer = opened(tmp_path, segment_bytes=600)
+    filled(writer, 9)
+    first, *others = sorted(tmp_path.glob("*.journal"))
+    tail = Tail(tmp_path, clock_ns=Clock(), records_max=1)
+    calls = calls_of([tail.read()])
+    crash(writer)
+    for path in others:
+        path.unlink()
+    with opened(tmp_path, b"c" * 16):
+        batches = drained(tail)
+    calls += calls_of(batches)
+    assert [aside for aside in asides_of(batches) if isinstance(aside, Gone)] == [
+        Gone(0, BOOT, int(others[0].name.split("-")[3].partition(".")[0]), None)
+    ]
+    assert 0 < len(calls) < 9
+    assert first.exists()
+
+
 def test_what_a_full_disk_refused_is_no_hole_its_writer_tells_of_it(tmp_path):
     disk, clock = FaultyDisk(), Clock()
     writer = opened(tmp_path, disk=disk, monotonic_ns=clock)
@@ -327,6 +352,114 @@ def test_a_planned_range_is_given_out_again_as_it_was_whatever_came_since(tmp_pa
     assert [c.record.sequence for c in shipped.calls] == [c.record.sequence for c in planned.calls]
     assert len(calls_of(drained(again))) == 20
     assert Tail(tmp_path, planned.until).again(planned.until) is None
+
+
+def test_a_consumer_may_do_without_the_scores_beside(tmp_path):
+    """Metrics must tell of a call within a second of its reply."""
+    writer = opened(tmp_path)
+    writer.append([replace(DECISION, product=1).encode()])
+    writer.append([Replied(1, 0, (1,)).encode()])
+    waiting, hasty = (
+        Tail(tmp_path, clock_ns=Clock(), waits=waits) for waits in (Waits(), Waits(scores_ns=0))
+    )
+    assert calls_of(drained(waiting)) == []
+    assert len(calls_of(drained(hasty))) == 1
+    crash(writer)
+
+
+def test_a_segment_that_cannot_be_read_costs_nothing_that_others_gave(tmp_path, monkeypatch):
+    """Batches of the other workers come whole, and its own once it can be read."""
+    for worker in (0, 1, 2):
+        with opened(tmp_path, worker=worker) as writer:
+            filled(writer, 3)
+    tail = Tail(tmp_path, clock_ns=Clock())
+    open_file = Path.open
+
+    def refuses(path: Path, *args: object) -> object:
+        if "-001-" in path.name:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return open_file(path, *args)
+
+    tail._listing.look()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuses)
+        workers = [call.record.segment.name.worker for call in tail.read().calls]
+        assert sorted(workers) == [0] * 3 + [2] * 3
+        assert "cannot read the segment" in str(tail.failure)
+        with pytest.raises(JournalError, match="cannot read the segment"):
+            drained(tail)
+    assert [call.record.segment.name.worker for call in calls_of(drained(tail))] == [1] * 3
+    assert tail.failure is None
+
+
+def test_a_file_that_was_cut_behind_a_mark_is_read_again_and_told_once(tmp_path):
+    """A power cut took the end of a file that was shipped already."""
+    writer = opened(tmp_path)
+    writer.append([Pause(i, 1).encode() for i in range(5)])
+    tail = Tail(tmp_path, clock_ns=Clock())
+    assert len(asides_of(drained(tail))) == 5
+    crash(writer)
+    (path,) = tmp_path.glob("*.journal")
+    os.truncate(path, path.stat().st_size - 50)
+    with opened(tmp_path, b"c" * 16) as writer:
+        writer.append([Pause(9, 1).encode()])
+    again = Tail(tmp_path, tail.position, clock_ns=Clock())
+    assert asides_of(drained(again)) == [Pause(9, 1)]
+
+
+WRITES = """
+import os, sys
+from dataclasses import replace
+from pathlib import Path
+from gateway.journal import Pause, Replied, Writer
+from test_tail import ALONE, BESIDE, DECISION
+call = replace(DECISION, request=bytes(300)).encode()
+with Writer.open(Path(sys.argv[1]), worker=0, boot_id=os.urandom(16), products=[ALONE, BESIDE],
+                 segment_bytes=60_000) as writer:
+    print(flush=True)
+    carried = []
+    while True:
+        first = writer.append([*carried, call, call, call]) + len(carried)
+        carried = [Replied(first, 0, (1, 2, 3)).encode(), Pause(1, 2).encode()]
+"""
+
+
+def test_a_tail_beside_writers_that_are_killed_gives_out_what_stands_there_once(tmp_path):
+    """Real processes: the tail looks while they write, rotate and die, and restarts itself."""
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    position, calls, pauses = Position(), [], 0
+    for _ in range(4):
+        child = subprocess.Popen(
+            [sys.executable, "-c", WRITES, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        with child:
+            assert child.stdout
+            child.stdout.readline()
+            tail = Tail(tmp_path, position, records_max=500)
+            count = len(calls) + 3000
+            while len(calls) < count:
+                batch = tail.read()
+                if batch:
+                    calls += [(*c.record.segment.boot, c.record.sequence) for c in batch.calls]
+                    pauses += len(batch.asides)
+                    position = batch.until
+            child.kill()
+    with opened(tmp_path):  # the last boot has ended, too
+        tail = Tail(tmp_path, position)
+        for batch in drained(tail):
+            calls += [(*c.record.segment.boot, c.record.sequence) for c in batch.calls]
+            pauses += len(batch.asides)
+    stand = {
+        (0, *place): entry
+        for place, entry in entries(tmp_path).items()
+        if isinstance(entry, Decision | Pause)
+    }
+    written = {place for place, entry in stand.items() if isinstance(entry, Decision)}
+    assert len(calls) == len(set(calls)) == len(written)
+    assert set(calls) == written
+    assert pauses == len(stand) - len(written)
 
 
 def test_a_directory_that_cannot_be_read_is_an_error_and_may_come_back(tmp_path):

@@ -15,7 +15,7 @@ from pathlib import Path
 from faulty_disk import NO_SPACE, Clock, FaultyDisk, crash
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from test_tail import BESIDE, DECISION, SECOND_NS
 
 from gateway.errors import JournalError
@@ -94,9 +94,9 @@ class TailMachine(RuleBasedStateMachine):
             return []
         return places
 
-    @precondition(lambda self: self.writers)
     @rule(worker=WORKERS, count=st.integers(1, 4), pauses=st.integers(0, 2))
     def call(self, worker: int, count: int, pauses: int) -> None:
+        self.open(worker)
         if worker in self.writers:
             call = replace(CALL, arrival_ns=self.clock())
             payloads = [call.encode()] * count + [Pause(1, 2).encode()] * pauses
@@ -107,6 +107,15 @@ class TailMachine(RuleBasedStateMachine):
     def open_calls(self, worker: int) -> list[Place]:
         writer = self.writers.get(worker)
         return [one for one in self.calls if writer and one[:2] == (worker, writer.boot_id)]
+
+    @rule(worker=WORKERS)
+    def serve(self, worker: int) -> None:
+        """What is usual: calls with their replies, and the tail looks."""
+        self.call(worker, 3, 0)
+        for _ in range(3):
+            self.reply(worker)
+        self.score(worker, 1, 3)
+        self.read(1)
 
     @rule(worker=WORKERS)
     def reply(self, worker: int) -> None:
@@ -167,11 +176,12 @@ class TailMachine(RuleBasedStateMachine):
             self.dropped.add((name.worker, name.boot_id))
             path.unlink()
 
-    @rule()
-    def read(self) -> None:
-        batch = self.tail.read()
-        if batch:
-            self.given.append(batch)
+    @rule(times=st.integers(1, 4))
+    def read(self, times: int) -> None:
+        for _ in range(times):
+            batch = self.tail.read()
+            if batch:
+                self.given.append(batch)
 
     @rule()
     def save(self) -> None:
@@ -179,8 +189,10 @@ class TailMachine(RuleBasedStateMachine):
         self.position = _decoded(_encoded(Progress(self.tail.position))).done
         self.saved = list(self.given)
 
-    @rule(records_max=st.sampled_from([1, 3, 4096]))
-    def restart(self, records_max: int = 3) -> None:
+    @rule(records_max=st.sampled_from([1, 3, 4096]), saves=st.booleans())
+    def restart(self, records_max: int = 3, saves: bool = False) -> None:
+        if saves:
+            self.save()
         self.given = list(self.saved)
         self.tail = Tail(
             self.directory, self.position, clock_ns=self.clock, records_max=records_max
@@ -196,10 +208,13 @@ class TailMachine(RuleBasedStateMachine):
             self.reply(worker)
             self.restart()
             again = self.tail.again(planned.until)
-            assert again
-            assert again.ranges == planned.ranges
-            assert [place(one) for one in again.calls] == [place(one) for one in planned.calls]
-            self.given.append(again)
+            if again:
+                self.given.append(again)
+            # A batch may come from memory, and nothing be left on the disk of what it told.
+            if planned.ranges and not {one[:2] for one in planned.ranges} & self.dropped:
+                assert again
+                assert again.ranges == planned.ranges, (again, planned)
+                assert [place(one) for one in again.calls] == list(map(place, planned.calls))
 
     @invariant()
     def each_call_came_once_and_in_order(self) -> None:
@@ -241,12 +256,14 @@ class TailMachine(RuleBasedStateMachine):
         asides = [one for batch in self.given for one in batch.asides]
         pauses = [p for one in asides if isinstance(one, Record) for p in paused(one)]
         gone = [one for one in asides if isinstance(one, Gone)]
+        ends = {one[:2]: one.last_sequence for batch in self.given for one in batch.ranges}
         assert len(pauses) == len(set(pauses))
         for wanted, found in ((self.calls, calls.keys()), (self.pauses, set(pauses))):
             assert found <= wanted.keys()
             for missing in wanted.keys() - found:
-                assert missing[:2] in self.dropped
-                assert is_gone(missing, gone), missing
+                assert missing[:2] in self.dropped, missing
+                # Nobody knows of the end of a boot that was dropped before a tail ever saw it.
+                assert is_gone(missing, gone) or missing[2] > ends.get(missing[:2], 0), missing
             assert not any(is_gone(one, gone) for one in found)
         for one in gone:
             boot = (one.worker, one.boot_id)
@@ -270,7 +287,7 @@ class TailMachine(RuleBasedStateMachine):
         scored += [(place, arm) for place, one in calls.items() for arm, _ in one.scored]
         assert len(scored) == len(set(scored))
         for (call, arm), at in self.scores.items():
-            assert ((call, arm) in scored) or at[:2] in self.dropped
+            assert ((call, arm) in scored) or at[:2] in self.dropped, (call, arm, at)
 
 
 def place(call: Call) -> Place:

@@ -8,6 +8,7 @@ GatewayError
 ├── UnreachableError    no gateway answers at the address
 ├── RefusedError        the gateway refused the call; its violations say why
 ├── CollectorError      the collector of traces refuses spans, or cannot be reached as configured
+├── LakeError           the lake cannot be written, or cannot be read
 └── JournalError        the journal cannot be written, or cannot be read
     ├── JournalFull     the disk, or the journal's own limit, is full
     └── JournalDamaged  bytes that were written are not there any more
@@ -34,6 +35,7 @@ class ExitCode(IntEnum):
     JOURNAL = 7
     DAMAGED_JOURNAL = 8
     REFUSED = 9
+    LAKE = 10
     INTERRUPTED = 130
 
 
@@ -100,6 +102,10 @@ class RefusedError(GatewayError):
 
 class CollectorError(GatewayError):
     exit_code = ExitCode.UNREACHABLE
+
+
+class LakeError(GatewayError):
+    exit_code = ExitCode.LAKE
 
 
 class JournalError(GatewayError):

@@ -20,7 +20,6 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Self
 
@@ -109,7 +108,8 @@ class State:
 
     `refused`: None where the newest edit is what is served. `history`: oldest first, the serving
     one last. `looked_ns`: wall clock of the last look at the folder that was asked for and is
-    done; 0 before the first.
+    done; 0 before the first. `spreading`: what workers were told to serve last, where it is not
+    known that they do: some may have. `forgotten`: the highest number that the history has lost.
     """
 
     product: str
@@ -118,11 +118,34 @@ class State:
     refused: Refused | None = None
     history: tuple[Past, ...] = field(default=())
     looked_ns: int = 0
+    spreading: Past | None = None
+    forgotten: int = 0
+
+    @property
+    def numbers(self) -> dict[int, str]:
+        """The digest of each generation that may have served a call, by its number."""
+        tried = () if self.spreading is None else (self.spreading,)
+        return {past.generation: past.digest for past in (*self.history, *tried)}
+
+    def trying(self, past: Past | None) -> State:
+        """Return the state while workers are told of a generation; None: none of them serves it."""
+        lost = self.spreading
+        if past is None or lost is None or lost.digest == past.digest:
+            return replace(self, spreading=past)
+        return replace(self, spreading=past, forgotten=max(self.forgotten, lost.generation))
 
     def taking(self, served: Served) -> State:
         """Return the state after another generation was taken into service."""
-        history = (*self.history, served.past)[-KEEP:]
-        return replace(self, serving=served, refused=None, history=history)
+        history, tried = (*self.history, served.past), self.trying(served.past)
+        lost = (past.generation for past in history[:-KEEP])
+        return replace(
+            tried,
+            serving=served,
+            refused=None,
+            history=history[-KEEP:],
+            spreading=None,
+            forgotten=max((tried.forgotten, *lost)),
+        )
 
     def refusing(self, refused: Refused | None) -> State:
         """Return the state after an edit was refused; None: the newest edit is served again."""
@@ -151,6 +174,8 @@ class State:
             refused=None if keys.get("refused") is None else _refused(keys.below("refused")),
             history=tuple(map(_past, keys.each("history"))),
             looked_ns=keys.whole("looked_ns", default=0),
+            spreading=_past(keys.below("spreading")) if keys.has("spreading") else None,
+            forgotten=keys.whole("forgotten", default=0),
         )
 
 
@@ -224,13 +249,14 @@ class Registry:
     def by_folder(self, folder: Path) -> State | None:
         """Return the state of the product that is served from `folder`. Raises as `state`.
 
-        The folder's name counts first, and what it leads to after that: a link may be swapped.
+        The folder's name counts first, and what it leads to after that: a link may be swapped. Of
+        several products it is the one that was served last.
         """
         states = self.states()
         name, place = os.path.abspath(folder), os.path.realpath(folder)
-        named = (state for state in states if os.path.abspath(state.folder) == name)
+        named = [state for state in states if os.path.abspath(state.folder) == name]
         leading = (state for state in states if os.path.realpath(state.folder) == place)
-        return next(chain(named, leading), None)
+        return max(named or leading, key=lambda state: self.written_ns(state.product), default=None)
 
     def write(self, state: State) -> None:
         """Replace a product's state.json: whoever reads finds the old one or the new one.
@@ -317,8 +343,8 @@ class Registry:
     def prune(self, product: str, keep: int = KEEP) -> tuple[Path, ...]:
         """Remove all but the newest `keep` snapshots, and what a killed process left half made.
 
-        What serves stays whatever its age, and what the history names goes after what it does
-        not. A new generation is to be in the state before this is called.
+        What serves, or is to serve, stays whatever its age, and what the history names goes after
+        what it does not. A new generation is to be in the state before this is called.
 
         Returns what was removed.
 
@@ -327,13 +353,15 @@ class Registry:
         """
         home, state = self._home(product), self.state(product)
         rank = {past.snapshot: i for i, past in enumerate(state.history if state else (), 1)}
-        serving = state.serving.snapshot if state else ""
+        needed = (
+            {past.snapshot for past in (state.serving, state.spreading) if past} if state else ()
+        )
         by_worth = sorted(
             self.snapshots(product),
-            key=lambda one: (one.path.name == serving, rank.get(one.path.name, 0), one),
+            key=lambda one: (one.path.name in needed, rank.get(one.path.name, 0), one),
             reverse=True,
         )
-        gone = [one.path for one in by_worth[max(keep, 1 if serving else 0) :]]
+        gone = [one.path for one in by_worth[max(keep, len(needed)) :]]
         try:
             for path in gone:
                 self._step("move the snapshot away")
@@ -499,6 +527,9 @@ class _Keys:
         if key not in self._row:
             raise ValueError(f"{self._place} has no {key}")
         return self._row[key]
+
+    def has(self, key: str) -> bool:
+        return self._row.get(key) is not None
 
     def text(self, key: str, default: str | None = None) -> str:
         value = self.get(key) if default is None else self._row.get(key, default)

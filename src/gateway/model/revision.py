@@ -180,7 +180,7 @@ def next_number(present: Present, known: Sequence[Revision], state: State | None
     """Return a generation number that nothing had so far."""
     had = [present.number or 0, *(one.generation for one in known)]
     if state is not None:
-        had += [past.generation for past in state.history]
+        had += [*state.numbers, state.forgotten]
         had += [state.serving.generation, (state.refused and state.refused.generation) or 0]
     return max(had) + 1
 

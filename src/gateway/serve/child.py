@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 from importlib import import_module
 from itertools import count
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from gateway.errors import ExitCode, GatewayError
 from gateway.serve.beat import Beat
@@ -90,5 +90,18 @@ def _log_as(settings: Settings) -> None:
     )
 
 
+def run() -> NoReturn:
+    """End the process with the code of `main`, whatever other threads do.
+
+    Where one is in ONNX Runtime's code, opening a new generation, say, an orderly end of the
+    interpreter would abort: nothing is left to be put in order by now.
+    """
+    code = main()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -12,15 +12,16 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gateway.errors import GatewayError, ProductError, UsageError
+from gateway.errors import GatewayError, ModelError, ProductError, UsageError
 from gateway.journal import Rejected
 from gateway.model.registry import (
     STORE,
     GateVerdict,
+    Past,
     Refused,
     Registry,
     Served,
@@ -33,6 +34,9 @@ from gateway.serve.verification import Answer, Moving, Question, Unchanged, Veri
 from gateway.serve.watch import LOOK_S, Signature, Watch, signature
 
 AT_ONCE = 2
+TRIALS_MAX = 64
+"""Of model files, what child processes learned of so many is kept: each verification is told."""
+
 _MOVING_TRIES, _MOVING_S = 10, 0.3
 
 log = logging.getLogger(__name__)
@@ -40,12 +44,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class _Product:
-    """One folder, what is served of it, and what `state.json` says."""
+    """One folder, what is served of it, and what `state.json` says.
+
+    Who holds `looking` looks at it.
+    """
 
     load: Load
     state: State
     watch: Watch
     rejected: Rejected | None = None
+    looking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Generations:
@@ -75,7 +83,7 @@ class Generations:
         self._clock_s = clock_s
         self._products: dict[str, _Product] = {}
         self._trials: dict[str, Any] = {}
-        self._busy = asyncio.Lock()
+        self._verifying = asyncio.Semaphore(AT_ONCE)
 
     @property
     def loads(self) -> tuple[Load, ...]:
@@ -94,13 +102,7 @@ class Generations:
             UsageError: two folders hold the same product.
             GatewayError: what is wrong with a folder that was never served.
         """
-        gate = asyncio.Semaphore(AT_ONCE)
-
-        async def begun(folder: Path) -> _Product:
-            async with gate:
-                return await self._begun(folder)
-
-        found = await asyncio.gather(*map(begun, self._folders), return_exceptions=True)
+        found = await asyncio.gather(*map(self._begun, self._folders), return_exceptions=True)
         for one in found:
             if isinstance(one, BaseException):
                 raise one
@@ -118,10 +120,14 @@ class Generations:
             self._write(product)
 
     async def keep(self, stopping: asyncio.Event) -> None:
-        """Look at the folders until `stopping`."""
+        """Look at the folders until `stopping`, at each by itself: none waits for another."""
+        kept = (self._keep(product, stopping) for product in self._products.values())
+        await asyncio.gather(*kept)
+
+    async def _keep(self, product: _Product, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
             try:
-                await self.glance()
+                await self._glance(product)
             except Exception:
                 # What is served goes on; the next look may fare better.
                 log.exception("a look at the folders failed")
@@ -133,18 +139,23 @@ class Generations:
     async def reload(self) -> None:
         """Look at every folder now, changed or not."""
         asked_ns = self._wall_ns()
-        for product in self._products.values():
+
+        async def looked(product: _Product) -> None:
             await self._look(product, await asyncio.to_thread(signature, product.watch.folder))
             product.state = product.state.looked(asked_ns)
             self._write(product)
 
+        await asyncio.gather(*map(looked, self._products.values()))
+
     async def glance(self) -> None:
         """Look once for what has changed and come to rest."""
-        for product in self._products.values():
-            # In a thread: a network file system may take its time.
-            settled = await asyncio.to_thread(product.watch.settled)
-            if settled is not None:
-                await self._look(product, settled)
+        await asyncio.gather(*map(self._glance, self._products.values()))
+
+    async def _glance(self, product: _Product) -> None:
+        # In a thread: a network file system may take its time.
+        settled = await asyncio.to_thread(product.watch.settled)
+        if settled is not None:
+            await self._look(product, settled)
 
     async def _begun(self, folder: Path) -> _Product:
         state = self._registry.by_folder(folder)
@@ -158,16 +169,28 @@ class Generations:
         if state is None:
             raise answer.error
         # It was served before: a restart is no reason to be down.
-        before = self._registry.path(state.product, state.serving.snapshot)
+        try:
+            before = self._registry.path(state.product, state.serving.snapshot)
+        except GatewayError:
+            raise answer.error from None  # what can be mended is the folder
         again = await self._asked(before, state, is_new=True, is_snapshot=True)
         if not isinstance(again, Verified):
             raise answer.error
         product = _Product(again.load, state, watch)
-        self._refuse(product, answer)
+        if answer.digest == again.load.digest:
+            # It is what is served: a gate measures time, and so much starts now.
+            log.warning(
+                "%s: it would not be taken today, and is served on:\n  %s",
+                product.load.product,
+                "\n  ".join(_lines(answer.error)),
+            )
+            product.state = state.refusing(None)
+        else:
+            self._refuse(product, answer)
         return product
 
     async def _look(self, product: _Product, looks: Signature) -> None:
-        async with self._busy:
+        async with product.looking:
             product.watch.tried(looks)
             before = product.load
             answer = await self._asked(product.watch.folder, product.state, is_new=False)
@@ -192,8 +215,14 @@ class Generations:
     async def _taken(self, product: _Product, answer: Verified) -> Unchanged | verification.Refused:
         """Let the workers serve it, and keep it as what is served."""
         load = answer.load
+        # Before the first worker serves it: were all killed now, its number would be taken.
+        spreading = Past(load.number, load.digest, self._wall_ns(), Path(load.snapshot).name)
+        product.state = product.state.trying(spreading)
+        self._write(product)
         error = await self._spread(load)
         if error is not None:
+            if isinstance(error, ModelError):  # a worker could not open it: it served no call
+                product.state = product.state.trying(None)
             return verification.Refused(error, load.number, load.digest, answer.gates)
         log.info(
             "%s: generation %d is served (it was %d)",
@@ -209,29 +238,32 @@ class Generations:
         self, folder: Path, state: State | None, *, is_new: bool, is_snapshot: bool = False
     ) -> Answer:
         """Have a folder verified, again while it moves."""
-        known = () if state is None else state.history
+        known = {} if state is None else state.numbers
         question = Question(
             folder=str(folder),
             store=str(self._registry.root),
             product="" if state is None else state.product,
             serving="" if is_new or state is None else state.serving.digest,
             number=0 if state is None else state.serving.generation,
-            numbers={str(past.generation): past.digest for past in known},
+            numbers={str(number): digest for number, digest in known.items()},
             is_new=is_new,
             is_snapshot=is_snapshot,
             trials=self._trials,
+            forgotten=0 if state is None else state.forgotten,
         )
         answer: Answer = Moving()
         for _ in range(_MOVING_TRIES):
             try:
-                answer = await self._verify(question)
+                async with self._verifying:
+                    answer = await self._verify(question)
             except GatewayError as error:
                 return verification.Refused(error, 0, "", [])
             if not isinstance(answer, Moving):
                 break
             await asyncio.sleep(_MOVING_S)
         if isinstance(answer, Verified):
-            self._trials.update(answer.trials)
+            learned = {**self._trials, **answer.trials}
+            self._trials = dict(list(learned.items())[-TRIALS_MAX:])
         elif isinstance(answer, Moving) and is_new:
             restless = UsageError("its files change all the time", subject=str(folder))
             return verification.Refused(restless, 0, "", [])
@@ -239,11 +271,13 @@ class Generations:
 
     def _served(self, answer: Verified, folder: Path, state: State | None) -> State:
         load, since_ns = answer.load, self._wall_ns()
-        if state is not None and state.product == load.product:
-            if state.serving.digest == load.digest:
-                since_ns = state.serving.since_ns
-        else:
-            state = None
+        if state is None or state.product != load.product:
+            # It may have been served from another folder.
+            state = self._registry.state(load.product)
+            if state is not None:
+                state = replace(state, folder=os.path.abspath(folder))
+        if state is not None and state.serving.digest == load.digest:
+            since_ns = state.serving.since_ns
         served = Served(
             load.number,
             load.digest,

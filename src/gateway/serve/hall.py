@@ -100,7 +100,8 @@ class Hall:
         self._lanes: dict[int, Lane] = {}
         self._heavy: list[Lane] = []
         self._leaving: list[Lane] = []  # of generations that take no new calls
-        self._left: dict[str, int] = {}  # by product, the index that was the last to leave
+        # By product, the indices of those that have left and that the journal still lists.
+        self._left: dict[str, list[int]] = {}
         for serving in served.values():
             self._open_lanes(serving, measured_ns or {})
         self._budget_ns = self._shortest_budget_ns()
@@ -265,10 +266,14 @@ class Hall:
             gone.append(lane.serving)
             index, name = lane.serving.index, lane.serving.generation.name
             if all(one.serving.index != index for one in self._leaving):
-                # Shadows may still have something to say of it: the one before has said all.
-                if name in self._left:
-                    self._journal.retire(self._left[name])
-                self._left[name] = index
+                # What shadows have said of it may not be in the journal yet: it has time until
+                # another leaves.
+                *before, _ = left = [*self._left.get(name, ()), index]
+                for past in before:
+                    if self._shadows.let_go(past):
+                        self._journal.retire(past)
+                        left.remove(past)
+                self._left[name] = left
         return gone
 
     def _open_lanes(self, serving: Serving, measured_ns: Mapping[str, Mapping[int, int]]) -> None:

@@ -100,7 +100,10 @@ async def opened() -> Idle:
     Raises:
         GatewayError: the machine does not let us.
     """
-    ours, theirs = socket.socketpair()
+    try:
+        ours, theirs = socket.socketpair()
+    except OSError as error:
+        raise _cannot_start(error) from None
     with theirs:
         command = [sys.executable, "-P", "-u", "-m", "gateway.serve.child"]
         try:
@@ -114,12 +117,16 @@ async def opened() -> Idle:
             )
         except OSError as error:
             ours.close()
-            raise GatewayError(
-                f"a worker cannot be started: {error.strerror}",
-                hint="Look at the machine's limits: memory, processes, open files.",
-            ) from None
+            raise _cannot_start(error) from None
     reader, writer = await asyncio.open_connection(sock=ours, limit=_MESSAGE_BYTES_MAX)
     return Idle(process, reader, writer)
+
+
+def _cannot_start(error: OSError) -> GatewayError:
+    return GatewayError(
+        f"a worker cannot be started: {error.strerror}",
+        hint="Look at the machine's limits: memory, processes, open files.",
+    )
 
 
 async def dismissed(idle: Idle) -> None:

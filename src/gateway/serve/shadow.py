@@ -73,6 +73,11 @@ class Shadows:
         self._waiting: deque[Answered] = deque()
         self._entries: deque[bytes] = deque()
         self._skipped: Counter[Serving] = Counter()
+        # Batches by `Serving.index`: the hall counts what it took, and of what entries it has all;
+        # the thread counts what it is done with.
+        self._taken: Counter[int] = Counter()
+        self._done: Counter[int] = Counter()
+        self._told: dict[int, int] = {}
         self._row_ns: dict[int, float] = {}  # by the arm's session, what a row took lately
         self._thread: threading.Thread | None = None
         self._ends = threading.Event()
@@ -98,6 +103,7 @@ class Shadows:
         if len(self._waiting) >= WAITING_MAX:
             self._skipped[batch.serving] += len(batch.answers)
             return
+        self._taken[batch.serving.index] += 1
         self._waiting.append(batch)
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="shadows", daemon=True)
@@ -106,6 +112,7 @@ class Shadows:
     def entries(self) -> list[bytes]:
         """Return what there is to be written since the last look."""
         entries: list[bytes] = []
+        told = dict(self._done)  # before their entries are taken: those are there already
         while self._entries:
             entries.append(self._entries.popleft())
         if self._skipped:
@@ -115,7 +122,19 @@ class Shadows:
                     for place, _ in serving.beside
                 ]
             self._skipped.clear()
+        self._told = told
         return entries
+
+    def let_go(self, index: int) -> bool:
+        """Forget a generation that takes no calls any more. False: there is more to be said of it.
+
+        `index`: its place in the journal's table of products.
+        """
+        is_skipped = any(serving.index == index for serving in self._skipped)
+        if is_skipped or self._told.get(index, 0) != self._taken[index]:
+            return False
+        del self._done[index], self._taken[index]
+        return True
 
     def _work(self) -> None:
         with suppress(OSError):  # not on every platform, and no reason not to serve
@@ -139,6 +158,7 @@ class Shadows:
                 self._score(batches, until_ns)
             except Exception:
                 log.exception("%d calls could not be scored beside", count)
+            self._done[batches[0].serving.index] += len(batches)
             if self.is_pressed and not self._ends.is_set():
                 return
 

@@ -20,7 +20,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Container, Coroutine, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -55,6 +55,11 @@ END_S_MAX = 20.0
 
 ORPHANS_S_MAX = 5.0
 """How long to wait for workers whose supervisor was killed: they have the port, and drain."""
+
+AGAIN_S_MAX = 10.0
+"""Where the only worker died while it opened a generation, its successor is waited for."""
+
+_GLANCE_S = 0.05
 
 SPARE_AFTER_S = 1.0
 """The spare is started when the machine has had so long for the workers themselves."""
@@ -171,7 +176,7 @@ class Supervisor:
         self._to_replace = asyncio.Event()
         self._to_reload = asyncio.Event()
         self._interrupted = False
-        self._keepers: list[asyncio.Task[None]] = []
+        self._keepers: list[asyncio.Task[Any]] = []
 
     async def run(self, announce: Callable[[Started], None]) -> None:
         """Start all workers, `announce`, and keep them until a signal asks to stop.
@@ -221,11 +226,12 @@ class Supervisor:
         first = seats[0].worker.ready.result()
         workers = tuple((seat.worker.number, seat.worker.process.pid) for seat in seats)
         announce(Started(self._claim.address, first.products, workers))
-        kept = [
+        kept: list[Coroutine[Any, Any, Any]] = [
             *map(self._keep, seats),
             self._replace_when_asked(seats),
             self._keep_spare(),
-            self._generations.keep(self._stopping),
+            # Whatever they wait for, a verification above all: nothing of it is left to be done.
+            self._unless_stopped(self._generations.keep(self._stopping)),
             self._reload_when_asked(),
         ]
         self._keepers = [asyncio.create_task(one) for one in kept]
@@ -462,12 +468,13 @@ class Supervisor:
         log.info("replaced %d worker%s", len(seats), "s" if len(seats) > 1 else "")
 
     async def _replaced(self, seat: _Seat) -> bool:
-        old = seat.worker
-        number = self._free_number()
+        old, number = seat.worker, None
         try:
+            number = self._free_number()
             new = await self._launch(seat, number)
         except GatewayError as error:
-            self._taken.discard(number)
+            if number is not None:
+                self._taken.discard(number)
             if not self._stopping.is_set():
                 log.error(
                     "worker %d goes on: its replacement did not start: %s. %s",
@@ -488,9 +495,10 @@ class Supervisor:
     async def _spread(self, load: Load) -> GatewayError | None:
         """Let the workers serve a generation, one before the others. Return why it does not."""
         async with self._telling:
-            serving = [worker for worker in self._live if worker.ready.done()]
+            asked: set[Live] = set()
             died: GatewayError | None = None
-            for worker in serving:
+            while worker := await self._another(asked, 0.0 if died is None else AGAIN_S_MAX):
+                asked.add(worker)
                 error = await worker.serve(load)
                 if error is not None:
                     if worker.is_asked(load):
@@ -499,20 +507,33 @@ class Supervisor:
                     return error
                 if worker.serves.get(load.product) == load.digest:
                     break
-                if worker.process.returncode:  # and not one that was replaced meanwhile
-                    if died is not None:
-                        return died
-                    died = GatewayError(
-                        f"worker {worker.number} died while it opened it: {worker.how}",
-                        subject=load.product,
-                        hint="Look at the memory that it may have. gateway models reload tries it "
-                        "again.",
-                    )
+                if not worker.process.returncode:
+                    continue  # it was replaced meanwhile
+                if died is not None:
+                    return died
+                # One death may be chance; what two die of is not shown to the others.
+                died = GatewayError(
+                    f"worker {worker.number} died while it opened it: {worker.how}",
+                    subject=load.product,
+                    hint="Look at the memory that it may have. gateway models reload tries it "
+                    "again.",
+                )
             else:
                 if died is not None:
                     return died
-            await asyncio.gather(*(self._expect_to_serve(worker, load) for worker in serving))
+            others = [other for other in self._live if other.ready.done()]
+            await asyncio.gather(*(self._expect_to_serve(other, load) for other in others))
         return None
+
+    async def _another(self, asked: Container[Live], within_s: float) -> Live | None:
+        """Return a worker that answers and is none of those, if there is one so soon."""
+        until_s = time.monotonic() + within_s
+        while True:
+            for worker in self._live:
+                if worker.ready.done() and worker not in asked:
+                    return worker
+            if time.monotonic() >= until_s or await self._stopped_within(_GLANCE_S):
+                return None
 
     async def _expect_to_serve(self, worker: Live, load: Load) -> None:
         """Let a worker serve what another one serves already; one that cannot is replaced."""
@@ -531,7 +552,11 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             self._to_reload.clear()
-            await self._generations.reload()
+            try:
+                await self._unless_stopped(self._generations.reload())
+            except Exception:
+                # What is served goes on; the next look may fare better.
+                log.exception("a look at the folders failed")
 
     # Ending
 

@@ -24,7 +24,7 @@ class Question:
     served, by its number. `is_new`: the gateway starts, so that it need not step back behind
     others, and the folder may hold another product. `is_snapshot`: it passed the gates before, and
     the labelled payments are not with it. `trials`: of model files, what other such processes
-    learned.
+    learned. `forgotten`: up to this number, what was served may not stand in `numbers` any more.
     """
 
     folder: str
@@ -36,6 +36,7 @@ class Question:
     is_new: bool
     is_snapshot: bool
     trials: dict[str, Any]
+    forgotten: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,7 @@ async def verify(question: Question) -> Answer:
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
+        await process.wait()
     if process.returncode != 0 or not said:
         raise GatewayError(
             f"the process that verified it died ({process.returncode})",

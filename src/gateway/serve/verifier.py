@@ -59,8 +59,9 @@ def answer(question: Question) -> dict[str, Any]:
         number, digest = contents.product.generation, contents.digest
         if digest == question.serving:
             return {"unchanged": True}
-        _expect_newer(question, contents, digest)
+        # A file that is not the pinned one first: no number makes it right.
         plan = planned(contents)
+        _expect_newer(question, contents, digest)
         generation = opened(plan, lambda name: (contents.files[name], contents.place(name)))
         if not question.is_snapshot:
             found = run_gates(generation, contents.path.parent, time.thread_time_ns)
@@ -102,19 +103,20 @@ def _expect_newer(question: Question, contents: Contents, digest: str) -> None:
     Raises:
         ProductError: it does.
     """
-    product = contents.product
+    product, served = contents.product, question.number
+    numbers, forgotten = question.numbers, question.forgotten
     if product.name != question.product:
-        if question.is_new:
-            return
-        raise _wrong(
-            contents,
-            "product",
-            f"is {product.name!r}, this folder is served as {question.product!r}.",
-            "Serve another product from a folder of its own, with `gateway serve`.",
-        )
+        if not question.is_new:
+            raise _wrong(
+                contents,
+                "product",
+                f"is {product.name!r}, this folder is served as {question.product!r}.",
+                "Serve another product from a folder of its own, with `gateway serve`.",
+            )
+        served, (numbers, forgotten) = 0, _elsewhere(question, product.name)
     number = product.generation
-    known = question.numbers.get(str(number))
-    newest = max((question.number, *map(int, question.numbers)))
+    known = numbers.get(str(number))
+    newest = max((served, forgotten, *map(int, numbers)))
     if known is not None and known != digest:
         raise _wrong(
             contents,
@@ -122,13 +124,30 @@ def _expect_newer(question: Question, contents: Contents, digest: str) -> None:
             f"is {number}, and {number} was served with other content.",
             f"Raise it to {newest + 1}.",
         )
-    if known is None and number < question.number:
+    if known is None and number < served:
         raise _wrong(
             contents,
             "generation",
-            f"is {number}, older than {question.number}, which is served.",
+            f"is {number}, older than {served}, which is served.",
             f"Raise it to {newest + 1}; `gateway models rollback` goes back.",
         )
+    if known is None and number <= forgotten:
+        raise _wrong(
+            contents,
+            "generation",
+            f"is {number}, and numbers up to {forgotten} may have been served with other content.",
+            f"Raise it to {newest + 1}.",
+        )
+
+
+def _elsewhere(question: Question, product: str) -> tuple[dict[str, str], int]:
+    """Return `numbers` and `forgotten` of a product that was served from another folder, if any."""
+    from gateway.model.registry import Registry
+
+    state = Registry(Path(question.store)).state(product)
+    if state is None:
+        return {}, 0
+    return {str(number): digest for number, digest in state.numbers.items()}, state.forgotten
 
 
 def _wrong(contents: Contents, key: str, problem: str, hint: str) -> ProductError:

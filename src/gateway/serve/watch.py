@@ -33,17 +33,24 @@ def signature(folder: Path) -> Signature:
 def _look(path: Path, name: str, depth: int, seen: list[tuple[str, int, int, int]]) -> None:
     try:
         with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.name.startswith(".") or len(seen) >= _FILES_MAX:
-                    continue
-                inner = f"{name}{entry.name}"
-                if entry.is_dir() and depth < _DEPTH_MAX:
-                    _look(path / entry.name, f"{inner}/", depth + 1, seen)
-                    continue
-                stat = entry.stat()
-                seen.append((inner, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+            # Files first: product.yaml is among them, however much else there is.
+            found = sorted(entries, key=lambda entry: entry.is_dir())
     except OSError as error:
         seen.append((name, -(error.errno or 1), 0, 0))
+        return
+    for entry in found:
+        if entry.name.startswith(".") or len(seen) >= _FILES_MAX:
+            continue
+        inner = f"{name}{entry.name}"
+        if depth < _DEPTH_MAX and entry.is_dir():
+            _look(path / entry.name, f"{inner}/", depth + 1, seen)
+            continue
+        try:
+            stat = entry.stat()
+        except OSError as error:  # a link that leads nowhere, or a file that has just gone
+            seen.append((inner, -(error.errno or 1), 0, 0))
+        else:
+            seen.append((inner, stat.st_ino, stat.st_size, stat.st_mtime_ns))
 
 
 class Watch:

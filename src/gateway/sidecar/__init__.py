@@ -18,5 +18,20 @@
     alerts      promises -> Prometheus rules                                    pure
     wing        a thread a consumer, each at its own pace
 
+    request     recorded requests and responses, read no further than needed    pure
+    snapshots   products as they were served, by a record's generation
+    features    features as columns, and watched segments                       pure
+    schema      the columns of the lake's tables, and of older ones with newer  pure
+    columns     what the tables have in common                                  pure
+    decisions   decisions as a table                                            pure
+    asides      shed calls, gaps and what came late as tables                   pure
+    rows        batches as the rows of files                                    pure
+    ranges      which files count, and which are to be one                      pure
+    parquet     files that are there whole or not at all
+    lake        ranges of the journal as files: shipped, joined, erased
+
+What never happens in the lake: a row that `files` shows twice, whatever was killed or shipped
+again; a file that is half written under its name; a subject, but by its keyed pseudonym.
+
 Nothing here is imported by the serving wing, and nothing here imports it: they meet in `journal`.
 """

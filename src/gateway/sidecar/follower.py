@@ -28,7 +28,7 @@ class CutBack(Exception):  # noqa: N818  no error: the writer's disk was full, a
 class Follower:
     """Reads on where `mark` is. `at_end`: all that stands there now was read.
 
-    `sequence`: of the last frame that was read.
+    `sequence`: of the last frame that was read. `seen`: the latest segment that was ever there.
     """
 
     def __init__(self, boot: Boot, mark: Mark | None) -> None:
@@ -36,6 +36,7 @@ class Follower:
         self.is_over = False  # and all of it was read
         self.sequence = mark.sequence if mark else 0
         self.name = (parse_name(mark.segment) if mark else None) or FIRST
+        self.seen = self.name
         self._boot = boot
         self._is_finished = mark.is_finished if mark else True
         self._between = Between(mark.offset if mark else 0, self.sequence)
@@ -107,9 +108,9 @@ class Follower:
     def _ended(self, is_over: bool) -> list[Step]:
         """Nothing follows so far; say what is missing where nothing will."""
         self.at_end, self.is_over = True, is_over
-        if self._is_finished or not is_over:
+        if not is_over or (self._is_finished and self.name >= self.seen):
             return []
-        self._is_finished = True
+        self.name, self._is_finished = self.seen, True
         gone = Gone(*self._boot, self.sequence + 1, None)
         mark = Mark(str(self.name), self._between.offset, self.sequence, is_finished=True)
         return [(mark, (gone,))]

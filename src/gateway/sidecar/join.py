@@ -72,14 +72,18 @@ class Waiting:
 
 
 class Join:
-    """What waits of one boot. `mark`: behind what was given out; None before the first."""
+    """What waits of one boot. `mark`: behind what was given out; None before the first.
+
+    `last_sequence`: of what was read, 0 where nothing was.
+    """
 
     def __init__(self, mark: Mark | None, waits: Waits) -> None:
         self.mark = mark
         self.late: list[LateReply | LateScored] = []
-        self.read_sequence = mark.read_sequence if mark else 0
+        self.last_sequence = 0
         self._waits = waits
-        self._told_before = self.read_sequence
+        self._has_given = False
+        self._told_before = mark.read_sequence if mark else 0
         self._given_before = mark.sequence if mark else 0
         self._queue: deque[Waiting] = deque()
         self.waiting_bytes = 0
@@ -91,6 +95,11 @@ class Join:
     def is_full(self) -> bool:
         """Say whether no more should be read before something is given out."""
         return len(self._queue) > WAITING_MAX or self.waiting_bytes > WAITING_BYTES_MAX
+
+    @property
+    def read_sequence(self) -> int:
+        """What entries up to here tell of calls before `mark` was given out."""
+        return self.last_sequence if self._has_given else max(self.last_sequence, self._told_before)
 
     @property
     def waiting(self) -> int:
@@ -105,7 +114,7 @@ class Join:
             else:
                 waiting = Waiting(mark, item.end - item.offset, now_ns, round_)
                 self._learn(item, waiting)
-                self.read_sequence = max(self.read_sequence, item.sequence)
+                self.last_sequence = item.sequence
             self._queue.append(waiting)
             self.waiting_bytes += waiting.size
 
@@ -123,10 +132,11 @@ class Join:
         if not (forced or is_over or self._is_whole(first, now_ns, round_, at_end)):
             return None
         self._queue.popleft()
+        self._has_given = True
         self.waiting_bytes -= first.size
         self.mark = first.mark
         if first.record:
-            del self._calls[first.record.sequence]
+            self._calls.pop(first.record.sequence, None)
             if first.reply is Reply.UNKNOWN:
                 self._unanswered[first.record.sequence] = None
                 if len(self._unanswered) > _UNANSWERED_MAX:
@@ -144,6 +154,8 @@ class Join:
         return self._queue[-1].mark if self._queue else self.mark
 
     def _is_whole(self, first: Waiting, now_ns: int, round_: int, at_end: bool) -> bool:
+        if self.last_sequence < self._told_before and not at_end:
+            return False  # a restart: first read again what was told of calls before the mark
         if first.record is None:
             # What a full disk did not take whole is cut back at once: look a second time.
             return not (at_end and first.asides and first.round == round_)
@@ -200,13 +212,13 @@ class Join:
             if call:
                 call.missing -= entry.arm not in call.scored
                 call.scored[entry.arm] = scored
-            elif self.mark and scored.sequence <= self.mark.sequence and self._is_news(record):
+            elif self._was_given(scored.sequence) or self._may_be_late(record, scored.sequence):
                 self.late.append(LateScored(record, entry.arm, scored))
 
-    def _is_news(self, record: Record) -> bool:
-        """Say whether what was given out does not tell of it: it was not read by then."""
-        return record.sequence > self._told_before
+    def _was_given(self, sequence: int) -> bool:
+        """Say whether a call was given out since the start."""
+        return self.mark is not None and self._given_before < sequence <= self.mark.sequence
 
     def _may_be_late(self, record: Record, sequence: int) -> bool:
-        """Say so of calls that were given out before a restart: with a reply or without."""
-        return sequence <= self._given_before and self._is_news(record)
+        """Say whether a call was given out before the start, and the record not read by then."""
+        return sequence <= self._given_before and record.sequence > self._told_before

@@ -7,19 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.errors import JournalError
-from gateway.journal import (
-    Between,
-    Decision,
-    Pause,
-    Record,
-    Refused,
-    Replied,
-    Segment,
-    Shed,
-    read_on,
-)
+from gateway.journal import Decision, Pause, Refused, Replied, Segment, Shed
 from gateway.journal.disk import refusal
-from gateway.journal.frame import HEAD_BYTES, MAX_PAYLOAD, parse, resynchronise
+from gateway.journal.entry import decode
+from gateway.journal.frame import HEAD_BYTES, MAX_PAYLOAD, Frame, parse, resynchronise, walk
 from gateway.journal.segment import parse_name
 from gateway.sidecar.call import Mark, Position
 from gateway.sidecar.listing import Boots, Listing
@@ -157,11 +148,11 @@ def _highest(buffer: bytes, after: int) -> int | None:
     return highest
 
 
-def _bytes(segment: Segment, begin: int) -> bytes:
+def _bytes(segment: Segment, begin: int, length: int = -1) -> bytes:
     try:
         with segment.path.open("rb") as file:
             file.seek(begin)
-            return file.read()
+            return file.read(length)
     except FileNotFoundError:
         return b""
     except OSError as error:
@@ -171,20 +162,26 @@ def _bytes(segment: Segment, begin: int) -> bytes:
 def _first_wall_ns(segments: list[Segment], mark: Mark | None) -> int | None:
     """Return when the first of what is left was written; its segment's begin where it says none."""
     first = segments[0]
-    at = Between(_begin(first, mark), _before(first, mark))
+    header = first.header
+    if header is None:
+        return None
+    for length in (_LOOK_BYTES, 2 * (HEAD_BYTES + MAX_PAYLOAD)):
+        buffer = _bytes(first, _begin(first, mark), length)
+        for part in walk(buffer, 0, after=_before(first, mark), is_growing=True):
+            stamp_ns = _stamp_ns(part.payload) if isinstance(part, Frame) else None
+            if stamp_ns is not None:
+                return header.wall_ns(stamp_ns)
+        if len(buffer) < length:
+            break
+    return header.created_wall_ns
+
+
+def _stamp_ns(payload: bytes) -> int | None:
+    """Return the moment that an entry tells of, monotonic, if it tells of one."""
     try:
-        part = read_on(first, at, length=_LOOK_BYTES, is_closed=False)
+        entry = decode(payload)
     except JournalError:
-        part = None
-    for item in part.items if part else ():
-        stamp_ns = _stamp_ns(item) if isinstance(item, Record) else None
-        if stamp_ns is not None and isinstance(item, Record):
-            return item.wall_ns(stamp_ns)
-    return first.header.created_wall_ns if first.header else None
-
-
-def _stamp_ns(record: Record) -> int | None:
-    entry = record.entry
+        return None
     if isinstance(entry, Decision | Refused):
         return entry.arrival_ns
     if isinstance(entry, Replied):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -57,7 +58,7 @@ class Listing:
 
     def _named(self) -> dict[str, SegmentName]:
         try:
-            found = [path.name for path in self._directory.iterdir()]
+            found = os.listdir(self._directory)
         except OSError as error:
             raise refusal(error, "read the journal", self._directory) from error
         names = {}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gateway.errors import JournalError
 from gateway.journal import Segment
 from gateway.journal.segment import SegmentName, parse_name
 from gateway.sidecar.call import Aside, Batch, Call, Mark, Position, Range
@@ -54,6 +55,12 @@ class Tail:
         self._bytes_max = bytes_max
         self._lanes = {boot: _Lane(boot, mark, waits) for boot, mark in position.marks.items()}
         self._round = 0
+        self._failure: JournalError | None = None
+
+    @property
+    def failure(self) -> JournalError | None:
+        """Why the last look could not read all there is; None where it could."""
+        return self._failure
 
     @property
     def position(self) -> Position:
@@ -69,16 +76,26 @@ class Tail:
         """Return what is whole by now; None where there is nothing new. Never waits.
 
         Raises:
-            JournalError: the directory or a file of it cannot be read. Try again.
+            JournalError: the directory or a file of it cannot be read, and nothing came of the
+                others. Nothing is lost: try again.
         """
+        self._failure = None
         boots = self._look()
         building = _Building(self._records_max, self._bytes_max)
         lanes = list(self._lanes.values())
         first = self._round % len(lanes) if lanes else 0
         for lane in (*lanes[first:], *lanes[:first]):
-            if not building.is_full:
+            if building.is_full:
+                break
+            try:
                 self._advance(lane, boots, building)
-        return self._batch(building)
+            except JournalError as error:
+                self._failure = error
+            lane.tell(building)
+        batch = self._batch(building)
+        if batch is None and self._failure:
+            raise self._failure
+        return batch
 
     def again(self, until: Position) -> Batch | None:
         """Return all up to `until` as one batch: what a consumer had planned when it was killed.
@@ -90,19 +107,28 @@ class Tail:
             JournalError: the directory or a file of it cannot be read.
         """
         boots = self._look()
+        lanes = [
+            (self._lanes.setdefault(boot, _Lane(boot, None, self._waits)), target)
+            for boot, target in until.marks.items()
+        ]
+        for lane, target in lanes:  # all that was read when it was planned
+            while not lane.has_read(target) and self._read(lane, boots):
+                pass
         building = _Building()
-        for boot, target in until.marks.items():
-            lane = self._lanes.setdefault(boot, _Lane(boot, None, self._waits))
-            self._advance_to(target, lane, boots, building)
+        for lane, target in lanes:
+            lane.give_to(target, building)
+            lane.tell(building)
         return self._batch(building)
 
     def _look(self) -> Boots:
         """Look at the directory; take up new boots, and forget those that nothing is left of."""
         self._round += 1
         boots = self._listing.look()
-        for boot in boots.segments:
+        for boot, found in boots.segments.items():
             if boot not in self._lanes:
                 self._lanes[boot] = _Lane(boot, None, self._waits)
+            follower = self._lanes[boot].follower
+            follower.seen = max(follower.seen, found[-1].name)
         left = [b for b, lane in self._lanes.items() if lane.is_done and b not in boots.segments]
         for boot in left:
             del self._lanes[boot]
@@ -118,14 +144,6 @@ class Tail:
             if building.is_full or not is_reading:
                 break
             is_reading = has_room and self._read(lane, boots)
-        lane.tell(building)
-
-    def _advance_to(self, target: Mark, lane: _Lane, boots: Boots, building: _Building) -> None:
-        """Read all that was read when `target` was made, then give out what stands before it."""
-        while not lane.has_read(target) and self._read(lane, boots):
-            pass
-        lane.give_to(target, building)
-        lane.tell(building)
 
     def _read(self, lane: _Lane, boots: Boots) -> bool:
         found = boots.segments.get(lane.boot, ())
@@ -136,13 +154,23 @@ class Tail:
         return sum(lane.join.waiting_bytes for lane in self._lanes.values())
 
     def _batch(self, building: _Building) -> Batch | None:
-        building.asides += self._listing.strange
+        parts = sorted(building.parts.items())
+        asides = [one for _, part in parts for one in part.asides] + self._listing.strange
+        calls = [one for _, part in parts for one in part.calls]
         self._listing.strange.clear()
-        if not (building.asides or building.calls or building.has_moved):
+        if not (asides or calls or building.has_moved):
             return None
-        return Batch(
-            tuple(building.calls), tuple(building.asides), tuple(building.ranges), self.position
-        )
+        ranges = tuple(part.range for _, part in parts if part.range)
+        return Batch(tuple(calls), tuple(asides), ranges, self.position)
+
+
+@dataclass(slots=True)
+class _Part:
+    """What a batch has of one boot."""
+
+    calls: list[Call] = field(default_factory=list)
+    asides: list[Aside] = field(default_factory=list)
+    range: Range | None = None
 
 
 @dataclass(slots=True)
@@ -151,27 +179,30 @@ class _Building:
 
     records_max: int | None = None
     bytes_max: int | None = None
-    calls: list[Call] = field(default_factory=list)
-    asides: list[Aside] = field(default_factory=list)
-    ranges: list[Range] = field(default_factory=list)
+    parts: dict[Boot, _Part] = field(default_factory=dict)
     has_moved: bool = False
+    count: int = 0
     size: int = 0
 
     @property
     def is_full(self) -> bool:
         """Say whether nothing more goes in."""
-        count = len(self.calls) + len(self.asides)
-        if self.records_max is not None and count >= self.records_max:
+        if self.records_max is not None and self.count >= self.records_max:
             return True
         return self.bytes_max is not None and self.size >= self.bytes_max
 
-    def add(self, step: Waiting) -> None:
+    def part(self, boot: Boot) -> _Part:
+        """Return the boot's part; parts stand in the order of boots, whoever was read first."""
+        return self.parts.setdefault(boot, _Part())
+
+    def add(self, boot: Boot, step: Waiting) -> None:
         """Put a step in: a call, asides, or nothing but its size."""
         self.size += step.size
-        call = step.given()
+        call, part = step.given(), self.part(boot)
         if call:
-            self.calls.append(call)
-        self.asides += step.asides
+            part.calls.append(call)
+        part.asides += step.asides
+        self.count += len(step.asides) + (call is not None)
 
 
 class _Lane:
@@ -218,7 +249,7 @@ class _Lane:
             )
             if step is None:
                 return
-            building.add(step)
+            building.add(self.boot, step)
 
     def give_to(self, target: Mark, building: _Building) -> None:
         """Give out everything up to `target`, whole or not."""
@@ -226,18 +257,19 @@ class _Lane:
         while (mark := self.join.first_mark) and _place(mark) <= end:
             step = self.join.next(now_ns=0, round_=0, at_end=False, is_over=True)
             if step:
-                building.add(step)
+                building.add(self.boot, step)
 
     def has_read(self, target: Mark) -> bool:
         """Say whether what `target` knew was read."""
         last = self.join.last_mark
         if last is None or _place(last) < _place(target):
             return False
-        return self.join.read_sequence >= target.read_sequence
+        return self.join.last_sequence >= target.read_sequence
 
     def tell(self, building: _Building) -> None:
         """Say in the batch what it covers of the boot, and what came late."""
-        building.asides += self.join.late
+        part = building.part(self.boot)
+        part.asides += self.join.late
         self.join.late.clear()
         mark, told = self.join.mark, self._told
         if mark is None or mark == told:
@@ -245,11 +277,12 @@ class _Lane:
         self._told, building.has_moved = mark, True
         before = told.sequence if told else 0
         if mark.sequence > before:
-            building.ranges.append(Range(*self.boot, before + 1, mark.sequence))
+            part.range = Range(*self.boot, before + 1, mark.sequence)
 
     def _begin_again(self) -> None:
-        mark, late = self.mark, self.join.late
+        mark, late, seen = self.mark, self.join.late, self.follower.seen
         self.follower = Follower(self.boot, mark)
+        self.follower.seen = seen
         self.join = Join(mark, self._waits)
         self.join.late = late
 

@@ -43,6 +43,10 @@ _SEARCH_NS = 6_000_000_000
 _PAIRS_MAX = 500
 _PAIRS_AGAIN = 60
 _EXCHANGES_MAX = 8
+_EXCHANGES_SURE, _EXCHANGES_HELD = 1, 3
+"""So few exchanges make no noise rank; so few more where probabilities hold then, too."""
+
+_HELD_ROWS = 20_000
 _STEP = 0.005
 _GAIN = 0.02
 """Of the AUC: what an exchange, and another order as a whole, must add to be believed."""
@@ -173,28 +177,54 @@ class _Trial:
 
 
 def _permuted_columns(suspect: Suspect) -> Cause | None:
-    features = suspect.product.columns
     trial = _trial(suspect)
+    order, exchanges = _other_order(trial, suspect.product.columns, suspect.labelled.file_order)
+    if order == tuple(range(len(order))):
+        return None
+    return _confirmed(suspect, trial, order, exchanges=exchanges)
+
+
+def _other_order(trial: _Trial, features: Sequence[Feature], in_file: Order) -> tuple[Order, int]:
+    """Return the order that ranks best, or the declared one; and how many exchanges led there."""
     same = tuple(range(len(features)))
     best, best_auc = same, trial.auc(same)
-    for order in likely_orders(features, suspect.labelled.file_order):
+    for order in likely_orders(features, in_file):
         reached = trial.auc(order)
         if reached > best_auc + _STEP:
             best, best_auc = order, reached
-    usual = best
-    pairs = _pairs(trial, features, best, best_auc)
-    for _ in range(_EXCHANGES_MAX):
-        tried = sorted(((trial.auc(exchanged(best, i, j)), i, j) for i, j in pairs), reverse=True)
-        if not tried or tried[0][0] <= best_auc + _STEP:
+    path = _exchanges(trial, features, best, best_auc)
+    if best != same and len(path) > 1:
+        # An order that people use and exchanges on top: exchanges alone may be the shorter way.
+        alone = _exchanges(trial, features, same, trial.auc(same))
+        path = min(path, alone, key=lambda one: (-round(_reached(trial, one), 2), len(one)))
+    aucs = [trial.confirmed(order).value for order in path]
+    # The first that ranks as well as any: exchanges that gain no more are noise.
+    ranked = zip(path, aucs, strict=True)
+    best = next(order for order, reached in ranked if reached >= max(aucs) - _STEP)
+    return best, path.index(best)
+
+
+def _exchanges(
+    trial: _Trial, features: Sequence[Feature], start: Order, start_auc: float
+) -> list[Order]:
+    """Return the orders on the way from `start`, an exchange of two columns each."""
+    path, reached = [start], start_auc
+    pairs = _pairs(trial, features, start, start_auc)
+    while len(path) <= _EXCHANGES_MAX:
+        order = path[-1]
+        tried = sorted(((trial.auc(exchanged(order, i, j)), i, j) for i, j in pairs), reverse=True)
+        if not tried or tried[0][0] <= reached + _STEP:
             break
-        best_auc, i, j = tried[0]
-        best = exchanged(best, i, j)
+        reached, i, j = tried[0]
+        path.append(exchanged(order, i, j))
         # What gained nothing then gains nothing now, but for the columns that were moved.
         pairs = [(a, b) for _, a, b in tried[:_PAIRS_AGAIN]]
         pairs += [pair for pair in exchangeable(features) if {i, j} & {*pair} and pair not in pairs]
-    if trial.confirmed(usual).value >= trial.confirmed(best).value - _STEP:
-        best = usual  # an order that people use is likelier than exchanges that gain no more
-    return _confirmed(suspect, trial, best) if best != same else None
+    return path
+
+
+def _reached(trial: _Trial, path: Sequence[Order]) -> float:
+    return max(trial.confirmed(order).value for order in path)
 
 
 def _pairs(
@@ -233,10 +263,11 @@ def _spaced(n: int, most: int) -> NDArray[np.intp]:
     return np.linspace(0, n - 1, min(n, most)).astype(np.intp)
 
 
-def _confirmed(suspect: Suspect, trial: _Trial, order: Order) -> Cause | None:
+def _confirmed(suspect: Suspect, trial: _Trial, order: Order, *, exchanges: int) -> Cause | None:
     """Return the cause if the rows that were not searched say so as well.
 
-    And if log-odds reach as far as they should then: some order makes any model rank better.
+    And if log-odds reach as far as they should then: some order makes any model rank better. After
+    many `exchanges` that may be all there is to it, and both causes are named.
     """
     was, now = trial.confirmed(range(len(order))), trial.confirmed(order)
     if not (now.value - was.value >= _GAIN and now.low > max(was.value, _RANKS)):
@@ -249,11 +280,33 @@ def _confirmed(suspect: Suspect, trial: _Trial, order: Order) -> Cause | None:
     if not _is_sound(suspect, recalibration(p[known], trial.y[known])):
         return None
     what, right = told(order, suspect.product.columns)
-    return Cause(
-        f"columns are permuted: with {what} the AUC rises from {was.value:.3f} to {now.value:.3f}",
+    rises = f"with {what} the AUC rises from {was.value:.3f} to {now.value:.3f}"
+    listed = (
         "List features in the order that the model was trained with; as far as the labels tell: "
-        f"{right}.",
+        f"{right}."
     )
+    if exchanges > _EXCHANGES_SURE and not _holds(suspect, trial, order, exchanges):
+        return Cause(
+            f"columns are permuted, or the model is weak and ranks better in some order: {rises}",
+            f"{listed} If they stand in that order already, train it on more data or better "
+            "features.",
+        )
+    return Cause(f"columns are permuted: {rises}", listed)
+
+
+def _holds(suspect: Suspect, trial: _Trial, order: Order, exchanges: int) -> bool:
+    """Return whether as many frauds come as are expected in another order, after few exchanges."""
+    if exchanges > _EXCHANGES_HELD:
+        return False
+    rows = _spaced(len(suspect.labelled), _HELD_ROWS)
+    scores = trial.scores(suspect.labelled.rows[rows], order)
+    if scores is None:
+        return False
+    p = probabilities(suspect.arm.policy, trial.rising * scores, np.zeros(len(scores)))
+    known = ~np.isnan(p)
+    low, high = suspect.product.models.gates.calibration.observed_over_expected
+    ratio = observed_over_expected(p[known], suspect.sample.y[rows][known])
+    return low <= ratio.value <= high
 
 
 # No better than no model.

@@ -97,7 +97,7 @@ def examined(generation: Generation, base: Path, cpu_ns: ClockNs) -> Report:
     `time.thread_time_ns`, so that a busy machine fails no model.
     """
     declared = generation.product.models.gates.calibration
-    labelled, unreadable = None, ""
+    labelled, unreadable = None, None
     if declared.path is not None:
         from gateway.verify.labelled import read_labelled
 
@@ -109,7 +109,7 @@ def examined(generation: Generation, base: Path, cpu_ns: ClockNs) -> Report:
                 rows_max=declared.rows,
             )
         except UsageError as error:
-            unreadable = " ".join(f"{error} {error.hint}".split())
+            unreadable = error
     gates: list[Gate] = []
     found: dict[str, Figures] = {}
     settings: tuple[Champion | Challenger, ...] = (
@@ -238,8 +238,9 @@ def infer_p99_us(
 # The probabilities.
 
 
-def _unchecked(arm: Arm, unreadable: str) -> Gate:
-    if unreadable:
+def _unchecked(arm: Arm, unreadable: UsageError | None) -> Gate:
+    if unreadable is not None:
+        said = "; ".join(str(unreadable).splitlines())
         return Gate(
             "calibration",
             arm.name,
@@ -247,7 +248,8 @@ def _unchecked(arm: Arm, unreadable: str) -> Gate:
             "no labelled payments",
             "the file that models.gates.calibration names",
             "fail",
-            why=f"the labelled payments cannot be read: {unreadable}",
+            why=f"the labelled payments cannot be read: {said}",
+            hint=unreadable.hint,
         )
     return Gate(
         "calibration",

@@ -1,0 +1,179 @@
+"""How the lake's Parquet files are written: whole or not at all, and small.
+
+Encodings are those that DuckDB, Polars, pandas and Spark 3.3 and later read.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from posixpath import dirname
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from gateway.errors import LakeError
+
+ROW_GROUP_ROWS = 16_384
+"""More would be read a little faster, and compacted in more memory."""
+
+TEMPORARY = ".tmp"
+"""Ends the name of a file that is still being written; it begins with a dot, too."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_ERRNO = re.compile(r"\[errno (\d+)\]", re.IGNORECASE)
+_HINTS = {
+    **dict.fromkeys(
+        _FULL, "Free space there, or name another --lake: the journal keeps what is not shipped."
+    ),
+    errno.EROFS: "The file system is read-only: name another --lake.",
+    errno.EACCES: "Give this user the right to write there, or name another --lake.",
+    errno.EPERM: "Give this user the right to write there, or name another --lake.",
+    errno.ENOTDIR: "A file stands where a directory should be: name another --lake.",
+    errno.EEXIST: "A file stands where a directory should be: name another --lake.",
+    errno.ENOENT: "It was removed meanwhile: list the lake again.",
+}
+
+_DELTA_TEXTS = ("decision_id", "transaction_id")
+_PLAIN_TEXTS = ("trace_id",)
+
+
+def refusal(error: OSError, operation: str, subject: str) -> LakeError:
+    """Say what the file system refused."""
+    number = error.errno
+    if number is None and (told := _ERRNO.search(str(error))):
+        number = int(told[1])
+    said = os.strerror(number) if number else str(error)[:200] or type(error).__name__
+    hint = _HINTS.get(number or 0, "Look whether the lake's file system is in order.")
+    return LakeError(f"cannot {operation}: {said}", subject=subject, hint=hint)
+
+
+def write_whole(
+    filesystem: fs.FileSystem,
+    path: str,
+    schema: pa.Schema,
+    tables: Iterator[pa.Table],
+    step: Callable[[str], None],
+    *,
+    rows: int | None = None,
+) -> int:
+    """Write tables of `schema` to `path`, which is there whole or not at all; return the rows.
+
+    What is there already is replaced. On a local file system it is on the disk when this returns.
+    `rows`: how many there have to be.
+
+    Raises:
+        OSError: the file system refuses; nothing is left but what was there before.
+        LakeError: there are other rows than `rows`; the same.
+    """
+    folder, _, name = path.rpartition("/")
+    temporary = f"{folder}/.{name}{TEMPORARY}"
+    written = 0
+    try:
+        step("write")
+        with (
+            filesystem.open_output_stream(temporary) as sink,
+            pq.ParquetWriter(sink, schema, **_options(schema)) as writer,
+        ):
+            if schema.metadata:
+                writer.add_key_value_metadata(schema.metadata)
+            for table in tables:
+                writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+                written += table.num_rows
+        if rows not in (None, written):
+            raise LakeError(f"{written} rows, where {rows} were read", subject=path)
+        _sync(filesystem, temporary)
+        step("rename")
+        filesystem.move(temporary, path)
+        step("sync")
+        _sync(filesystem, folder)
+    except BaseException:
+        with suppress(OSError):
+            filesystem.delete_file(temporary)
+        raise
+    return written
+
+
+def make_folder(filesystem: fs.FileSystem, folder: str) -> None:
+    """Make a folder with its parents, and make that durable. Raises OSError."""
+    missing, parent = [], folder
+    if isinstance(filesystem, fs.LocalFileSystem):
+        while parent not in ("", "/") and not os.path.isdir(parent):
+            missing.append(parent)
+            parent = dirname(parent)
+    filesystem.create_dir(folder, recursive=True)
+    for made in missing:
+        _sync(filesystem, dirname(made) or ".")
+
+
+def row_groups(
+    filesystem: fs.FileSystem, path: str, columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """Yield a file's rows, a row group at a time. Raises OSError, or LakeError: it is damaged."""
+    with _opened(filesystem, path) as file:
+        for i in range(file.num_row_groups):
+            yield file.read_row_group(i, columns, use_threads=False)
+
+
+def footer(filesystem: fs.FileSystem, path: str) -> tuple[pa.Schema, int]:
+    """Return a file's schema and rows. Raises OSError, or LakeError: it is damaged."""
+    with _opened(filesystem, path) as file:
+        return file.schema_arrow, file.metadata.num_rows
+
+
+@contextmanager
+def _opened(filesystem: fs.FileSystem, path: str) -> Iterator[pq.ParquetFile]:
+    with filesystem.open_input_file(path) as source:
+        try:
+            file = pq.ParquetFile(source)
+        except pa.ArrowInvalid as error:
+            hint = "Move it away. Where the journal still has its range, that is shipped again."
+            raise LakeError("is no whole Parquet file", subject=path, hint=hint) from error
+        yield file
+
+
+def _sync(filesystem: fs.FileSystem, path: str) -> None:
+    """Make a file or a folder durable where the file system is local; others do so themselves."""
+    if not isinstance(filesystem, fs.LocalFileSystem):
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _options(schema: pa.Schema) -> dict[str, object]:
+    """Return the writer's settings: dictionaries for what repeats, deltas for what rises."""
+    encodings: dict[str, str] = {}
+    dictionary: list[str] = []
+    for field in schema:
+        for path, kind in _leaves(field.name, field.type):
+            if path in _DELTA_TEXTS:
+                encodings[path] = "DELTA_BYTE_ARRAY"
+            elif path == "sequence" or pa.types.is_timestamp(kind):
+                encodings[path] = "DELTA_BINARY_PACKED"
+            elif not pa.types.is_boolean(kind) and path not in _PLAIN_TEXTS:
+                dictionary.append(path)
+    return {
+        "compression": "zstd",
+        "compression_level": 1,
+        "use_dictionary": dictionary,
+        "column_encoding": encodings,
+        "write_statistics": ["received", "event_time", "sequence"],
+        "store_schema": False,
+    }
+
+
+def _leaves(path: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
+    if pa.types.is_struct(kind):
+        for field in kind:
+            yield from _leaves(f"{path}.{field.name}", field.type)
+    elif pa.types.is_list(kind):
+        yield from _leaves(f"{path}.list.element", kind.value_type)
+    else:
+        yield path, kind
