@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from faulty_disk import Clock, FaultyDisk, crash, entries
@@ -29,8 +30,10 @@ from gateway.journal import (
     Scored,
     ScoredCall,
     Writer,
+    reader,
 )
 from gateway.journal.frame import encode
+from gateway.sidecar import tail as tail_module
 from gateway.sidecar.call import Batch, Call, Gone, LateReply, LateScored, Position, Range
 from gateway.sidecar.join import Waits
 from gateway.sidecar.tail import Tail
@@ -175,6 +178,24 @@ def test_what_came_late_is_told_once_across_a_restart_wherever_that_is(tmp_path)
     assert late.call == replace_score(one)
     (call,) = calls_of(batches)
     assert [arm for arm, _ in call.scored] == [1, 2]
+    crash(writer)
+
+
+def test_a_restart_gives_out_nothing_before_it_has_read_again_what_was_known(tmp_path):
+    """Else the next restart would take the score of the first call, long joined, for a late one."""
+    beside = replace(DECISION, product=1)
+    writer = opened(tmp_path)
+    writer.append([beside.encode(), DECISION.encode(), DECISION.encode()])
+    writer.append([Replied(1, 0, (0, 0, 0)).encode()])
+    for arm in (1, 2):
+        writer.append([Scored(1, arm, 0, 0, 9, (ScoredCall(1, 0.1, 0.2, 3),)).encode()])
+    first = Tail(tmp_path, clock_ns=Clock(), records_max=1).read()
+    assert [arm for arm, _ in first.calls[0].scored] == [1, 2]
+    with patch.object(reader, "_LENGTH_MIN", 1), patch.object(tail_module, "_READ_BYTES", 1):
+        second = Tail(tmp_path, first.until, clock_ns=Clock(), records_max=1).read()
+    batches = drained(Tail(tmp_path, second.until, clock_ns=Clock()))
+    assert asides_of([second, *batches]) == []
+    assert [c.record.sequence for c in calls_of([second, *batches])] == [2, 3]
     crash(writer)
 
 

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 from faulty_disk import NO_SPACE, Clock, FaultyDisk, crash
 from hypothesis import settings
@@ -27,10 +28,12 @@ from gateway.journal import (
     Scored,
     ScoredCall,
     Writer,
+    reader,
 )
 from gateway.journal.frame import encode
 from gateway.journal.segment import parse_name
 from gateway.journal.writer import RETRY_NS
+from gateway.sidecar import tail
 from gateway.sidecar.call import Batch, Call, Gone, LateReply, LateScored, Position
 from gateway.sidecar.checkpoint import Progress, _decoded, _encoded
 from gateway.sidecar.tail import Tail
@@ -58,9 +61,17 @@ class TailMachine(RuleBasedStateMachine):
         self.given: list[Batch] = []
         self.saved: list[Batch] = []
         self.position = Position()
+        self.patches = ()
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(length=st.sampled_from([1, 1 << 20]))
+    def begin(self, length: int) -> None:
+        """Read a frame or a segment at a time."""
+        self.patches = (
+            patch.object(reader, "_LENGTH_MIN", length),
+            patch.object(tail, "_READ_BYTES", length),
+        )
+        for one in self.patches:
+            one.start()
         self.restart()
 
     @rule(worker=WORKERS)
@@ -247,6 +258,8 @@ class TailMachine(RuleBasedStateMachine):
             self.each_call_came_once_and_in_order()
             self.nothing_is_missing()
         finally:
+            for one in self.patches:
+                one.stop()
             for writer in self.writers.values():
                 crash(writer)
             shutil.rmtree(self.directory)

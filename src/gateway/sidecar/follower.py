@@ -17,6 +17,9 @@ from gateway.sidecar.listing import Boot, has_begun
 Step = tuple[Mark, Record | tuple[Aside, ...]]
 """What was read, a record or asides, and the mark behind it."""
 
+_FIRST_APPEND_BYTES = 1 << 20
+"""Holds a segment's first append, and so what its writer tells of losses before it."""
+
 FIRST = SegmentName(0, 0, bytes(16), 0)
 """Before every segment."""
 
@@ -61,6 +64,8 @@ class Follower:
         kept, offset = segment.kept_bytes, self._between.offset
         if kept is not None and offset > kept and offset > self._begun_at:
             raise CutBack
+        if self._hole:
+            length = max(length, _FIRST_APPEND_BYTES)
         part = read_on(segment, self._between, length=length, is_closed=is_closed)
         if not part.items and not segment.path.exists():
             return []  # dropped just now: the next look finds what follows
