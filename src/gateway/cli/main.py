@@ -44,7 +44,7 @@ _VERBS = {
     "explain": "Say why a recorded decision was made, and what would have changed it.",
     "trace": "Draw where a call's time went, or list calls that were slow, stood in or failed.",
     "whatif": "Replay recorded decisions under a changed product: flips, cost, latency, stand-ins.",
-    "sidecar": "Make traces and metrics of the journal, in a process of its own.",
+    "sidecar": "Make traces, metrics and a lake of the journal, in a process of its own.",
     "alerts": "Print Prometheus rules that say how fast promises' error budgets burn.",
     "bench": "Measure the clock: lateness, goodput and stand-ins, from idle to overload.",
 }
@@ -100,7 +100,7 @@ _EXAMPLES = {
     ),
     "sidecar": (
         "gateway sidecar --journal journal --otlp http://localhost:4317",
-        "gateway sidecar --journal journal --http 127.0.0.1:9464 --stages all",
+        "gateway sidecar --journal journal --lake lake --http 127.0.0.1:9464 --stages all",
     ),
     "alerts": (
         "gateway alerts models/card-not-present models/card-present > rules.yml",

@@ -24,17 +24,24 @@ from gateway.errors import ExitCode, ListenError, UsageError
 from gateway.sidecar.call import Call
 from gateway.sidecar.checkpoint import Checkpoint
 from gateway.sidecar.collector import collector_of, resource_of
-from gateway.sidecar.lag import Lag, lag
+from gateway.sidecar.lag import Lag
+from gateway.sidecar.lag import lag as lag_behind
+from gateway.sidecar.lake import Lake
 from gateway.sidecar.measures import Measures
 from gateway.sidecar.metrics import Metrics
 from gateway.sidecar.otlp import Exporter
+from gateway.sidecar.rows import Rows
+from gateway.sidecar.shipping import Shipping, subject_key
+from gateway.sidecar.snapshots import Snapshots
 from gateway.sidecar.spans import Detail, SpanEncoder, server_span_id
 from gateway.sidecar.tail import Tail
 from gateway.sidecar.traces import Traces
 from gateway.sidecar.wing import Consumer, Wing
 
 STATE = "sidecar"
-"""Below the journal's directory: the checkpoints."""
+"""Below the journal's directory: the checkpoints, and the key of the lake's pseudonyms."""
+
+KEY = "subject.key"
 
 ONCE_IDLE_S = 3.0
 """With --once: a consumer that has found nothing new for so long is done."""
@@ -45,6 +52,12 @@ def sidecar(
     journal: Annotated[
         Path, Parameter(help="The folder that serve was given as --journal.")
     ] = Path("journal"),
+    lake: Annotated[
+        str | None,
+        Parameter(
+            help="Fill a lake of Parquet files: a directory, or a URI such as s3://bucket/lake."
+        ),
+    ] = None,
     http: Annotated[
         str, Parameter(help="Where Prometheus may ask for /metrics; port 0 is any.")
     ] = "127.0.0.1:9464",
@@ -74,7 +87,7 @@ def sidecar(
     ] = False,
     json: Json = False,
 ) -> int:
-    """Make traces and metrics of the journal: every call a span, once, and counts for Prometheus.
+    """Make traces, metrics and a lake of the journal: every call a span and a row, once.
 
     Each consumer has a checkpoint of its own beside the journal, so that one that waits holds no
     other back, and a sidecar that was killed goes on where it was. It reads; the gateway does not
@@ -103,7 +116,7 @@ def sidecar(
 
     def lags() -> Mapping[str, Lag]:
         now_ns = time.time_ns()
-        return {one.name: lag(journal, one.position, wall_ns=now_ns) for one in consumers}
+        return {one.name: lag_behind(journal, one.position, wall_ns=now_ns) for one in consumers}
 
     with ExitStack() as stack:
         if collector is not None:
@@ -113,6 +126,10 @@ def sidecar(
             encoder = SpanEncoder(Detail(sampled_share=sampled, all_calls=stages == "all"))
             tail, checkpoint = tail_of("traces")
             consumers.append(Traces(tail, encoder, exporter, checkpoint))
+        if lake is not None:
+            rows = Rows(key=subject_key(state / KEY), shape=Snapshots(journal).shape)
+            tail, checkpoint = tail_of("lake")
+            consumers.append(Shipping(journal, tail, Lake.at(lake), rows, checkpoint))
         tail, checkpoint = tail_of("metrics")
         measures = Measures(tail, Metrics(trace_id=_trace_id, lags=lags), checkpoint)
         consumers.append(measures)

@@ -15,6 +15,7 @@
     traces      from the tail to the collector, then the checkpoint
     buckets     histograms by key                                               pure
     metrics     calls -> what Prometheus is shown
+    measures    from the tail to the metrics
     alerts      promises -> Prometheus rules                                    pure
     wing        a thread a consumer, each at its own pace
 
@@ -29,6 +30,7 @@
     ranges      which files count, and which are to be one                      pure
     parquet     files that are there whole or not at all
     lake        ranges of the journal as files: shipped, joined, erased
+    shipping    from the tail to the lake, then the checkpoint
 
 What never happens in the lake: a row that `files` shows twice, whatever was killed or shipped
 again; a file that is half written under its name; a subject, but by its keyed pseudonym.

@@ -1,0 +1,139 @@
+"""The consumer that fills the lake: from the tail to Parquet files, then the checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+
+from gateway.errors import LakeError
+from gateway.journal.disk import refusal
+from gateway.sidecar.call import Batch, Position, Range
+from gateway.sidecar.checkpoint import Checkpoint, Progress
+from gateway.sidecar.lag import is_past
+from gateway.sidecar.lake import Lake
+from gateway.sidecar.listing import Listing
+from gateway.sidecar.rows import Rows
+from gateway.sidecar.tail import RECORDS_MAX, Tail
+
+SHIP_S = 2.0
+"""What comes within so long goes into one file, unless a batch is full before."""
+
+COMPACT_S = 60.0
+_DAY_S = 86_400
+_KEY_BYTES = 32
+
+log = logging.getLogger(__name__)
+
+
+class Shipping:
+    """One step a batch; small files are joined now and then."""
+
+    def __init__(
+        self,
+        journal: Path,
+        tail: Tail,
+        lake: Lake,
+        rows: Rows,
+        checkpoint: Checkpoint,
+        *,
+        ship_s: float = SHIP_S,
+        clock_s: Callable[[], float] = time.monotonic,
+        wall_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._listing = Listing(journal)
+        self._tail = tail
+        self._lake = lake
+        self._rows = rows
+        self._checkpoint = checkpoint
+        self._ship_s = ship_s
+        self._clock_s = clock_s
+        self._wall_ns = wall_ns
+        self._refused: Batch | None = None
+        self._shipped = tail.position
+        self._next_s = 0.0
+        self._compact_s = clock_s() + COMPACT_S
+
+    @property
+    def name(self) -> str:
+        """Its name, in lags and log lines."""
+        return self._checkpoint.consumer
+
+    @property
+    def position(self) -> Position:
+        """Behind what is in the lake."""
+        return self._shipped
+
+    def stop(self) -> None:
+        """Nothing here waits."""
+
+    def step(self) -> Batch | None:
+        """Ship the next batch; None where there is nothing new, or too little yet.
+
+        Raises:
+            LakeError: the lake does not take it; the same batch comes with the next step.
+            JournalError: the journal cannot be read, or the checkpoint not be written: the lake has
+                the batch, and takes nothing of it a second time.
+        """
+        now_s = self._clock_s()
+        if self._refused is None and now_s < self._next_s:
+            return None
+        batch = self._refused or self._tail.read()
+        if batch is None:
+            self._compact(now_s)
+            return None
+        self._refused = batch
+        self._lake.ship(batch, self._rows)
+        self._refused, self._shipped = None, batch.until
+        self._checkpoint.save(Progress(done=batch.until))
+        if len(batch.calls) < RECORDS_MAX // 2:  # it has caught up
+            self._next_s = now_s + self._ship_s
+        self._compact(now_s)
+        return batch
+
+    def _compact(self, now_s: float) -> None:
+        if now_s < self._compact_s:
+            return
+        self._compact_s = now_s + COMPACT_S
+        now_ns = self._wall_ns()
+        days = [now_ns // 10**9 - age * _DAY_S for age in (0, 1)]
+        dates = {time.strftime("%Y-%m-%d", time.gmtime(day)) for day in days}
+        try:
+            self._lake.compact(self._closed(), now_ns=now_ns, dates=dates)
+        except LakeError as error:
+            log.warning("small files are left as they are: %s", error)
+
+    def _closed(self) -> Iterator[Range]:
+        """Yield the ranges of the segments that nothing follows in, and that are in the lake."""
+        for (worker, boot_id), segments in self._listing.look().segments.items():
+            for segment, following in pairwise(segments):
+                if is_past(self._shipped, segment.path):
+                    first, last = segment.name.first_sequence, following.name.first_sequence - 1
+                    if first <= last:
+                        yield Range(worker, boot_id, first, last)
+
+
+def subject_key(path: Path) -> bytes:
+    """Return the key of the subjects' pseudonyms; it is made where there is none.
+
+    Raises:
+        JournalError: it cannot be read or written.
+    """
+    try:
+        with suppress(FileNotFoundError):
+            return path.read_bytes()
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        key, new = os.urandom(_KEY_BYTES), path.with_suffix(".new")
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(key)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError as error:
+        raise refusal(error, "keep the key of the subjects' pseudonyms", path) from error
+    return key
