@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -58,6 +61,23 @@ class Running:
         self.stop.ask()
         self.thread.join(20)
         assert not self.thread.is_alive()
+
+
+RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())
+TURNS = Path(tempfile.gettempdir()) / f"gateway-tests-{RUN}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Let tests that are marked `alone` run with no other beside them, in whatever process."""
+    alone = item.get_closest_marker("alone") is not None
+    with TURNS.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        return (yield)
+
+
+def pytest_sessionfinish() -> None:
+    TURNS.unlink(missing_ok=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,12 +9,15 @@ from dataclasses import replace
 import catalogue
 import grpc
 import numpy as np
+import pytest
 from conftest import Running, Serve
 
 from gateway.journal import verify
 from gateway.model import Generation
 from gateway.v1 import decision_pb2 as pb
 from gateway.v1.decision_pb2_grpc import DecisionServiceStub
+
+pytestmark = pytest.mark.alone
 
 HEAVY = {"heavy": {1: 40_000_000}}
 

@@ -69,6 +69,8 @@ from gateway.errors import ExitCode, UnreachableError
 from gateway.v1.decision_pb2 import DecideRequest, DecideResponse
 from gateway.v1.decision_pb2_grpc import DecisionServiceStub
 
+pytestmark = pytest.mark.alone
+
 NOTHING = np.zeros(0, np.int64)
 ASKED = DecideRequest(product="test", transaction_id=PLACEHOLDER.decode(), amount=1)
 

@@ -22,6 +22,8 @@ from gateway.journal import Decision, Pause, Record, read, segments, verify
 from gateway.v1 import decision_pb2 as pb
 from gateway.v1.decision_pb2_grpc import DecisionServiceStub
 
+pytestmark = pytest.mark.alone
+
 MS = 1_000_000
 FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 

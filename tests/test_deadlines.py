@@ -14,6 +14,8 @@ from gateway.bench.frames import OK, Request, request, request_block
 from gateway.journal import Decision, Flag, join_replied, read, segments
 from gateway.v1 import decision_pb2 as pb
 
+pytestmark = pytest.mark.alone
+
 DEADLINE_EXCEEDED = 4
 ID = b"t" * 24
 
