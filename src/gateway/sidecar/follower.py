@@ -90,9 +90,11 @@ class Follower:
         if segment is None or not (is_over or has_begun(segment) or _is_closed(segment, found)):
             return None
         first = segment.name.first_sequence
+        if not has_begun(segment):
+            first -= 1  # its writer was stopped before it sealed the one before, or behind it
         self._hole = (self.sequence + 1, first - 1) if first > self.sequence + 1 else None
         self.name, self._is_finished, self._announced = segment.name, False, ()
-        self._between = Between(segment.header_bytes, first - 1)
+        self._between = Between(segment.header_bytes, segment.name.first_sequence - 1)
         self._begun_at, self._is_placed = segment.header_bytes, True
         return segment
 
