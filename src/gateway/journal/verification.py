@@ -119,8 +119,7 @@ def _inspect(segment: Segment, seen: _Sequences, gaps: list[Gap]) -> SegmentRepo
     torn_bytes, last_sequence, last_kind = 0, None, None
     # A file is created before the one in front of it is sealed: a writer that was stopped in
     # between never used the sequence of that seal.
-    never_begun = segment.header is None and segment.header_is_cut
-    seen.expect(segment.name.first_sequence - never_begun)
+    seen.expect(segment.name.first_sequence - (not segment.has_begun))
     for item in read(segment):
         if isinstance(item, Damage):
             damage.append(item)
