@@ -25,6 +25,7 @@ from gateway.journal import (
     segments,
     verify,
 )
+from gateway.journal.frame import encode
 from gateway.journal.segment import decode_header
 
 OLD_BOOT, NEW_BOOT = b"o" * 16, b"n" * 16
@@ -224,3 +225,21 @@ def test_random_bytes_are_read_without_an_error(tmp_path):
         report = verify(tmp_path)
         assert not report.entries
         path.unlink()
+
+
+def test_a_kill_between_the_next_file_and_the_seal_is_neither_damage_nor_a_hole(tmp_path):
+    """The seal may be half there, or not at all: in both cases nothing is missing."""
+    for torn in (0, 9):
+        directory = tmp_path / str(torn)
+        writer = Writer.open(directory, worker=0, boot_id=bytes(16))
+        writer.append([Pause(1, 2).encode()])
+        (path,) = directory.glob("*.journal")
+        writer._create_segment(writer.next_sequence + 1)
+        seal = encode(writer.next_sequence, Sealed().encode())
+        crash(writer)
+        with path.open("ab") as file:
+            file.write(seal[:torn])
+        assert verify(directory).ok
+        with Writer.open(directory, worker=0, boot_id=b"c" * 16) as again:
+            again.append([Pause(3, 4).encode()])
+        assert verify(directory).ok

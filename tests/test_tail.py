@@ -31,6 +31,7 @@ from gateway.journal import (
     ScoredCall,
     Writer,
     reader,
+    verify,
 )
 from gateway.journal.frame import encode
 from gateway.sidecar import tail as tail_module
@@ -428,8 +429,21 @@ def test_a_file_that_was_cut_behind_a_mark_is_read_again_and_told_once(tmp_path)
     assert asides_of(drained(again)) == [Pause(9, 1)]
 
 
+def test_a_writer_killed_while_it_rotates_leaves_no_hole(tmp_path):
+    """The next file is there, the seal of the one before is not: that sequence was never used."""
+    writer = opened(tmp_path)
+    filled(writer, 2)
+    writer._create_segment(writer.next_sequence + 1)
+    crash(writer)
+    with opened(tmp_path, b"c" * 16):
+        batches = drained(Tail(tmp_path, clock_ns=Clock()))
+    assert len(calls_of(batches)) == 2
+    assert asides_of(batches) == []
+    assert verify(tmp_path).ok
+
+
 WRITES = """
-import os, sys
+import os, sys, time
 from dataclasses import replace
 from pathlib import Path
 from gateway.journal import Pause, Replied, Writer
@@ -442,13 +456,14 @@ with Writer.open(Path(sys.argv[1]), worker=0, boot_id=os.urandom(16), products=[
     while True:
         first = writer.append([*carried, call, call, call]) + len(carried)
         carried = [Replied(first, 0, (1, 2, 3)).encode(), Pause(1, 2).encode()]
+        time.sleep(0.0002)
 """
 
 
 def test_a_tail_beside_writers_that_are_killed_gives_out_what_stands_there_once(tmp_path):
     """Real processes: the tail looks while they write, rotate and die, and restarts itself."""
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    position, calls, pauses = Position(), [], 0
+    position, calls, asides = Position(), [], []
     for _ in range(4):
         child = subprocess.Popen(
             [sys.executable, "-c", WRITES, str(tmp_path)],
@@ -464,14 +479,14 @@ def test_a_tail_beside_writers_that_are_killed_gives_out_what_stands_there_once(
                 batch = tail.read()
                 if batch:
                     calls += [(*c.record.segment.boot, c.record.sequence) for c in batch.calls]
-                    pauses += len(batch.asides)
+                    asides += batch.asides
                     position = batch.until
             child.kill()
     with opened(tmp_path):  # the last boot has ended, too
         tail = Tail(tmp_path, position)
         for batch in drained(tail):
             calls += [(*c.record.segment.boot, c.record.sequence) for c in batch.calls]
-            pauses += len(batch.asides)
+            asides += batch.asides
     stand = {
         (0, *place): entry
         for place, entry in entries(tmp_path).items()
@@ -480,7 +495,8 @@ def test_a_tail_beside_writers_that_are_killed_gives_out_what_stands_there_once(
     written = {place for place, entry in stand.items() if isinstance(entry, Decision)}
     assert len(calls) == len(set(calls)) == len(written)
     assert set(calls) == written
-    assert pauses == len(stand) - len(written)
+    assert [one for one in asides if not isinstance(one, Record)] == []
+    assert len(asides) == len(stand) - len(written)
 
 
 def test_a_directory_that_cannot_be_read_is_an_error_and_may_come_back(tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -155,14 +156,17 @@ class TailMachine(RuleBasedStateMachine):
     def disk_is_full(self, after_bytes: int) -> None:
         self.disk.fail_write(NO_SPACE, after_bytes)
 
-    @rule(worker=WORKERS, torn=st.integers(0, 90))
-    def kill(self, worker: int, torn: int) -> None:
+    @rule(worker=WORKERS, torn=st.integers(0, 90), rotates=st.booleans())
+    def kill(self, worker: int, torn: int, rotates: bool) -> None:
         writer = self.writers.pop(worker, None)
         if writer:
             if writer._losses.pending:
                 self.untold.add((worker, writer.boot_id))
             segment = writer._chain.segment
             half = encode(writer.next_sequence, CALL.encode())[:torn]
+            if rotates:
+                with suppress(JournalError):
+                    writer._create_segment(writer.next_sequence + 1)
             crash(writer)
             if segment:
                 with segment.path.open("ab") as file:

@@ -12,7 +12,7 @@
     losses        what could not be kept, until a GAP entry says so
     chain         one boot's segments, one after the other
     writer        appends; what the serving worker opens
-    reader        yields every byte as record, damage or torn tail
+    reader        yields every byte as record, damage or torn tail; at once, or on from a place
     verification  is anything missing that nobody counted?
 
 Arrows point down the flow: frame, entry, segment ◀ segment_file, retention ◀ chain ◀ writer;

@@ -63,6 +63,11 @@ class Segment:
         """Worker and boot id: within it a sequence stands once."""
         return self.name.worker, self.name.boot_id
 
+    @property
+    def has_begun(self) -> bool:
+        """Say whether its header was written: the segment before it is not written any more."""
+        return self.header is not None or not self.header_is_cut
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -129,7 +134,8 @@ def segments(directory: Path) -> tuple[Segment, ...]:
     except OSError as error:
         raise refusal(error, "read the journal", directory) from error
     found = sorted((segment_at(path) for path in paths), key=lambda segment: segment.name)
-    last_of_boot = {segment.boot: segment.path for segment in found}
+    # A file whose header was never written does not say that the one in front of it was ended.
+    last_of_boot = {segment.boot: segment.path for segment in found if segment.has_begun}
     kept = {
         recovered.segment: recovered.kept_bytes
         for segment in found
@@ -139,7 +145,7 @@ def segments(directory: Path) -> tuple[Segment, ...]:
     return tuple(
         replace(
             segment,
-            may_be_torn=last_of_boot[segment.boot] == segment.path
+            may_be_torn=(not segment.has_begun or last_of_boot[segment.boot] == segment.path)
             and segment.path.name not in kept,
             kept_bytes=kept.get(segment.path.name),
         )
@@ -357,7 +363,8 @@ def join_replied(records: Iterable[Record]) -> Iterator[Answered]:
 def _read(path: Path, length: int = -1, offset: int = 0) -> bytes:
     try:
         with path.open("rb") as file:
-            file.seek(offset)
+            if offset:  # a pipe may stand there, which cannot seek
+                file.seek(offset)
             return file.read(length)
     except FileNotFoundError:
         return b""

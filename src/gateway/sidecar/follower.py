@@ -12,7 +12,7 @@ from gateway.journal.entry import Loss
 from gateway.journal.segment import SegmentName, parse_name
 from gateway.journal.verification import without
 from gateway.sidecar.call import Aside, Gone, Mark
-from gateway.sidecar.listing import Boot, has_begun
+from gateway.sidecar.listing import Boot
 
 Step = tuple[Mark, Record | tuple[Aside, ...]]
 """What was read, a record or asides, and the mark behind it."""
@@ -87,12 +87,14 @@ class Follower:
                 self._place(segment)
                 return segment
         segment = next((one for one in found if one.name > self.name), None)
-        if segment is None or not (is_over or has_begun(segment) or _is_closed(segment, found)):
+        if segment is None or not (is_over or segment.has_begun or _is_closed(segment, found)):
             return None
         first = segment.name.first_sequence
+        if not segment.has_begun:
+            first -= 1  # its writer was stopped before it sealed the one before, or behind it
         self._hole = (self.sequence + 1, first - 1) if first > self.sequence + 1 else None
         self.name, self._is_finished, self._announced = segment.name, False, ()
-        self._between = Between(segment.header_bytes, first - 1)
+        self._between = Between(segment.header_bytes, segment.name.first_sequence - 1)
         self._begun_at, self._is_placed = segment.header_bytes, True
         return segment
 
@@ -165,4 +167,4 @@ class Follower:
 
 def _is_closed(segment: Segment, found: Sequence[Segment]) -> bool:
     """Say whether a later one has begun: then nobody writes this one."""
-    return any(one.name > segment.name and has_begun(one) for one in found)
+    return any(one.name > segment.name and one.has_begun for one in found)

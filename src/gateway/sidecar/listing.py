@@ -48,7 +48,7 @@ class Listing:
             JournalError: the directory or a file cannot be read.
         """
         names = self._named()
-        has_cut = any(_is_cut(segment) for segment in self._known.values())
+        has_cut = any(not segment.has_begun for segment in self._known.values())
         if names.keys() == self._known.keys() and not has_cut:
             return self._boots
         self._names = names
@@ -73,7 +73,7 @@ class Listing:
 
     def _segment(self, name: str) -> Segment:
         known = self._known.get(name)
-        return known if known and not _is_cut(known) else segment_at(self._directory / name)
+        return known if known and known.has_begun else segment_at(self._directory / name)
 
     def _ordered(self) -> Boots:
         in_order = sorted(self._known.values(), key=lambda segment: segment.name)
@@ -83,27 +83,18 @@ class Listing:
             if segment.header
             for recovered in segment.header.recovered
         }
-        last_of_boot = {segment.boot: segment.path for segment in in_order if not _is_cut(segment)}
+        last_of_boot = {segment.boot: segment.path for segment in in_order if segment.has_begun}
         boots: dict[Boot, list[Segment]] = {}
         latest: dict[int, SegmentName] = {}
         for segment in in_order:
             name = segment.path.name
-            is_last = last_of_boot.get(segment.boot, segment.path) == segment.path
-            may_be_torn = (is_last or _is_cut(segment)) and name not in kept
+            is_last = not segment.has_begun or last_of_boot[segment.boot] == segment.path
+            may_be_torn = is_last and name not in kept
             told = replace(segment, may_be_torn=may_be_torn, kept_bytes=kept.get(name))
             boots.setdefault(segment.boot, []).append(told)
-            if has_begun(segment):
+            if segment.has_begun:
                 latest[segment.name.worker] = segment.name
         return Boots({boot: tuple(found) for boot, found in boots.items()}, latest)
-
-
-def has_begun(segment: Segment) -> bool:
-    """Say whether its header was written: the segment before it is not written any more, then."""
-    return not _is_cut(segment)
-
-
-def _is_cut(segment: Segment) -> bool:
-    return segment.header is None and segment.header_is_cut
 
 
 def _unknown(path: Path) -> Damage:
