@@ -798,7 +798,7 @@ def fuzz(front: str, *, requests: int, seed: int, only: int | None = None) -> di
     grown = rss["end"] - rss["warm"]
     wrong = [
         f"outcomes that are none: {tally.faulty}" if tally.faulty else "",
-        f"tracebacks in the log: {tracebacks}" if tracebacks else "",
+        f"tracebacks in the log: {said[said.find('Traceback') :][:2000]}" if tracebacks else "",
         "the worker died" if ") died: " in said else "",
         f"{grown:.0f} MB more than when it was warm" if grown > GROWTH_MB_MAX else "",
         "" if report.ok else "the journal does not verify",

@@ -317,7 +317,7 @@ def test_what_cannot_start_backs_off_is_shown_and_harms_nobody_who_serves(
         assert run(["status", "--journal", str(journal)]) == ExitCode.FAILED
         said = capsys.readouterr()
         assert "worker 0 dies again and again" in said.out
-        assert "its sha256 is" in said.out
+        assert "model.onnx" in said.out
         assert f"kill -HUP {gateway.process.pid}" in said.err
         lines = log.read_text().splitlines()
         delays = [line.rpartition("again in ")[2] for line in lines if "again in" in line]

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from select import select
 from types import TracebackType
 
@@ -63,6 +64,9 @@ SHORT_TURN_NS = 500_000
 FLUSH_S = 0.005
 
 _OWN = f"gateway-{os.getpid()}-"
+
+SOCKET_PATH_MAX = 107
+"""Bytes of a Unix socket's path, on Linux."""
 
 
 class NativeFront:
@@ -111,7 +115,7 @@ class NativeFront:
     def __enter__(self) -> NativeFront:
         with ExitStack() as stack:
             stack.callback(self._front.close)
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=_OWN))
+            folder = stack.enter_context(own_folder())
             workers = stack.enter_context(ThreadPoolExecutor(REFLECTIONS_MAX, "reflection"))
             fallback = grpc.server(workers)
             enable_reflection(fallback)
@@ -215,6 +219,13 @@ class NativeFront:
     def stream_send(self, call_id: int, payload: bytes) -> bool:
         """Send one message of a stream, without waiting."""
         return self._front.stream_try_send(call_id, payload) == STREAM_SENT
+
+
+def own_folder() -> tempfile.TemporaryDirectory[str]:
+    """Return a new folder for a socket; TMPDIR may be too long for one."""
+    usual = Path(tempfile.gettempdir())
+    room = SOCKET_PATH_MAX - len(_OWN) - len("12345678/fallback.sock")
+    return tempfile.TemporaryDirectory(prefix=_OWN, dir=usual if len(str(usual)) < room else "/tmp")
 
 
 def _reason(error: Exception) -> str:

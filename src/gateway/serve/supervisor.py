@@ -356,8 +356,9 @@ class Supervisor:
         await closed(writer)
         self._live.discard(worker)
         # What a killed worker could not remove.
-        for left in Path(tempfile.gettempdir()).glob(f"gateway-{worker.process.pid}-*"):
-            shutil.rmtree(left, ignore_errors=True)
+        for place in {tempfile.gettempdir(), "/tmp"}:
+            for left in Path(place).glob(f"gateway-{worker.process.pid}-*"):
+                shutil.rmtree(left, ignore_errors=True)
         self._board.page(worker.number).tell(State.ENDED)
         return code
 
