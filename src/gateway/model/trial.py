@@ -125,7 +125,7 @@ def _ask(question: bytes, model: bytes, subject: str, limits: Limits) -> dict[st
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,
-        start_new_session=True,
+        process_group=0,  # Ctrl-C is not for it; and in our session it has our priority
     ) as child:
         # A timeout of `communicate` would look for the end again and again, between sleeps.
         too_late = threading.Event()

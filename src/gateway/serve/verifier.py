@@ -27,14 +27,11 @@ if TYPE_CHECKING:
     from gateway.model import Contents
 
 PRODUCT_YAML = "product.yaml"
-_NICENESS = 19
 
 
 def main() -> int:
     """Answer the question on stdin."""
     question = Question(**json.load(sys.stdin))
-    if not question.is_new:
-        os.nice(_NICENESS)
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)  # nothing else gets between the answer's bytes
         json.dump(answer(question), answers)
