@@ -31,6 +31,7 @@ A worker's side:
     circuit     a model that fails again and again is left alone                      pure
     scoring     payments -> rows -> scores
     annex       heavy models, on threads beside the hall
+    priority    how threads that must not be felt give way to the loop
     shadow      models that did not decide score afterwards
     inference   inference.GRPCInferenceService, on threads beside the hall
     offered     the models that it serves, by name

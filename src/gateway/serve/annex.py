@@ -9,7 +9,6 @@ where its deadline is watched.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,14 +18,11 @@ from types import TracebackType
 
 from gateway.model import Classifier
 from gateway.serve.admit import Payment
+from gateway.serve.priority import step_back
 from gateway.serve.scoring import Rows, score
 
 IN_FLIGHT = 2
 """Batches of one model: one that is computed, and the next, so that its thread never waits."""
-
-NICENESS = 19
-"""Below the hall's priority, as far as it goes: with 10 or 15 a light product's p99 doubled beside
-a model of 40 ms on the same core, with 19 it stays."""
 
 _END_S = 2.0
 
@@ -133,8 +129,7 @@ class Annex:
             self._seen.append(self._done.get(timeout=timeout_s))
 
     def _work(self, room: _Room) -> None:
-        with suppress(OSError):  # not on every platform, and no reason not to serve
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        step_back()
         while (batch := room.batches.get()) is not None:
             batch.begun_ns = self._clock_ns()
             if batch.begun_ns < batch.payments[-1].deadline_ns:

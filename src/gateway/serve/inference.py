@@ -13,7 +13,6 @@ Calls wait by priority, then by deadline. What cannot be answered in time is not
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import threading
 import time
@@ -34,7 +33,6 @@ from gateway.inference import open_inference_pb2 as pb
 from gateway.model import Generation
 from gateway.product.suggest import suggest
 from gateway.serve.admit import Arrival, bad_request, retry_info, summary
-from gateway.serve.annex import NICENESS
 from gateway.serve.front import (
     MODEL_INFER,
     MODEL_METADATA,
@@ -47,6 +45,7 @@ from gateway.serve.front import (
 )
 from gateway.serve.logs import OncePerSecond
 from gateway.serve.offered import Offered, Offers
+from gateway.serve.priority import step_back
 from gateway.serve.tensors import Asked, read, response
 
 UNREAD_MAX = 256
@@ -378,8 +377,7 @@ class Inference:
     # On the runner's thread.
 
     def _run(self) -> None:
-        with suppress(OSError):  # not on every platform, and no reason not to serve
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        step_back()
         while True:
             with self._changed:
                 self._running = None

@@ -113,7 +113,7 @@ async def opened() -> Idle:
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=2,  # ours is for what is announced
-                start_new_session=True,  # Ctrl-C is for the supervisor: it stops them itself
+                process_group=0,  # Ctrl-C is for the supervisor: it stops them itself
             )
         except OSError as error:
             ours.close()

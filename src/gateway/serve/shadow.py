@@ -8,12 +8,10 @@ hands and never waits: under load the thread stands still, and what it does not 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from itertools import compress
 from types import TracebackType
 from typing import NamedTuple
@@ -25,9 +23,9 @@ from gateway.decide import draw, draw_key
 from gateway.journal import Scored, ScoredCall
 from gateway.model import Arm
 from gateway.serve.admit import Payment, Serving
-from gateway.serve.annex import NICENESS
 from gateway.serve.answer import Answer
 from gateway.serve.logs import OncePerSecond
+from gateway.serve.priority import step_back
 from gateway.serve.scoring import Rows, score
 
 LOOK_S = 0.005
@@ -137,8 +135,7 @@ class Shadows:
         return True
 
     def _work(self) -> None:
-        with suppress(OSError):  # not on every platform, and no reason not to serve
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        step_back()
         while not self._ends.wait(LOOK_S):
             if not self.is_pressed:
                 self._work_off()

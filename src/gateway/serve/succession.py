@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import logging
-import os
 import pickle
 import socket
 import threading
@@ -30,9 +29,10 @@ from gateway.journal import Generation as JournalledGeneration
 from gateway.journal import Rejected
 from gateway.model import HEAVY_ROW_NS, Generation, Plan, opened
 from gateway.serve.admit import Serving
-from gateway.serve.annex import NICENESS, Annex
+from gateway.serve.annex import Annex
 from gateway.serve.control import Load, Loaded, NotLoaded, decode_message
 from gateway.serve.hall import Hall
+from gateway.serve.priority import step_back
 
 Measured = Mapping[str, Mapping[int, int]]
 """By `Serving.key` and number of rows: what a model takes, in nanoseconds."""
@@ -222,8 +222,7 @@ class Loader:
         self._thread.start()
 
     def _listen(self) -> None:
-        with suppress(OSError):  # not on every platform, and no reason not to serve
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        step_back()
         with suppress(OSError, ValueError):  # the socket is closed: the worker ends
             for line in self._said:
                 match decode_message(line):

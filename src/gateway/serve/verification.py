@@ -14,11 +14,12 @@ from gateway.serve.control import Load, error_of
 
 VERIFY_S_MAX = 900.0
 
-_STEPPING_BACK = "{ echo 19 >/proc/self/autogroup; } 2>/dev/null; exec nice -n 19 \"$0\" \"$@\""
-"""Have less of the processor than whoever answers calls, from the first import on.
+_STEPPING_BACK = 'if command -v chrt >/dev/null; then exec chrt -i 0 "$0" "$@"; else exec nice -n 19 "$0" "$@"; fi'
+"""Run when nobody else does, from the first import on: SCHED_IDLE gives way at once, where a nice
+process first uses up its slice of some milliseconds.
 
-Linux shares it among sessions first, whatever the niceness of those in them, where
-`kernel.sched_autogroup_enabled` is on: so the session steps back, too.
+It counts within a session: Linux shares the processor among sessions first, where
+`kernel.sched_autogroup_enabled` is on. So the workers and this have the supervisor's.
 """
 
 
@@ -92,7 +93,7 @@ async def verify(question: Question) -> Answer:
             *command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,
+            process_group=0,  # Ctrl-C is for the supervisor
         )
     except OSError as error:
         raise GatewayError(
