@@ -24,6 +24,9 @@ LARGE_PER_S = 1_000.0
 LARGE_TAKES = 2.0
 """A large model has so many times what a small one has."""
 
+SHADOW_TAKES = 2.5
+"""And one with a shadow: two models are verified, on what the shadow leaves of the processor."""
+
 FIRST_S = 6.0
 """So long has the first swap, from which the period of the others is taken."""
 
@@ -63,9 +66,10 @@ def swap(rig: Rig, scope: Scope) -> Outcome:
     large = swapped(rig, editor, "a large model", orders, LARGE_PER_S, large_s, rest_s)
     calm_s = min(max(scope.seconds / 3, 0.3), 6.0)
     rounds = min(SHADOW_MOST, max(min(3, scope.swaps), scope.swaps // SHADOW_SHARE))
-    rounds = _fitting(rounds, SHADOW_TIME * scope.swaps_s, 2 * (takes_s + calm_s))
+    beside_s = SHADOW_TAKES * takes_s + calm_s
+    rounds = _fitting(rounds, SHADOW_TIME * scope.swaps_s, 2 * beside_s)
     orders = _shadows(editor, rounds)
-    beside = swapped(rig, editor, "a shadow beside", orders, rate, takes_s + calm_s, calm_s)
+    beside = swapped(rig, editor, "a shadow beside", orders, rate, beside_s, calm_s)
     return outcome_of_phases(most, first, medium, large, beside)
 
 

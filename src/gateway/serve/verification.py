@@ -14,7 +14,10 @@ from gateway.serve.control import Load, error_of
 
 VERIFY_S_MAX = 900.0
 
-_STEPPING_BACK = 'if command -v chrt >/dev/null; then exec chrt -i 0 "$0" "$@"; else exec nice -n 19 "$0" "$@"; fi'
+_STEPPING_BACK = (
+    'if command -v chrt >/dev/null; then exec chrt -i 0 "$0" "$@"; '
+    'else exec nice -n 19 "$0" "$@"; fi'
+)
 """Run when nobody else does, from the first import on: SCHED_IDLE gives way at once, where a nice
 process first uses up its slice of some milliseconds.
 
