@@ -61,6 +61,7 @@ def recorded(journal: Path) -> dict[str, int]:
     }
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("front", ["native", "grpcio"])
 def test_no_answer_claims_to_have_taken_longer_than_its_caller_waited(
     tmp_path: Path, front: str
