@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 
 from gateway.cli.decide import as_json
-from gateway.cli.terms import microseconds
+from gateway.cli.terms import microseconds, utc_time
 from gateway.journal import (
     Answered,
     Damage,
@@ -150,7 +150,7 @@ def as_object(row: Row, *, features: bool) -> dict[str, Any]:
     if not isinstance(row, Answered):
         return shown | {name: _plain(value) for name, value in _details(entry)}
     arrived_ns = entry.arrival_ns  # type: ignore[union-attr]
-    shown["arrived"] = _time(record.wall_ns(arrived_ns))
+    shown["arrived"] = utc_time(record.wall_ns(arrived_ns))
     shown["product"] = _product(record)
     shown["traceparent"] = entry.traceparent or None  # type: ignore[union-attr]
     shown["reply"] = row.reply.value
@@ -207,12 +207,6 @@ def _arm(record: Record, place: int) -> str | int:
 def _product(record: Record) -> str | None:
     generation = record.generation(record.entry.product)  # type: ignore[union-attr, arg-type]
     return None if generation is None else generation.product
-
-
-def _time(wall_ns: int | None) -> str:
-    if wall_ns is None:
-        return ""
-    return datetime.fromtimestamp(wall_ns / 1e9, UTC).isoformat(timespec="microseconds")
 
 
 def _clock(wall_ns: int | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -55,6 +56,13 @@ def size_bytes(text: str) -> int:
     if match is None:
         raise UsageError("is no size", subject=repr(text), hint="Write it as 512MiB or 4G.")
     return int(float(match[1]) * _UNIT[match[2].upper()])
+
+
+def utc_time(wall_ns: int | None) -> str:
+    """Return a wall time in ISO 8601, to the microsecond; nothing where it is not known."""
+    if wall_ns is None:
+        return ""
+    return datetime.fromtimestamp(wall_ns / 1e9, UTC).isoformat(timespec="microseconds")
 
 
 def save(path: Path, text: str, did: str = "Drew") -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from gateway.cli.terms import microseconds
+from gateway.cli.terms import microseconds, utc_time
 from gateway.journal import (
     Decision,
     Flag,
@@ -78,7 +78,7 @@ def as_object(call: Call, around: Sequence[Record]) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "id": _id(call),
         "kind": type(entry).__name__.lower(),
-        "arrived": _time(arrived_ns) or None,
+        "arrived": utc_time(arrived_ns) or None,
         "worker": record.segment.name.worker,
         "trace_id": server_span_id(record).trace_id.hex(),
         "caller_span_id": entry.traceparent[36:52] or None,
@@ -142,7 +142,7 @@ def _told(call: Call) -> Iterator[str]:
     what = _spoken(Action, entry.action) if isinstance(entry, Decision) else "refused"
     yield f"{what.upper()}  {_id(call)}  {served}"
     whose = "its caller's" if entry.traceparent else "its own"
-    when = _time(record.wall_ns(entry.arrival_ns)) or "at a time that is not known"
+    when = utc_time(record.wall_ns(entry.arrival_ns)) or "at a time that is not known"
     yield f"  {when}, worker {record.segment.name.worker}"
     yield f"  trace {server_span_id(record).trace_id.hex()}, {whose}"
     if isinstance(entry, Refused):
@@ -285,12 +285,6 @@ def _named(names: Any, number: int) -> str:
 
 def _signed(us: float) -> str:
     return f"-{microseconds(-us)}" if us < 0 else microseconds(us)
-
-
-def _time(wall_ns: int | None) -> str:
-    if wall_ns is None:
-        return ""
-    return datetime.fromtimestamp(wall_ns / 1e9, UTC).isoformat(timespec="microseconds")
 
 
 def _clock(wall_ns: int | None) -> str:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from gateway import product as product_yaml
 from gateway.errors import ModelError, ProductError, UsageError, Violation
+from gateway.model.registry import PRODUCT_YAML
 from gateway.product import Challenger, Champion, Product
-
-PRODUCT_YAML = "product.yaml"
 
 _FILE_BYTES_MAX = 64 * 2**20
 """Of a calibration or of golden vectors."""

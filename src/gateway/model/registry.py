@@ -28,6 +28,9 @@ from gateway.errors import JournalError, UsageError
 KEEP = 10
 """So many generations of a product stay in its history, and in the store."""
 
+PRODUCT_YAML = "product.yaml"
+"""The file of a product's folder that says what the others are."""
+
 STORE = "generations"
 """The store's directory below a journal's."""
 

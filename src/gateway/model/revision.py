@@ -18,9 +18,9 @@ from pathlib import Path, PurePosixPath
 
 from gateway import product as product_yaml
 from gateway.errors import GatewayError, ModelError, ProductError, UsageError
-from gateway.model.folder import PRODUCT_YAML, Contents, files_named, read_folder
+from gateway.model.folder import Contents, files_named, read_folder
 from gateway.model.generation import Generation, opened, planned
-from gateway.model.registry import Registry, State
+from gateway.model.registry import PRODUCT_YAML, Registry, State
 from gateway.product.edit import content_of, with_files, with_generation
 
 MEMORY = ".generations"

@@ -105,6 +105,11 @@ class Canary:
     serving: Serving
 
 
+def arm_key(generation: Generation, place: int) -> str:
+    """Return an arm's name among all: the product's for its champion, else with its own."""
+    return generation.name if place == 0 else f"{generation.name}/{generation.arms[place].name}"
+
+
 def _serving(
     generation: Generation, index: int, place: int, canaries: tuple[Canary, ...] = ()
 ) -> Serving:
@@ -115,7 +120,7 @@ def _serving(
         index=index,
         arm=place,
         lane=index << 8 | place,
-        key=generation.name if place == 0 else f"{generation.name}/{arm.name}",
+        key=arm_key(generation, place),
         classifier=arm.classifier,
         policy=arm.policy,
         responses=ResponseEncoder(generation, arm),

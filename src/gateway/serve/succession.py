@@ -28,7 +28,7 @@ from gateway.errors import GatewayError, JournalError, ModelError
 from gateway.journal import Generation as JournalledGeneration
 from gateway.journal import Rejected
 from gateway.model import HEAVY_ROW_NS, Generation, Plan, opened
-from gateway.serve.admit import Serving
+from gateway.serve.admit import Serving, arm_key
 from gateway.serve.annex import Annex
 from gateway.serve.control import Load, Loaded, NotLoaded, decode_message
 from gateway.serve.hall import Hall
@@ -160,8 +160,7 @@ def warmed_up(generation: Generation, clock_ns: Callable[[], int]) -> dict[str, 
     """Run every model of a generation; return what each took, by `Serving.key`."""
     measured_ns: dict[str, dict[int, int]] = {}
     for place, arm in enumerate(generation.arms):
-        key = generation.name if place == 0 else f"{generation.name}/{arm.name}"
-        found_ns = measured_ns[key] = arm.classifier.warm_up(clock_ns)
+        found_ns = measured_ns[arm_key(generation, place)] = arm.classifier.warm_up(clock_ns)
         # A busy machine makes a row dearer, never cheaper; and by a row it is said where it runs.
         found_ns[1] = min(found_ns[1], arm.classifier.row_ns(clock_ns))
     return measured_ns

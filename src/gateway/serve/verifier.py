@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.errors import ExitCode, GatewayError, ProductError, Violation
+from gateway.model.registry import PRODUCT_YAML, Registry, ServedArm
 from gateway.serve.control import Load, error_row
 from gateway.serve.verification import Question
 from gateway.serve.watch import signature
 
 if TYPE_CHECKING:
     from gateway.model import Contents
-
-PRODUCT_YAML = "product.yaml"
 
 
 def main() -> int:
@@ -41,7 +40,6 @@ def main() -> int:
 def answer(question: Question) -> dict[str, Any]:
     """Return what is to be said of a folder, as JSON values."""
     from gateway.model import opened, planned, read_folder
-    from gateway.model.registry import Registry
     from gateway.model.trial import passed, remember
     from gateway.verify import expect_passed, run_gates
 
@@ -80,13 +78,7 @@ def answer(question: Question) -> dict[str, Any]:
         plan=b64encode(pickle.dumps(plan)).decode(),
     )
     arms = [
-        {
-            "name": arm.name,
-            "version": arm.version,
-            "sha256": arm.digest,
-            "mode": arm.mode,
-            "share": arm.share,
-        }
+        asdict(ServedArm(arm.name, arm.version, arm.digest, arm.mode, arm.share))
         for arm in plan.arms
     ]
     return {
@@ -139,8 +131,6 @@ def _expect_newer(question: Question, contents: Contents, digest: str) -> None:
 
 def _elsewhere(question: Question, product: str) -> tuple[dict[str, str], int]:
     """Return `numbers` and `forgotten` of a product that was served from another folder, if any."""
-    from gateway.model.registry import Registry
-
     state = Registry(Path(question.store)).state(product)
     if state is None:
         return {}, 0

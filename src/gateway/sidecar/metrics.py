@@ -111,8 +111,7 @@ class _Counts:
 class Metrics(Collector):
     """What Prometheus is shown. `take` and `collect` run on one thread, or under one lock.
 
-    `trace_id` gives a call's, in hex; `lags` each consumer's lag by its name; `wall_s` a monotonic
-    time of a record as Unix time.
+    `trace_id` gives a call's, in hex; `lags` each consumer's lag by its name.
     """
 
     def __init__(
@@ -128,7 +127,7 @@ class Metrics(Collector):
         self._stages: Histogram[Labels] = Histogram()
         self._uses: Histogram[Labels] = Histogram()
         self._sizes: Histogram[Labels] = Histogram()
-        self._bounds: dict[tuple[str, float], tuple[float, ...]] = {}
+        self._bounds: dict[str, tuple[float, ...]] = {}
         self._served: dict[tuple[int, bytes, str], Generation] = {}
 
     def take(self, batch: Batch) -> None:
@@ -247,11 +246,10 @@ class Metrics(Collector):
 
     def _bounds_of(self, product: str, budget_s: float) -> tuple[float, ...]:
         """Return the bounds of the first budget seen: a caller's own deadline may be shorter."""
-        key = (product, 0.0)
-        bounds = self._bounds.get(key)
+        bounds = self._bounds.get(product)
         if bounds is None:
             bounds = around(budget_s, COMMON_S) if budget_s else COMMON_S
-            self._bounds[key] = bounds
+            self._bounds[product] = bounds
         return bounds
 
     # What is shown

@@ -6,11 +6,9 @@ from pathlib import Path
 
 from gateway.errors import GatewayError
 from gateway.journal import Generation
-from gateway.model.registry import Registry
+from gateway.model.registry import PRODUCT_YAML, Registry
 from gateway.product import Product, parse
 from gateway.sidecar.features import Shape, shape_of
-
-PRODUCT_YAML = "product.yaml"
 
 
 class Snapshots:

@@ -53,7 +53,7 @@ class Consumer(Protocol):
 class Wing:
     """Runs consumers. A context manager: entering it starts a thread each.
 
-    `until_idle`: stop each consumer once it has found nothing new for a while.
+    `idle_s_max`: stop each consumer once it has found nothing new for so long; None: never.
     """
 
     def __init__(
