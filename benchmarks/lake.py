@@ -22,10 +22,10 @@ from whatif import write
 
 from gateway.journal import Record, join_replied, read, segments
 from gateway.model import load_generation
-from gateway.sidecar.call import Call, Range
-from gateway.sidecar.features import Shape, shape_of
-from gateway.sidecar.lake import Lake
-from gateway.sidecar.rows import Rows
+from gateway.sidecar.lake.features import Shape, shape_of
+from gateway.sidecar.lake.lake import Lake
+from gateway.sidecar.lake.rows import Rows
+from gateway.sidecar.tail.call import Call, Range
 
 
 def calls_of(journal: Path) -> list[Call]:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 import journalled
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 
-from gateway.sidecar.attributes import held
-from gateway.sidecar.call import Call
-from gateway.sidecar.spans import Detail, SpanEncoder
+from gateway.sidecar.tail.call import Call
+from gateway.sidecar.traces.attributes import held
+from gateway.sidecar.traces.spans import Detail, SpanEncoder
 
 ROUNDS, CALLS = 9, 4_000
 

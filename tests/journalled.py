@@ -19,7 +19,7 @@ from gateway.journal import (
     decision_id,
 )
 from gateway.journal.segment import Header, SegmentName
-from gateway.sidecar.call import Call
+from gateway.sidecar.tail.call import Call
 from gateway.v1.decision_pb2 import APPROVE, DECLINE, DecideResponse
 
 BOOT = bytes(range(16))

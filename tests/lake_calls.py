@@ -22,8 +22,8 @@ from gateway.journal import (
     Segment,
 )
 from gateway.journal.segment import Header, SegmentName
-from gateway.sidecar.call import Call, Range
-from gateway.sidecar.lake import Lake
+from gateway.sidecar.lake.lake import Lake
+from gateway.sidecar.tail.call import Call, Range
 from gateway.v1.decision_pb2 import DecideRequest, DecideResponse
 
 BOOT = bytes(range(16))

@@ -18,11 +18,11 @@ from itertools import count
 from lake_calls import KEY, calls, on_disk, range_of, read, segment
 
 from gateway.journal import Decision
-from gateway.sidecar.call import Range
-from gateway.sidecar.decisions import pseudonym
-from gateway.sidecar.features import Shape
-from gateway.sidecar.lake import Lake
-from gateway.sidecar.rows import Rows
+from gateway.sidecar.lake.decisions import pseudonym
+from gateway.sidecar.lake.features import Shape
+from gateway.sidecar.lake.lake import Lake
+from gateway.sidecar.lake.rows import Rows
+from gateway.sidecar.tail.call import Range
 
 RANGES = ((1, 2), (3, 5), (6, 8))
 SHAPE = Shape((), "")

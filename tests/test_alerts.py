@@ -12,7 +12,7 @@ import pytest
 
 from gateway.cli.main import run
 from gateway.errors import ExitCode
-from gateway.sidecar.alerts import BURNS, as_yaml, rules_of
+from gateway.sidecar.metrics.alerts import BURNS, as_yaml, rules_of
 
 PROMTOOL = shutil.which("promtool")
 PROMISES = [

@@ -16,10 +16,10 @@ from test_tail import BOOT, DECISION, drained, filled, opened
 
 from gateway.errors import JournalDamaged, JournalError
 from gateway.journal import Generation, Pause, Replied, Writer
-from gateway.sidecar.call import Mark, Position
-from gateway.sidecar.checkpoint import Checkpoint, Progress, consumers
-from gateway.sidecar.lag import Lag, Retention, is_past, lag
-from gateway.sidecar.tail import Tail
+from gateway.sidecar.tail.call import Mark, Position
+from gateway.sidecar.tail.checkpoint import Checkpoint, Progress, consumers
+from gateway.sidecar.tail.lag import Lag, Retention, is_past, lag
+from gateway.sidecar.tail.tail import Tail
 
 NAME = f"01700000000000000000-003-{BOOT.hex()}-000000000000001.journal"
 MARK = Mark(NAME, 400, 17, 23, True, (Generation(2, "cnp", 9, "d9", ("v9", "v10")),))
@@ -90,7 +90,7 @@ def test_a_consumer_that_is_killed_while_it_saves_finds_one_or_the_other(tmp_pat
     """A process saves two states in turn until it is killed, ten times over."""
     code = (
         "import sys; from pathlib import Path;"
-        "from gateway.sidecar.checkpoint import Checkpoint, Progress;"
+        "from gateway.sidecar.tail.checkpoint import Checkpoint, Progress;"
         "from test_checkpoint import PROGRESS;"
         "one = Checkpoint(Path(sys.argv[1]), 'lake');"
         "one.save(PROGRESS); print(flush=True);"

@@ -45,9 +45,9 @@ from gateway.journal import (
     read,
     segments,
 )
-from gateway.sidecar.collector import Collector, resource_of
-from gateway.sidecar.otlp import Exporter
-from gateway.sidecar.spans import Detail, SpanEncoder
+from gateway.sidecar.traces.collector import Collector, resource_of
+from gateway.sidecar.traces.otlp import Exporter
+from gateway.sidecar.traces.spans import Detail, SpanEncoder
 from gateway.v1.decision_pb2 import DECLINE
 from gateway.v1.decision_pb2_grpc import DecisionServiceStub
 

@@ -42,13 +42,13 @@ from pyarrow import fs
 
 from gateway.errors import ExitCode, LakeError
 from gateway.journal import Generation
-from gateway.sidecar.asides import Part
-from gateway.sidecar.call import Batch, Call, Position, Range
-from gateway.sidecar.decisions import pseudonym
-from gateway.sidecar.features import Shape
-from gateway.sidecar.lake import Lake
-from gateway.sidecar.ranges import TARGET_BYTES, parse_file_name
-from gateway.sidecar.rows import Rows
+from gateway.sidecar.lake.asides import Part
+from gateway.sidecar.lake.decisions import pseudonym
+from gateway.sidecar.lake.features import Shape
+from gateway.sidecar.lake.lake import Lake
+from gateway.sidecar.lake.ranges import TARGET_BYTES, parse_file_name
+from gateway.sidecar.lake.rows import Rows
+from gateway.sidecar.tail.call import Batch, Call, Position, Range
 
 HERE = Path(__file__).parent
 NOW_NS = 2**62

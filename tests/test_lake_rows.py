@@ -53,14 +53,14 @@ from gateway.journal import (
 )
 from gateway.model.registry import Registry
 from gateway.product import Feature, Product
-from gateway.sidecar.call import Batch, Call, Gone, LateReply, LateScored, Position
-from gateway.sidecar.decisions import pseudonym
-from gateway.sidecar.features import FeatureReader, Shape, segments_of, shape_of
-from gateway.sidecar.lake import Lake
-from gateway.sidecar.rows import Rows
-from gateway.sidecar.schema import SCHEMAS
-from gateway.sidecar.snapshots import Snapshots
-from gateway.sidecar.tail import Tail
+from gateway.sidecar.lake.decisions import pseudonym
+from gateway.sidecar.lake.features import FeatureReader, Shape, segments_of, shape_of
+from gateway.sidecar.lake.lake import Lake
+from gateway.sidecar.lake.rows import Rows
+from gateway.sidecar.lake.schema import SCHEMAS
+from gateway.sidecar.lake.snapshots import Snapshots
+from gateway.sidecar.tail.call import Batch, Call, Gone, LateReply, LateScored, Position
+from gateway.sidecar.tail.tail import Tail
 from gateway.v1.decision_pb2 import DecideRequest, DecideResponse
 
 PRODUCT = catalogue.product(watch=["channel", "entry_mode", "amount"])

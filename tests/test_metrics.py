@@ -30,10 +30,10 @@ from gateway.journal import (
     Segment,
     Shed,
 )
-from gateway.sidecar.buckets import Histogram, around
-from gateway.sidecar.call import Batch, Call, Position
-from gateway.sidecar.lag import Lag
-from gateway.sidecar.metrics import COMMON_S, Metrics
+from gateway.sidecar.metrics.buckets import Histogram, around
+from gateway.sidecar.metrics.metrics import COMMON_S, Metrics
+from gateway.sidecar.tail.call import Batch, Call, Position
+from gateway.sidecar.tail.lag import Lag
 
 MS = 1_000_000
 CNP = Generation(0, "cnp", 7, "ab" * 32, ("v7", "v8"))

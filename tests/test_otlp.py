@@ -24,10 +24,10 @@ from otlp_receiver import (
 )
 
 from gateway.errors import CollectorError, UsageError
-from gateway.sidecar import otlp
-from gateway.sidecar.collector import Collector, collector_of, resource_of
-from gateway.sidecar.otlp import Exporter, Sent, batches
-from gateway.sidecar.spans import SpanEncoder
+from gateway.sidecar.traces import otlp
+from gateway.sidecar.traces.collector import Collector, collector_of, resource_of
+from gateway.sidecar.traces.otlp import Exporter, Sent, batches
+from gateway.sidecar.traces.spans import SpanEncoder
 
 RESOURCE = resource_of({}, host="host-1", version="1.2.3")
 

@@ -24,7 +24,7 @@ from gateway.cli.main import run
 from gateway.errors import ExitCode
 from gateway.journal import Decision, Record, read, segments
 from gateway.model import load_generation
-from gateway.sidecar.lake import Lake
+from gateway.sidecar.lake.lake import Lake
 
 WAIT_S = 20.0
 

@@ -29,9 +29,9 @@ from gateway.journal import (
     Shed,
     decision_id,
 )
-from gateway.sidecar.attributes import held, varint
-from gateway.sidecar.call import Batch, Call, LateScored, Position, Range
-from gateway.sidecar.spans import Detail, SpanEncoder, server_span_id
+from gateway.sidecar.tail.call import Batch, Call, LateScored, Position, Range
+from gateway.sidecar.traces.attributes import held, varint
+from gateway.sidecar.traces.spans import Detail, SpanEncoder, server_span_id
 from gateway.v1.decision_pb2 import APPROVE, DECLINE, FeatureValue
 
 ALL = Detail(all_calls=True)

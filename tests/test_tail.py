@@ -34,10 +34,10 @@ from gateway.journal import (
     verify,
 )
 from gateway.journal.frame import encode
-from gateway.sidecar import tail as tail_module
-from gateway.sidecar.call import Batch, Call, Gone, LateReply, LateScored, Position, Range
-from gateway.sidecar.join import Waits
-from gateway.sidecar.tail import Tail
+from gateway.sidecar.tail import tail as tail_module
+from gateway.sidecar.tail.call import Batch, Call, Gone, LateReply, LateScored, Position, Range
+from gateway.sidecar.tail.join import Waits
+from gateway.sidecar.tail.tail import Tail
 
 BOOT = b"b" * 16
 DECISION = Decision(

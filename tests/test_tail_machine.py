@@ -34,10 +34,10 @@ from gateway.journal import (
 from gateway.journal.frame import encode
 from gateway.journal.segment import parse_name
 from gateway.journal.writer import RETRY_NS
-from gateway.sidecar import tail
-from gateway.sidecar.call import Batch, Call, Gone, LateReply, LateScored, Position
-from gateway.sidecar.checkpoint import Progress, _decoded, _encoded
-from gateway.sidecar.tail import Tail
+from gateway.sidecar.tail import tail
+from gateway.sidecar.tail.call import Batch, Call, Gone, LateReply, LateScored, Position
+from gateway.sidecar.tail.checkpoint import Progress, _decoded, _encoded
+from gateway.sidecar.tail.tail import Tail
 
 Place = tuple[int, bytes, int]
 CALL = replace(DECISION, product=BESIDE.index)

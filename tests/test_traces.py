@@ -20,25 +20,25 @@ from otlp_receiver import Receiver, listening, refuses, rejects, takes_and_says_
 
 from gateway.errors import CollectorError, JournalError
 from gateway.journal import Decision, Record, Replied, Writer, decision_id, read, segments
-from gateway.sidecar import otlp
-from gateway.sidecar.checkpoint import Checkpoint
-from gateway.sidecar.collector import Collector, resource_of
-from gateway.sidecar.otlp import Exporter
-from gateway.sidecar.spans import SpanEncoder
-from gateway.sidecar.tail import Tail
-from gateway.sidecar.traces import Traces
+from gateway.sidecar.tail.checkpoint import Checkpoint
+from gateway.sidecar.tail.tail import Tail
+from gateway.sidecar.traces import otlp
+from gateway.sidecar.traces.collector import Collector, resource_of
+from gateway.sidecar.traces.otlp import Exporter
+from gateway.sidecar.traces.spans import SpanEncoder
+from gateway.sidecar.traces.traces import Traces
 
 CALLS = 600
 ALONE = replace(GENERATION, arms=("v1",))  # no shadow to wait for
 SIDECAR = """
 import sys
 from pathlib import Path
-from gateway.sidecar.checkpoint import Checkpoint
-from gateway.sidecar.collector import Collector, resource_of
-from gateway.sidecar.otlp import Exporter
-from gateway.sidecar.spans import SpanEncoder
-from gateway.sidecar.tail import Tail
-from gateway.sidecar.traces import Traces
+from gateway.sidecar.tail.checkpoint import Checkpoint
+from gateway.sidecar.traces.collector import Collector, resource_of
+from gateway.sidecar.traces.otlp import Exporter
+from gateway.sidecar.traces.spans import SpanEncoder
+from gateway.sidecar.tail.tail import Tail
+from gateway.sidecar.traces.traces import Traces
 journal, state, target = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 checkpoint = Checkpoint(state, "traces")
 tail = Tail(journal, checkpoint.load().done, records_max=20)

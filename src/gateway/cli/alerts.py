@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from gateway.cli.terms import Json, notes
 from gateway.errors import ExitCode, UsageError
 from gateway.model import read_product
-from gateway.sidecar.alerts import as_yaml, rules_of
+from gateway.sidecar.metrics.alerts import as_yaml, rules_of
 
 
 def alerts(

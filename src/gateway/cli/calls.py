@@ -24,8 +24,8 @@ from gateway.journal import (
     read,
     segments,
 )
-from gateway.sidecar.call import Call
-from gateway.sidecar.verdict import end_ns
+from gateway.sidecar.tail.call import Call
+from gateway.sidecar.traces.verdict import end_ns
 
 _AFTER_NS = 3_000_000_000
 """Replies and shadow scores stand no further behind their call than this."""

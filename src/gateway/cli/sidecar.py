@@ -21,21 +21,21 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from gateway.cli.terms import Json, notes
 from gateway.errors import ExitCode, ListenError, UsageError
-from gateway.sidecar.call import Call
-from gateway.sidecar.checkpoint import Checkpoint
-from gateway.sidecar.collector import collector_of, resource_of
-from gateway.sidecar.lag import Lag
-from gateway.sidecar.lag import lag as lag_behind
-from gateway.sidecar.lake import Lake
-from gateway.sidecar.measures import Measures
-from gateway.sidecar.metrics import Metrics
-from gateway.sidecar.otlp import Exporter
-from gateway.sidecar.rows import Rows
-from gateway.sidecar.shipping import Shipping, subject_key
-from gateway.sidecar.snapshots import Snapshots
-from gateway.sidecar.spans import Detail, SpanEncoder, server_span_id
-from gateway.sidecar.tail import Tail
-from gateway.sidecar.traces import Traces
+from gateway.sidecar.lake.lake import Lake
+from gateway.sidecar.lake.rows import Rows
+from gateway.sidecar.lake.shipping import Shipping, subject_key
+from gateway.sidecar.lake.snapshots import Snapshots
+from gateway.sidecar.metrics.measures import Measures
+from gateway.sidecar.metrics.metrics import Metrics
+from gateway.sidecar.tail.call import Call
+from gateway.sidecar.tail.checkpoint import Checkpoint
+from gateway.sidecar.tail.lag import Lag
+from gateway.sidecar.tail.lag import lag as lag_behind
+from gateway.sidecar.tail.tail import Tail
+from gateway.sidecar.traces.collector import collector_of, resource_of
+from gateway.sidecar.traces.otlp import Exporter
+from gateway.sidecar.traces.spans import Detail, SpanEncoder, server_span_id
+from gateway.sidecar.traces.traces import Traces
 from gateway.sidecar.wing import Consumer, Wing
 
 STATE = "sidecar"

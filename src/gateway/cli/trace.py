@@ -18,8 +18,8 @@ from gateway.cli.terms import AtLeastOne, Json, notes, out, to_width
 from gateway.cli.waterfall import HEADING, as_line, as_object, used_ns, waterfall
 from gateway.errors import ExitCode, JournalDamaged, JournalError, UsageError
 from gateway.journal import Damage, Decision, Record, Refused, parse_decision_id, read
-from gateway.sidecar.call import Call
-from gateway.sidecar.verdict import verdict
+from gateway.sidecar.tail.call import Call
+from gateway.sidecar.traces.verdict import verdict
 
 _LAST = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

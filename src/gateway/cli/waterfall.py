@@ -24,9 +24,9 @@ from gateway.journal import (
     Shed,
     decision_id,
 )
-from gateway.sidecar.call import Call
-from gateway.sidecar.spans import server_span_id
-from gateway.sidecar.verdict import end_ns, stages, status, verdict
+from gateway.sidecar.tail.call import Call
+from gateway.sidecar.traces.spans import server_span_id
+from gateway.sidecar.traces.verdict import end_ns, stages, status, verdict
 from gateway.v1.decision_pb2 import Action, DecideResponse, StandIn
 
 _LABELS = 32

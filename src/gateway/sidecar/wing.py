@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Protocol
 
 from gateway.errors import GatewayError
-from gateway.sidecar.call import Position
+from gateway.sidecar.tail.call import Position
 
 IDLE_S = 0.1
 """A consumer that found nothing new looks again after so long."""

@@ -11,8 +11,8 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from gateway.journal import Record, Reply, decision_id
-from gateway.sidecar.call import Call
-from gateway.sidecar.schema import SCHEMAS, TIME
+from gateway.sidecar.lake.schema import SCHEMAS, TIME
+from gateway.sidecar.tail.call import Call
 
 
 def table_of(name: str, columns: Mapping[str, Any]) -> pa.Table:

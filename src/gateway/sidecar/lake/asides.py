@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from gateway.journal import Damage, Gap, Record, Scored, Shed, decision_id
 from gateway.journal.segment import parse_name
-from gateway.sidecar.call import Aside, Batch, Call, Gone, LateReply, LateScored, Range
-from gateway.sidecar.columns import arm_name, place_of, reply_name, table_of, wall
-from gateway.sidecar.schema import ACTIONS, SCHEMAS
+from gateway.sidecar.lake.columns import arm_name, place_of, reply_name, table_of, wall
+from gateway.sidecar.lake.schema import ACTIONS, SCHEMAS
+from gateway.sidecar.tail.call import Aside, Batch, Call, Gone, LateReply, LateScored, Range
 
 _DAY_US = 86_400_000_000
 

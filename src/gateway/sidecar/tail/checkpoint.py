@@ -22,7 +22,7 @@ from gateway.journal import Generation
 from gateway.journal.directory import make_directory, sync_directory
 from gateway.journal.disk import refusal
 from gateway.journal.segment import parse_name
-from gateway.sidecar.call import Mark, Position
+from gateway.sidecar.tail.call import Mark, Position
 
 VERSION = 1
 

@@ -12,8 +12,8 @@ from gateway.journal.disk import refusal
 from gateway.journal.entry import decode
 from gateway.journal.frame import HEAD_BYTES, MAX_PAYLOAD, Frame, parse, resynchronise, walk
 from gateway.journal.segment import parse_name
-from gateway.sidecar.call import Mark, Position
-from gateway.sidecar.listing import Boots, Listing
+from gateway.sidecar.tail.call import Mark, Position
+from gateway.sidecar.tail.listing import Boots, Listing
 
 _LOOK_BYTES = 64 << 10
 

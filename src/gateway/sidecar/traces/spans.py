@@ -38,9 +38,9 @@ from gateway.journal import (
     Shed,
     decision_id,
 )
-from gateway.sidecar.attributes import Numbers, attribute, attributes, failed
-from gateway.sidecar.call import Aside, Batch, Call
-from gateway.sidecar.verdict import SLOW_SHARE, stages, status
+from gateway.sidecar.tail.call import Aside, Batch, Call
+from gateway.sidecar.traces.attributes import Numbers, attribute, attributes, failed
+from gateway.sidecar.traces.verdict import SLOW_SHARE, stages, status
 from gateway.v1.decision_pb2 import Action, DecideRequest, DecideResponse, StandIn
 
 METHOD = "gateway.v1.DecisionService/Decide"

@@ -24,9 +24,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gateway.journal import Decision, Generation, Refused
-from gateway.sidecar.asides import Part, aside_parts, by_day
-from gateway.sidecar.call import Aside, Call
-from gateway.sidecar.columns import (
+from gateway.sidecar.lake.asides import Part, aside_parts, by_day
+from gateway.sidecar.lake.columns import (
     boots,
     messages,
     place_of,
@@ -37,10 +36,11 @@ from gateway.sidecar.columns import (
     trace_ids,
     transposed,
 )
-from gateway.sidecar.decisions import decisions
-from gateway.sidecar.features import FeatureReader, Shape
-from gateway.sidecar.request import FlatRequest
-from gateway.sidecar.schema import unified
+from gateway.sidecar.lake.decisions import decisions
+from gateway.sidecar.lake.features import FeatureReader, Shape
+from gateway.sidecar.lake.request import FlatRequest
+from gateway.sidecar.lake.schema import unified
+from gateway.sidecar.tail.call import Aside, Call
 
 
 class Rows:

@@ -14,10 +14,10 @@ from pathlib import Path
 from gateway.errors import JournalError
 from gateway.journal import Segment
 from gateway.journal.segment import SegmentName, parse_name
-from gateway.sidecar.call import Aside, Batch, Call, Mark, Position, Range
-from gateway.sidecar.follower import FIRST, CutBack, Follower
-from gateway.sidecar.join import Join, Waiting, Waits
-from gateway.sidecar.listing import Boot, Boots, Listing
+from gateway.sidecar.tail.call import Aside, Batch, Call, Mark, Position, Range
+from gateway.sidecar.tail.follower import FIRST, CutBack, Follower
+from gateway.sidecar.tail.join import Join, Waiting, Waits
+from gateway.sidecar.tail.listing import Boot, Boots, Listing
 
 RECORDS_MAX = 4096
 """Calls and asides of a batch."""

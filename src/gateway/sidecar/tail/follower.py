@@ -11,8 +11,8 @@ from gateway.journal import Between, Damage, Gap, Generation, Part, Record, Seal
 from gateway.journal.entry import Loss
 from gateway.journal.segment import SegmentName, parse_name
 from gateway.journal.verification import without
-from gateway.sidecar.call import Aside, Gone, Mark
-from gateway.sidecar.listing import Boot
+from gateway.sidecar.tail.call import Aside, Gone, Mark
+from gateway.sidecar.tail.listing import Boot
 
 Step = tuple[Mark, Record | tuple[Aside, ...]]
 """What was read, a record or asides, and the mark behind it."""

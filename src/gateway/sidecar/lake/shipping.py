@@ -12,13 +12,13 @@ from pathlib import Path
 
 from gateway.errors import LakeError
 from gateway.journal.disk import refusal
-from gateway.sidecar.call import Batch, Position, Range
-from gateway.sidecar.checkpoint import Checkpoint, Progress
-from gateway.sidecar.lag import is_past
-from gateway.sidecar.lake import Lake
-from gateway.sidecar.listing import Listing
-from gateway.sidecar.rows import Rows
-from gateway.sidecar.tail import RECORDS_MAX, Tail
+from gateway.sidecar.lake.lake import Lake
+from gateway.sidecar.lake.rows import Rows
+from gateway.sidecar.tail.call import Batch, Position, Range
+from gateway.sidecar.tail.checkpoint import Checkpoint, Progress
+from gateway.sidecar.tail.lag import is_past
+from gateway.sidecar.tail.listing import Listing
+from gateway.sidecar.tail.tail import RECORDS_MAX, Tail
 
 SHIP_S = 2.0
 """What comes within so long goes into one file, unless a batch is full before."""

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from gateway.sidecar.call import Batch, Position
-from gateway.sidecar.checkpoint import Checkpoint, Progress
-from gateway.sidecar.metrics import Metrics
-from gateway.sidecar.tail import Tail
+from gateway.sidecar.metrics.metrics import Metrics
+from gateway.sidecar.tail.call import Batch, Position
+from gateway.sidecar.tail.checkpoint import Checkpoint, Progress
+from gateway.sidecar.tail.tail import Tail
 
 SAVE_S = 2.0
 """Its checkpoint is saved so often: what a killed sidecar counts again, it counts from 0."""

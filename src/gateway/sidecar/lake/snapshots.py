@@ -8,7 +8,7 @@ from gateway.errors import GatewayError
 from gateway.journal import Generation
 from gateway.model.registry import PRODUCT_YAML, Registry
 from gateway.product import Product, parse
-from gateway.sidecar.features import Shape, shape_of
+from gateway.sidecar.lake.features import Shape, shape_of
 
 
 class Snapshots:

@@ -30,9 +30,8 @@ from pyarrow import fs
 
 from gateway.errors import LakeError
 from gateway.journal import parse_decision_id
-from gateway.sidecar.asides import Part, split
-from gateway.sidecar.call import Batch, Range
-from gateway.sidecar.parquet import (
+from gateway.sidecar.lake.asides import Part, split
+from gateway.sidecar.lake.parquet import (
     ROW_GROUP_ROWS,
     TEMPORARY,
     footer,
@@ -41,7 +40,7 @@ from gateway.sidecar.parquet import (
     row_groups,
     write_whole,
 )
-from gateway.sidecar.ranges import (
+from gateway.sidecar.lake.ranges import (
     FAN_IN,
     File,
     FileName,
@@ -52,8 +51,9 @@ from gateway.sidecar.ranges import (
     runs,
     visible,
 )
-from gateway.sidecar.rows import Rows
-from gateway.sidecar.schema import SCHEMAS, fitted, unified_schema
+from gateway.sidecar.lake.rows import Rows
+from gateway.sidecar.lake.schema import SCHEMAS, fitted, unified_schema
+from gateway.sidecar.tail.call import Batch, Range
 
 WITHOUT_PRODUCT = ("shed", "gaps", "late_replies")
 

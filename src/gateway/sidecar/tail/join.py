@@ -26,8 +26,8 @@ from gateway.journal import (
     ScoredCall,
     Shed,
 )
-from gateway.sidecar.call import Aside, Call, LateReply, LateScored, Mark
-from gateway.sidecar.follower import Step
+from gateway.sidecar.tail.call import Aside, Call, LateReply, LateScored, Mark
+from gateway.sidecar.tail.follower import Step
 
 WAITING_MAX = 16_384
 """Steps of one boot that wait; beyond them the first is given out as it is."""

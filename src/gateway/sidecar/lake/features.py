@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from gateway.product import Feature, Product, schema_fingerprint
-from gateway.sidecar.request import NUMBER_BYTES, number_head, read_entry
+from gateway.sidecar.lake.request import NUMBER_BYTES, number_head, read_entry
 
 OTHER = "other"
 NOT_GIVEN = "not given"

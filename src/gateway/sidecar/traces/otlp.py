@@ -24,8 +24,8 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
 
 from gateway.errors import CollectorError
-from gateway.sidecar.attributes import held
-from gateway.sidecar.collector import Collector
+from gateway.sidecar.traces.attributes import held
+from gateway.sidecar.traces.collector import Collector
 
 METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 SPANS_MAX = 2048

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from gateway.errors import UsageError
-from gateway.sidecar.attributes import key_value
+from gateway.sidecar.traces.attributes import key_value
 
 DEFAULT_PORT = 4317
 _PREFIX, _OF_TRACES = "OTEL_EXPORTER_OTLP_", "OTEL_EXPORTER_OTLP_TRACES_"

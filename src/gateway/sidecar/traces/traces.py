@@ -6,11 +6,11 @@ batch again; a span that is sent again has the ids that it had.
 
 from __future__ import annotations
 
-from gateway.sidecar.call import Batch, Position
-from gateway.sidecar.checkpoint import Checkpoint, Progress
-from gateway.sidecar.otlp import Exporter, Sent
-from gateway.sidecar.spans import SpanEncoder
-from gateway.sidecar.tail import Tail
+from gateway.sidecar.tail.call import Batch, Position
+from gateway.sidecar.tail.checkpoint import Checkpoint, Progress
+from gateway.sidecar.tail.tail import Tail
+from gateway.sidecar.traces.otlp import Exporter, Sent
+from gateway.sidecar.traces.spans import SpanEncoder
 
 
 class Traces:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from gateway.sidecar.call import Range
+from gateway.sidecar.tail.call import Range
 
 TARGET_BYTES = 32 << 20
 """Files of this size are left as they are."""

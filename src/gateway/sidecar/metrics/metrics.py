@@ -33,9 +33,9 @@ from gateway.journal import (
     Shed,
 )
 from gateway.product import Action, StandIn
-from gateway.sidecar.buckets import Counts, Example, Histogram, around
-from gateway.sidecar.call import Batch, Call, Gone, LateReply, LateScored
-from gateway.sidecar.lag import Lag
+from gateway.sidecar.metrics.buckets import Counts, Example, Histogram, around
+from gateway.sidecar.tail.call import Batch, Call, Gone, LateReply, LateScored
+from gateway.sidecar.tail.lag import Lag
 
 COMMON_S = (
     *(50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from gateway.journal import Decision, Refused, Reply
-from gateway.sidecar.call import Call
+from gateway.sidecar.tail.call import Call
 
 SLOW_SHARE = 0.5
 """A call is slow when it used more than this share of its budget."""

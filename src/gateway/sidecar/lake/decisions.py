@@ -12,8 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gateway.journal import Flag, Generation
-from gateway.sidecar.call import Call
-from gateway.sidecar.columns import (
+from gateway.sidecar.lake.columns import (
     arm_name,
     boots,
     codes,
@@ -28,9 +27,10 @@ from gateway.sidecar.columns import (
     trace_ids,
     transposed,
 )
-from gateway.sidecar.features import FeatureReader
-from gateway.sidecar.request import FlatRequest, FlatResponse, read_costs
-from gateway.sidecar.schema import ACTIONS, ARM, COSTS, STAGES, TIME
+from gateway.sidecar.lake.features import FeatureReader
+from gateway.sidecar.lake.request import FlatRequest, FlatResponse, read_costs
+from gateway.sidecar.lake.schema import ACTIONS, ARM, COSTS, STAGES, TIME
+from gateway.sidecar.tail.call import Call
 from gateway.v1.decision_pb2 import DecideResponse, StandIn
 
 PSEUDONYM_BYTES = 16
