@@ -134,7 +134,7 @@ class Exporter:
 
     def _deliver(self, spans: list[bytes]) -> Sent:
         request, wait_s = self._request(spans), BACKOFF_FIRST_S
-        while True:
+        while not self._stopped.is_set():
             try:
                 response = self._send(request)
             except (grpc.RpcError, grpc.FutureCancelledError) as error:
@@ -142,7 +142,7 @@ class Exporter:
             else:
                 return _outcome(response, len(spans))
             if self._stopped.is_set():
-                raise self._error("stopped before the collector had everything")
+                break
             code = grpc.StatusCode.CANCELLED
             if isinstance(failure, grpc.RpcError):
                 code = failure.code()
@@ -157,8 +157,8 @@ class Exporter:
                 after_s = wait_s * (0.5 + self._jitter() / 2)
                 wait_s = min(2 * wait_s, BACKOFF_MAX_S)
             self.retries += 1
-            if self._stopped.wait(after_s):
-                raise self._error("stopped before the collector had everything")
+            self._stopped.wait(after_s)
+        raise self._error("stopped before the collector had everything")
 
     def _send(self, request: bytes) -> ExportTraceServiceResponse:
         collector = self._collector
