@@ -17,23 +17,21 @@ from test_tail import BOOT, DECISION, drained, filled, opened
 from gateway.errors import JournalDamaged, JournalError
 from gateway.journal import Generation, Pause, Replied, Writer
 from gateway.sidecar.tail.call import Mark, Position
-from gateway.sidecar.tail.checkpoint import Checkpoint, Progress, consumers
+from gateway.sidecar.tail.checkpoint import Checkpoint, consumers
 from gateway.sidecar.tail.lag import Lag, Retention, is_past, lag
 from gateway.sidecar.tail.tail import Tail
 
 NAME = f"01700000000000000000-003-{BOOT.hex()}-000000000000001.journal"
 MARK = Mark(NAME, 400, 17, 23, True, (Generation(2, "cnp", 9, "d9", ("v9", "v10")),))
-PROGRESS = Progress(
-    Position({(3, BOOT): MARK}), Position({(3, BOOT): MARK._replace(offset=900, sequence=40)})
-)
+POSITION = Position({(3, BOOT): MARK})
 
 
 def test_what_was_saved_is_loaded_and_nothing_saved_is_the_begin(tmp_path):
     checkpoint = Checkpoint(tmp_path, "lake")
-    assert checkpoint.load() == Progress()
-    checkpoint.save(PROGRESS)
-    assert Checkpoint(tmp_path, "lake").load() == PROGRESS
-    assert Checkpoint(tmp_path, "spans").load() == Progress()
+    assert checkpoint.load() == Position()
+    checkpoint.save(POSITION)
+    assert Checkpoint(tmp_path, "lake").load() == POSITION
+    assert Checkpoint(tmp_path, "spans").load() == Position()
     assert [one.consumer for one in consumers(tmp_path)] == ["lake"]
     assert checkpoint.path.stat().st_mode & 0o777 == 0o600
 
@@ -54,7 +52,7 @@ def test_what_was_saved_is_loaded_and_nothing_saved_is_the_begin(tmp_path):
 )
 def test_a_checkpoint_that_was_altered_is_an_error_that_says_what_to_try(tmp_path, change):
     checkpoint = Checkpoint(tmp_path, "lake")
-    checkpoint.save(PROGRESS)
+    checkpoint.save(POSITION)
     row = json.loads(checkpoint.path.read_text())
     change(row)
     checkpoint.path.write_text(json.dumps(row))
@@ -74,7 +72,7 @@ def test_a_checkpoint_that_is_none_is_an_error(tmp_path, text):
 
 def test_a_save_that_the_disk_refuses_leaves_what_was_saved(tmp_path, monkeypatch):
     checkpoint = Checkpoint(tmp_path, "lake")
-    checkpoint.save(PROGRESS)
+    checkpoint.save(POSITION)
 
     def refuses(_fd: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -82,19 +80,20 @@ def test_a_save_that_the_disk_refuses_leaves_what_was_saved(tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", refuses)
         with pytest.raises(JournalError, match="cannot save the checkpoint"):
-            checkpoint.save(Progress())
-    assert checkpoint.load() == PROGRESS
+            checkpoint.save(Position())
+    assert checkpoint.load() == POSITION
 
 
 def test_a_consumer_that_is_killed_while_it_saves_finds_one_or_the_other(tmp_path):
     """A process saves two states in turn until it is killed, ten times over."""
     code = (
         "import sys; from pathlib import Path;"
-        "from gateway.sidecar.tail.checkpoint import Checkpoint, Progress;"
-        "from test_checkpoint import PROGRESS;"
+        "from gateway.sidecar.tail.call import Position;"
+        "from gateway.sidecar.tail.checkpoint import Checkpoint;"
+        "from test_checkpoint import POSITION;"
         "one = Checkpoint(Path(sys.argv[1]), 'lake');"
-        "one.save(PROGRESS); print(flush=True);"
-        "[one.save(p) for _ in iter(int, 1) for p in (Progress(), PROGRESS)]"
+        "one.save(POSITION); print(flush=True);"
+        "[one.save(p) for _ in iter(int, 1) for p in (Position(), POSITION)]"
     )
     tests = str(Path(__file__).parent)
     path = os.pathsep.join([tests, *sys.path])
@@ -108,7 +107,7 @@ def test_a_consumer_that_is_killed_while_it_saves_finds_one_or_the_other(tmp_pat
             assert child.stdout
             child.stdout.readline()
             child.kill()
-        assert Checkpoint(tmp_path, "lake").load() in (PROGRESS, Progress())
+        assert Checkpoint(tmp_path, "lake").load() in (POSITION, Position())
 
 
 def test_a_segment_goes_when_every_consumer_is_past_it_and_not_before(tmp_path):
@@ -204,10 +203,10 @@ def test_a_checkpoint_carries_what_a_mark_needs_across_a_restart(tmp_path):
     tail = Tail(tmp_path / "journal", clock_ns=Clock())
     drained(tail)
     checkpoint = Checkpoint(tmp_path, "lake")
-    checkpoint.save(Progress(tail.position))
+    checkpoint.save(tail.position)
     first = writer.append([replace(DECISION, product=2).encode()])
     writer.append([Replied(first, 0, (0,)).encode()])
-    again = Tail(tmp_path / "journal", checkpoint.load().done, clock_ns=Clock())
+    again = Tail(tmp_path / "journal", checkpoint.load(), clock_ns=Clock())
     (batch,) = drained(again)
     assert [call.generation.generation for call in batch.calls] == [9]
     crash(writer)

@@ -355,25 +355,26 @@ def test_a_backlog_is_read_in_batches_and_held_in_bounds(tmp_path):
     assert max(len(batch.calls) for batch in batches) == 64
 
 
-def test_a_planned_range_is_given_out_again_as_it_was_whatever_came_since(tmp_path):
+def test_a_tail_reads_up_to_where_another_one_is_and_tells_what_that_one_knew(tmp_path):
     clock = Clock(0)
     writer = opened(tmp_path, segment_bytes=3000)
     filled(writer, 10)
-    writer.append([DECISION.encode()] * 3)
+    first = writer.append([DECISION.encode()] * 3)
     tail = Tail(tmp_path, clock_ns=clock)
     done = tail.read()
     assert tail.read() is None
     clock.advance(SECOND_NS)
-    planned = tail.read()
-    assert len(planned.calls) == 3
+    ahead = tail.read()
+    assert len(ahead.calls) == 3
+    writer.append([Replied(first, 0, (0, 0, 0)).encode()])
     filled(writer, 20)
     crash(writer)
-    again = Tail(tmp_path, done.until, clock_ns=Clock(0))
-    shipped = again.again(planned.until)
-    assert shipped.ranges == planned.ranges
-    assert [c.record.sequence for c in shipped.calls] == [c.record.sequence for c in planned.calls]
-    assert len(calls_of(drained(again))) == 20
-    assert Tail(tmp_path, planned.until).again(planned.until) is None
+    batch = Tail(tmp_path, done.until, clock_ns=Clock(0)).up_to(ahead.until)
+    assert (batch.ranges, batch.until) == (ahead.ranges, ahead.until)
+    assert [c.record.sequence for c in batch.calls] == [c.record.sequence for c in ahead.calls]
+    assert {call.reply for call in batch.calls} == {Reply.UNKNOWN}  # the other tells them as late
+    assert len(calls_of(drained(tail))) == 20
+    assert Tail(tmp_path, ahead.until).up_to(ahead.until) is None
 
 
 def test_a_consumer_may_do_without_the_scores_beside(tmp_path):

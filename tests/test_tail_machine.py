@@ -12,6 +12,7 @@ import tempfile
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from faulty_disk import NO_SPACE, Clock, FaultyDisk, crash
@@ -34,9 +35,10 @@ from gateway.journal import (
 from gateway.journal.frame import encode
 from gateway.journal.segment import parse_name
 from gateway.journal.writer import RETRY_NS
-from gateway.sidecar.tail import tail
+from gateway.sidecar.tail import shared, tail
 from gateway.sidecar.tail.call import Batch, Call, Gone, LateReply, LateScored, Position
-from gateway.sidecar.tail.checkpoint import Progress, _decoded, _encoded
+from gateway.sidecar.tail.checkpoint import _decoded, _encoded
+from gateway.sidecar.tail.shared import Share, SharedTail
 from gateway.sidecar.tail.tail import Tail
 
 Place = tuple[int, bytes, int]
@@ -62,18 +64,18 @@ class TailMachine(RuleBasedStateMachine):
         self.given: list[Batch] = []
         self.saved: list[Batch] = []
         self.position = Position()
-        self.patches = ()
+        self.patches: list[Any] = []
 
     @initialize(length=st.sampled_from([1, 1 << 20]))
     def begin(self, length: int) -> None:
         """Read a frame or a segment at a time."""
-        self.patches = (
-            patch.object(reader, "_LENGTH_MIN", length),
-            patch.object(tail, "_READ_BYTES", length),
-        )
-        for one in self.patches:
-            one.start()
+        self.patch(reader, "_LENGTH_MIN", length)
+        self.patch(tail, "_READ_BYTES", length)
         self.restart()
+
+    def patch(self, module: object, name: str, value: int) -> None:
+        self.patches.append(patch.object(module, name, value))
+        self.patches[-1].start()
 
     @rule(worker=WORKERS)
     def open(self, worker: int) -> None:
@@ -201,7 +203,7 @@ class TailMachine(RuleBasedStateMachine):
     @rule()
     def save(self) -> None:
         """The consumer has shipped what it was given; the position goes through its file."""
-        self.position = _decoded(_encoded(Progress(self.tail.position))).done
+        self.position = _decoded(_encoded(self.tail.position))
         self.saved = list(self.given)
 
     @rule(records_max=st.sampled_from([1, 3, 4096]), saves=st.booleans())
@@ -213,23 +215,24 @@ class TailMachine(RuleBasedStateMachine):
             self.directory, self.position, clock_ns=self.clock, records_max=records_max
         )
 
-    @rule(worker=WORKERS)
-    def ship_again(self, worker: int) -> None:
-        """A batch was planned and shipped, its consumer killed; more came; it ships it again."""
-        self.save()
-        planned = self.tail.read()
-        if planned:
-            self.call(worker, 2, 1)
-            self.reply(worker)
+    @rule(worker=WORKERS, batches=st.integers(1, 3))
+    def hand_over(self, worker: int, batches: int) -> None:
+        """A tail that is behind reads up to another one, which goes on in its place."""
+        self.restart(saves=True)
+        ahead = self.tail
+        for _ in range(batches):
+            ahead.read()
+        self.call(worker, 2, 1)
+        self.reply(worker)
+        self.restart()
+        until = ahead.position
+        batch = self.tail.up_to(until)
+        if batch:
+            assert batch.until == until
+            self.given.append(batch)
+            self.tail = ahead
+        else:
             self.restart()
-            again = self.tail.again(planned.until)
-            if again:
-                self.given.append(again)
-            # A batch may come from memory, and nothing be left on the disk of what it told.
-            if planned.ranges and not {one[:2] for one in planned.ranges} & self.dropped:
-                assert again
-                assert again.ranges == planned.ranges, (again, planned)
-                assert [place(one) for one in again.calls] == list(map(place, planned.calls))
 
     @invariant()
     def each_call_came_once_and_in_order(self) -> None:
@@ -326,5 +329,98 @@ def is_gone(at: Place, gone: list[Gone]) -> bool:
     )
 
 
+class SharedMachine(TailMachine):
+    """The same of a consumer that shares its reading with another one, at another pace."""
+
+    @initialize(
+        length=st.sampled_from([1, 1 << 20]),
+        calls=st.sampled_from([1, 5, 1 << 20]),
+        near=st.sampled_from([2, 1 << 20]),
+    )
+    def begin(self, length: int, calls: int = 1, near: int = 1 << 20) -> None:
+        """Let go early, or late."""
+        self.patch(shared, "HELD_CALLS_MAX", calls)
+        self.patch(shared, "NEAR_RECORDS", near)
+        super().begin(length)
+
+    @rule(
+        records_max=st.sampled_from([1, 3, 4096]),
+        saves=st.booleans(),
+        first=st.booleans(),
+        begins=st.booleans(),
+    )
+    def restart(
+        self, records_max: int = 3, saves: bool = False, first: bool = True, begins: bool = False
+    ) -> None:
+        """`first`: the common reading begins where we are. `begins`: the other one's at the begin."""
+        if saves:
+            self.save()
+        self.given = list(self.saved)
+        common = SharedTail(
+            lambda at: Tail(self.directory, at, clock_ns=self.clock, records_max=records_max)
+        )
+        theirs = Position() if begins else self.position
+        if first:
+            self.tail = common.share(self.position)
+            self.other = common.share(theirs)
+        else:
+            self.other = common.share(theirs)
+            self.tail = common.share(self.position)
+
+    @rule(times=st.integers(1, 4))
+    def the_other_reads(self, times: int) -> None:
+        for _ in range(times):
+            self.other.read()
+
+    @rule(calls_max=st.sampled_from([1, 3, 4096]))
+    def reads_some(self, calls_max: int) -> None:
+        batch = self.tail.read(calls_max)
+        if batch:
+            self.given.append(batch)
+
+    @rule()
+    def hand_over(self) -> None:
+        """Stands for nothing here."""
+
+
+def test_a_consumer_that_keeps_up_reads_nothing_by_itself(tmp_path: Path) -> None:
+    """Three consumers, one journal: it is read once; who was behind comes back."""
+    clock, opened = Clock(), []
+
+    def tail_at(position: Position) -> Tail:
+        opened.append(Tail(tmp_path, position, clock_ns=clock, records_max=4))
+        return opened[-1]
+
+    common = SharedTail(tail_at)
+    spans, rows, counts = (common.share(Position()) for _ in range(3))
+    given: dict[str, list[int]] = {"spans": [], "rows": [], "counts": []}
+
+    def take(name: str, share: Share) -> None:
+        while batch := share.read():
+            given[name] += [call.record.sequence for call in batch.calls]
+
+    with (
+        patch.object(shared, "HELD_CALLS_MAX", 8),
+        Writer.open(tmp_path, worker=0, boot_id=b"b" * 16, products=[BESIDE]) as writer,
+    ):
+        for turn in range(40):
+            first = writer.append([replace(CALL, stand_in=1).encode()] * 2)
+            writer.append([Replied(first, clock(), (first, first)).encode()])
+            take("rows", rows)
+            take("counts", counts)
+            if turn == 30:
+                assert not spans.number or spans.number < rows.number
+                assert len(opened) == 1
+            if turn > 30:
+                take("spans", spans)
+    assert given["spans"] == given["rows"] == given["counts"]
+    assert len(given["spans"]) == 80
+    assert spans.is_shared
+    assert rows.is_shared
+    assert len(opened) > 1
+
+
+TestSharedMachine = SharedMachine.TestCase
+TestSharedMachine.settings = settings(max_examples=60, stateful_step_count=40)
 TestTailMachine = TailMachine.TestCase
 TestTailMachine.settings = settings(max_examples=60, stateful_step_count=40)

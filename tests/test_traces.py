@@ -41,7 +41,7 @@ from gateway.sidecar.tail.tail import Tail
 from gateway.sidecar.traces.traces import Traces
 journal, state, target = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 checkpoint = Checkpoint(state, "traces")
-tail = Tail(journal, checkpoint.load().done, records_max=20)
+tail = Tail(journal, checkpoint.load(), records_max=20)
 with Exporter(Collector(target), resource_of({}, host="h", version="1")) as exporter:
     traces = Traces(tail, SpanEncoder(), exporter, checkpoint)
     while traces.step() is not None or traces.step() is not None:
@@ -90,7 +90,7 @@ def decisions_at(receiver: Receiver) -> set[str]:
 
 def traces(journal: Path, state: Path, port: int) -> Iterator[Traces]:
     checkpoint = Checkpoint(state, "traces")
-    tail = Tail(journal, checkpoint.load().done, records_max=50)
+    tail = Tail(journal, checkpoint.load(), records_max=50)
     resource = resource_of({}, host="h", version="1")
     with Exporter(Collector(f"127.0.0.1:{port}", timeout_s=5), resource) as exporter:
         yield Traces(tail, SpanEncoder(), exporter, checkpoint)
@@ -165,7 +165,7 @@ def test_what_the_collector_refuses_comes_again_and_the_checkpoint_waits_for_it(
             for _ in range(2):
                 with pytest.raises(CollectorError, match="UNAUTHENTICATED"):
                     one.step()
-            assert Checkpoint(state, "traces").load().done.marks == {}
+            assert Checkpoint(state, "traces").load().marks == {}
             drain(one)
     assert calls_at(receiver) == CALLS
 

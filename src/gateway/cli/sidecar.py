@@ -31,6 +31,7 @@ from gateway.sidecar.tail.call import Call
 from gateway.sidecar.tail.checkpoint import Checkpoint
 from gateway.sidecar.tail.lag import Lag
 from gateway.sidecar.tail.lag import lag as lag_behind
+from gateway.sidecar.tail.shared import SharedTail
 from gateway.sidecar.tail.tail import Tail
 from gateway.sidecar.traces.collector import collector_of, resource_of
 from gateway.sidecar.traces.otlp import Exporter
@@ -110,9 +111,12 @@ def sidecar(
     consumers: list[Consumer] = []
     state = journal / STATE
 
-    def tail_of(name: str) -> tuple[Tail, Checkpoint]:
-        checkpoint = Checkpoint(state, name)
-        return Tail(journal, checkpoint.load().done), checkpoint
+    asked = {"metrics": True, "traces": collector is not None, "lake": lake is not None}
+    checkpoints = {name: Checkpoint(state, name) for name, is_asked in asked.items() if is_asked}
+    begun = {name: checkpoint.load() for name, checkpoint in checkpoints.items()}
+    common = SharedTail(lambda position: Tail(journal, position))
+    furthest_first = sorted(begun, key=lambda name: -begun[name].records)
+    shares = {name: common.share(begun[name]) for name in furthest_first}
 
     def lags() -> Mapping[str, Lag]:
         now_ns = time.time_ns()
@@ -124,14 +128,13 @@ def sidecar(
             resource = resource_of(os.environ, host=name, version=version("decision-gateway"))
             exporter = stack.enter_context(Exporter(collector, resource))
             encoder = SpanEncoder(Detail(sampled_share=sampled, all_calls=stages == "all"))
-            tail, checkpoint = tail_of("traces")
-            consumers.append(Traces(tail, encoder, exporter, checkpoint))
+            consumers.append(Traces(shares["traces"], encoder, exporter, checkpoints["traces"]))
         if lake is not None:
             rows = Rows(key=subject_key(state / KEY), shape=Snapshots(journal).shape)
-            tail, checkpoint = tail_of("lake")
-            consumers.append(Shipping(journal, tail, Lake.at(lake), rows, checkpoint))
-        tail, checkpoint = tail_of("metrics")
-        measures = Measures(tail, Metrics(trace_id=_trace_id, lags=lags), checkpoint)
+            shipping = Shipping(journal, shares["lake"], Lake.at(lake), rows, checkpoints["lake"])
+            consumers.append(shipping)
+        metrics = Metrics(trace_id=_trace_id, lags=lags)
+        measures = Measures(shares["metrics"], metrics, checkpoints["metrics"])
         consumers.append(measures)
         address = stack.enter_context(_answering(http, measures))
         wing = stack.enter_context(Wing(consumers, idle_s_max=ONCE_IDLE_S if once else None))

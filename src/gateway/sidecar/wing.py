@@ -16,7 +16,7 @@ from typing import Protocol
 from gateway.errors import GatewayError
 from gateway.sidecar.tail.call import Position
 
-IDLE_S = 0.1
+IDLE_S = 0.25
 """A consumer that found nothing new looks again after so long."""
 
 RETRY_S, RETRY_S_MAX = 0.5, 10.0
@@ -48,6 +48,13 @@ class Consumer(Protocol):
 
     def stop(self) -> None:
         """End a step that waits. Any thread may call it."""
+
+    def settle(self) -> None:
+        """Save what is not saved yet, behind the last step.
+
+        Raises:
+            GatewayError: it cannot be saved, and comes again after the next start.
+        """
 
 
 class Wing:
@@ -99,6 +106,13 @@ class Wing:
         return any(thread.is_alive() for thread in self._threads)
 
     def _work(self, consumer: Consumer) -> None:
+        self._step_on(consumer)
+        try:
+            consumer.settle()
+        except GatewayError as error:
+            log.error("%s ends behind its checkpoint: %s. %s", consumer.name, error, error.hint)
+
+    def _step_on(self, consumer: Consumer) -> None:
         retry_s, idle_since_s, said_s = RETRY_S, self._clock_s(), -SAY_S
         while not self._ends.is_set():
             try:

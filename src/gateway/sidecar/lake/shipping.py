@@ -14,11 +14,11 @@ from gateway.errors import LakeError
 from gateway.journal.disk import refusal
 from gateway.sidecar.lake.lake import Lake
 from gateway.sidecar.lake.rows import Rows
-from gateway.sidecar.tail.call import Batch, Position, Range
-from gateway.sidecar.tail.checkpoint import Checkpoint, Progress
+from gateway.sidecar.tail.call import Batch, Position, Range, Source
+from gateway.sidecar.tail.checkpoint import Checkpoint
 from gateway.sidecar.tail.lag import is_past
 from gateway.sidecar.tail.listing import Listing
-from gateway.sidecar.tail.tail import RECORDS_MAX, Tail
+from gateway.sidecar.tail.tail import RECORDS_MAX
 
 SHIP_S = 2.0
 """What comes within so long goes into one file, unless a batch is full before."""
@@ -36,7 +36,7 @@ class Shipping:
     def __init__(
         self,
         journal: Path,
-        tail: Tail,
+        source: Source,
         lake: Lake,
         rows: Rows,
         checkpoint: Checkpoint,
@@ -46,7 +46,7 @@ class Shipping:
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._listing = Listing(journal)
-        self._tail = tail
+        self._source = source
         self._lake = lake
         self._rows = rows
         self._checkpoint = checkpoint
@@ -54,7 +54,7 @@ class Shipping:
         self._clock_s = clock_s
         self._wall_ns = wall_ns
         self._refused: Batch | None = None
-        self._shipped = tail.position
+        self._shipped = source.position
         self._next_s = 0.0
         self._compact_s = clock_s() + COMPACT_S
 
@@ -71,6 +71,9 @@ class Shipping:
     def stop(self) -> None:
         """Nothing here waits."""
 
+    def settle(self) -> None:
+        """Nothing: each step saves."""
+
     def step(self) -> Batch | None:
         """Ship the next batch; None where there is nothing new, or too little yet.
 
@@ -82,14 +85,14 @@ class Shipping:
         now_s = self._clock_s()
         if self._refused is None and now_s < self._next_s:
             return None
-        batch = self._refused or self._tail.read()
+        batch = self._refused or self._source.read()
         if batch is None:
             self._compact(now_s)
             return None
         self._refused = batch
         self._lake.ship(batch, self._rows)
         self._refused, self._shipped = None, batch.until
-        self._checkpoint.save(Progress(done=batch.until))
+        self._checkpoint.save(batch.until)
         if len(batch.calls) < RECORDS_MAX // 2:  # it has caught up
             self._next_s = now_s + self._ship_s
         self._compact(now_s)

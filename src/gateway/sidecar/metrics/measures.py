@@ -10,12 +10,12 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from gateway.sidecar.metrics.metrics import Metrics
-from gateway.sidecar.tail.call import Batch, Position
-from gateway.sidecar.tail.checkpoint import Checkpoint, Progress
-from gateway.sidecar.tail.tail import Tail
+from gateway.sidecar.tail.call import Batch, Position, Source
+from gateway.sidecar.tail.checkpoint import Checkpoint
 
 SAVE_S = 2.0
-"""Its checkpoint is saved so often: what a killed sidecar counts again, it counts from 0."""
+"""Its checkpoint is saved so often, and at the end: what a killed sidecar counts again, it counts
+from 0."""
 
 
 class Measures(Collector):
@@ -23,16 +23,17 @@ class Measures(Collector):
 
     def __init__(
         self,
-        tail: Tail,
+        source: Source,
         metrics: Metrics,
         checkpoint: Checkpoint,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._tail = tail
+        self._source = source
         self._metrics = metrics
         self._checkpoint = checkpoint
         self._clock_s = clock_s
         self._saved_s = 0.0
+        self._unsaved: Position | None = None
         self._lock = threading.Lock()
 
     @property
@@ -43,7 +44,7 @@ class Measures(Collector):
     @property
     def position(self) -> Position:
         """Behind what was counted."""
-        return self._tail.position
+        return self._source.position
 
     def stop(self) -> None:
         """Nothing here waits."""
@@ -54,15 +55,21 @@ class Measures(Collector):
         Raises:
             JournalError: the journal cannot be read, or the checkpoint not be written.
         """
-        batch = self._tail.read()
-        if batch is None:
-            return None
-        with self._lock:
-            self._metrics.take(batch)
+        batch = self._source.read()
+        if batch is not None:
+            with self._lock:
+                self._metrics.take(batch)
+            self._unsaved = batch.until
         if self._clock_s() - self._saved_s >= SAVE_S:
-            self._saved_s = self._clock_s()
-            self._checkpoint.save(Progress(done=batch.until))
+            self.settle()
         return batch
+
+    def settle(self) -> None:
+        """Save how far it is. Raises JournalError."""
+        if self._unsaved is not None:
+            self._saved_s = self._clock_s()
+            self._checkpoint.save(self._unsaved)
+            self._unsaved = None
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family, as it is now."""

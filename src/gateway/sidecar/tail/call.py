@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from gateway.journal import Damage, Generation, Record, Reply, ScoredCall
 
@@ -100,12 +100,50 @@ class Position:
 
     marks: Mapping[tuple[int, bytes], Mark] = field(default_factory=dict)
 
+    @property
+    def records(self) -> int:
+        """How many frames stand before it: of two positions the one with more is further."""
+        return sum(mark.sequence for mark in self.marks.values())
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Calls and asides, whole ranges of sequences of them; reading goes on at `until`."""
+    """Calls and asides, whole ranges of sequences of them; reading goes on at `until`.
+
+    `size`: bytes of the journal.
+    """
 
     calls: tuple[Call, ...]
     asides: tuple[Aside, ...]
     ranges: tuple[Range, ...]
     until: Position
+    size: int = 0
+
+    def then(self, other: Batch) -> Batch:
+        """Return this batch and the one that follows it as one."""
+        ranges = {one[:2]: one for one in self.ranges}
+        for worker, boot_id, first, last in other.ranges:
+            before = ranges.get((worker, boot_id))
+            ranges[worker, boot_id] = Range(worker, boot_id, before[2] if before else first, last)
+        return Batch(
+            self.calls + other.calls,
+            self.asides + other.asides,
+            tuple(ranges.values()),
+            other.until,
+            self.size + other.size,
+        )
+
+
+class Source(Protocol):
+    """What a consumer reads from: a tail, or its share of a common one."""
+
+    @property
+    def position(self) -> Position:
+        """Behind what was given out."""
+
+    def read(self) -> Batch | None:
+        """Return what is whole by now; None where there is nothing new. Never waits.
+
+        Raises:
+            JournalError: the journal cannot be read. Nothing is lost: try again.
+        """

@@ -2,18 +2,16 @@
 
 `<state>/checkpoints/<consumer>.json`:
 
-    {"version": 1, "done": [mark, …], "planned": [mark, …] or null}
+    {"version": 1, "done": [mark, …]}
 
-`planned`: a range that was about to be shipped; whoever starts again ships it again, so that it
-makes the same file. A file appears by rename and is synced with its directory: what was saved
-before a power cut is there after it, or what was saved before that.
+A file appears by rename and is synced with its directory: what was saved before a power cut is
+there after it, or what was saved before that.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +27,6 @@ VERSION = 1
 FOLDER = "checkpoints"
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """`done`: shipped up to there. `planned`: shipped up to there, perhaps; None where nothing is.
-
-    The journal is needed from `done` on.
-    """
-
-    done: Position = field(default_factory=Position)
-    planned: Position | None = None
-
-
 class Checkpoint:
     """One consumer's file. A writer that was killed leaves no more behind than a `.new` file."""
 
@@ -49,7 +36,7 @@ class Checkpoint:
         self.consumer = consumer
         self.path = state / FOLDER / f"{consumer}.json"
 
-    def load(self) -> Progress:
+    def load(self) -> Position:
         """Return what was saved last; the journal's begin where nothing was.
 
         Raises:
@@ -59,7 +46,7 @@ class Checkpoint:
         try:
             text = self.path.read_bytes()
         except FileNotFoundError:
-            return Progress()
+            return Position()
         except OSError as error:
             raise refusal(error, "read the checkpoint", self.path) from error
         try:
@@ -72,7 +59,7 @@ class Checkpoint:
                 "twice is recognised. Or put back a copy.",
             ) from None
 
-    def save(self, progress: Progress) -> None:
+    def save(self, position: Position) -> None:
         """Replace what was saved, durably.
 
         Raises:
@@ -83,7 +70,7 @@ class Checkpoint:
         try:
             fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             with os.fdopen(fd, "wb") as file:
-                file.write(json.dumps(_encoded(progress)).encode())
+                file.write(json.dumps(_encoded(position)).encode())
                 file.flush()
                 os.fsync(file.fileno())
             new.replace(self.path)
@@ -105,13 +92,8 @@ def consumers(state: Path) -> tuple[Checkpoint, ...]:
     return tuple(Checkpoint(state, path.stem) for path in paths if path.stem.isidentifier())
 
 
-def _encoded(progress: Progress) -> dict[str, Any]:
-    planned = progress.planned
-    return {
-        "version": VERSION,
-        "done": _rows(progress.done),
-        "planned": None if planned is None else _rows(planned),
-    }
+def _encoded(position: Position) -> dict[str, Any]:
+    return {"version": VERSION, "done": _rows(position)}
 
 
 def _rows(position: Position) -> list[dict[str, Any]]:
@@ -130,11 +112,10 @@ def _rows(position: Position) -> list[dict[str, Any]]:
     ]
 
 
-def _decoded(row: dict[str, Any]) -> Progress:
+def _decoded(row: dict[str, Any]) -> Position:
     if row["version"] != VERSION:
         raise ValueError("another version")
-    planned = row["planned"]
-    return Progress(_position(row["done"]), None if planned is None else _position(planned))
+    return _position(row["done"])
 
 
 def _position(rows: list[dict[str, Any]]) -> Position:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 
 from gateway.errors import JournalError
-from gateway.journal import Segment
+from gateway.journal import Record, Segment
 from gateway.journal.segment import SegmentName, parse_name
 from gateway.sidecar.tail.call import Aside, Batch, Call, Mark, Position, Range
-from gateway.sidecar.tail.follower import FIRST, CutBack, Follower
+from gateway.sidecar.tail.follower import FIRST, CutBack, Follower, Step
 from gateway.sidecar.tail.join import Join, Waiting, Waits
 from gateway.sidecar.tail.listing import Boot, Boots, Listing
 
@@ -97,11 +98,11 @@ class Tail:
             raise self._failure
         return batch
 
-    def again(self, until: Position) -> Batch | None:
-        """Return all up to `until` as one batch: what a consumer had planned when it was killed.
+    def up_to(self, until: Position) -> Batch | None:
+        """Return all up to `until`, another tail's position, as one batch; the last of this tail.
 
-        The batch covers the ranges that it covered then, whatever has come meanwhile. What is not
-        there any more is left out.
+        Nothing is told in it that the other had not read by then: it tells that itself, later. None
+        where there is nothing before `until`, or not all of it can be read.
 
         Raises:
             JournalError: the directory or a file of it cannot be read.
@@ -111,14 +112,16 @@ class Tail:
             (self._lanes.setdefault(boot, _Lane(boot, None, self._waits)), target)
             for boot, target in until.marks.items()
         ]
-        for lane, target in lanes:  # all that was read when it was planned
-            while not lane.has_read(target) and self._read(lane, boots):
+        for lane, target in lanes:
+            while not lane.has_read(target) and self._read(lane, boots, target.read_sequence):
                 pass
         building = _Building()
         for lane, target in lanes:
             lane.give_to(target, building)
             lane.tell(building)
-        return self._batch(building)
+        has_all = all(lane.mark and place_of(lane.mark) == place_of(to) for lane, to in lanes)
+        batch = self._batch(building) if has_all else None
+        return batch and replace(batch, until=until)
 
     def _look(self) -> Boots:
         """Look at the directory; take up new boots, and forget those that nothing is left of."""
@@ -145,10 +148,10 @@ class Tail:
                 break
             is_reading = has_room and self._read(lane, boots)
 
-    def _read(self, lane: _Lane, boots: Boots) -> bool:
+    def _read(self, lane: _Lane, boots: Boots, last: int | None = None) -> bool:
         found = boots.segments.get(lane.boot, ())
         is_over = boots.is_over(lane.boot, found[-1].name if found else lane.follower.name)
-        return lane.read(found, is_over, self._clock_ns(), self._round)
+        return lane.read(found, is_over, self._clock_ns(), self._round, last)
 
     def _held(self) -> int:
         return sum(lane.join.waiting_bytes for lane in self._lanes.values())
@@ -161,7 +164,7 @@ class Tail:
         if not (asides or calls or building.has_moved):
             return None
         ranges = tuple(part.range for _, part in parts if part.range)
-        return Batch(tuple(calls), tuple(asides), ranges, self.position)
+        return Batch(tuple(calls), tuple(asides), ranges, self.position, building.size)
 
 
 @dataclass(slots=True)
@@ -226,13 +229,22 @@ class _Lane:
         """Say whether the boot has ended and all of it was given out."""
         return self.follower.is_over and not self.join.waiting
 
-    def read(self, found: Sequence[Segment], is_over: bool, now_ns: int, round_: int) -> bool:
-        """Let a part of the journal wait for its turn. False where there is none."""
+    def read(
+        self,
+        found: Sequence[Segment],
+        is_over: bool,
+        now_ns: int,
+        round_: int,
+        last: int | None = None,
+    ) -> bool:
+        """Let a part of the journal wait for its turn, up to a sequence. False where is none."""
         try:
             steps = self.follower.read(found, is_over=is_over, length=_READ_BYTES)
         except CutBack:
             self._begin_again()
             return False
+        if last is not None:
+            steps = list(takewhile(lambda step: _sequence(step) <= last, steps))
         self.join.take(steps, now_ns=now_ns, round_=round_)
         return bool(steps)
 
@@ -253,8 +265,8 @@ class _Lane:
 
     def give_to(self, target: Mark, building: _Building) -> None:
         """Give out everything up to `target`, whole or not."""
-        end = _place(target)
-        while (mark := self.join.first_mark) and _place(mark) <= end:
+        end = place_of(target)
+        while (mark := self.join.first_mark) and place_of(mark) <= end:
             step = self.join.next(now_ns=0, round_=0, at_end=False, is_over=True)
             if step:
                 building.add(self.boot, step)
@@ -262,7 +274,7 @@ class _Lane:
     def has_read(self, target: Mark) -> bool:
         """Say whether what `target` knew was read."""
         last = self.join.last_mark
-        if last is None or _place(last) < _place(target):
+        if last is None or place_of(last) < place_of(target):
             return False
         return self.join.last_sequence >= target.read_sequence
 
@@ -287,6 +299,11 @@ class _Lane:
         self.join.late = late
 
 
-def _place(mark: Mark) -> tuple[SegmentName, int, bool]:
+def _sequence(step: Step) -> int:
+    mark, item = step
+    return item.sequence if isinstance(item, Record) else mark.sequence
+
+
+def place_of(mark: Mark) -> tuple[SegmentName, int, bool]:
     """Return where a mark stands among those of its boot."""
     return parse_name(mark.segment) or FIRST, mark.offset, mark.is_finished

@@ -6,25 +6,24 @@ batch again; a span that is sent again has the ids that it had.
 
 from __future__ import annotations
 
-from gateway.sidecar.tail.call import Batch, Position
-from gateway.sidecar.tail.checkpoint import Checkpoint, Progress
-from gateway.sidecar.tail.tail import Tail
+from gateway.sidecar.tail.call import Batch, Position, Source
+from gateway.sidecar.tail.checkpoint import Checkpoint
 from gateway.sidecar.traces.otlp import Exporter, Sent
 from gateway.sidecar.traces.spans import SpanEncoder
 
 
 class Traces:
-    """One step a batch. `tail` begins where `checkpoint` says; nobody else reads from it."""
+    """One step a batch. `source` begins where `checkpoint` says; nobody else reads from it."""
 
     def __init__(
-        self, tail: Tail, encoder: SpanEncoder, exporter: Exporter, checkpoint: Checkpoint
+        self, source: Source, encoder: SpanEncoder, exporter: Exporter, checkpoint: Checkpoint
     ) -> None:
-        self._tail = tail
+        self._source = source
         self._encoder = encoder
         self._exporter = exporter
         self._checkpoint = checkpoint
         self._refused: Batch | None = None
-        self._delivered = tail.position
+        self._delivered = source.position
 
     @property
     def name(self) -> str:
@@ -40,6 +39,9 @@ class Traces:
         """End a step that waits for the collector."""
         self._exporter.stop()
 
+    def settle(self) -> None:
+        """Nothing: each step saves."""
+
     def step(self) -> Sent | None:
         """Deliver the next batch; None where there is nothing new. Waits for the collector alone.
 
@@ -49,11 +51,11 @@ class Traces:
             JournalError: the journal cannot be read, or the checkpoint not be written: the spans of
                 the batch were delivered, and are sent again should the sidecar be killed.
         """
-        batch = self._refused or self._tail.read()
+        batch = self._refused or self._source.read()
         if batch is None:
             return None
         self._refused = batch
         sent = self._exporter.export(self._encoder.of_batch(batch))
         self._refused, self._delivered = None, batch.until
-        self._checkpoint.save(Progress(done=batch.until))
+        self._checkpoint.save(batch.until)
         return sent
