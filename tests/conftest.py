@@ -20,7 +20,7 @@ from hypothesis import settings
 
 from gateway.journal import Mode
 from gateway.model import Generation, load_generation
-from gateway.serve.succession import Succession
+from gateway.serve.succession.succession import Succession
 from gateway.serve.worker import Ready, Settings, Stop, serve_loaded
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

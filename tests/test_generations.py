@@ -27,11 +27,11 @@ from gateway.errors import GatewayError, ModelError, ProductError
 from gateway.journal import Rejected
 from gateway.model.registry import STORE, Registry
 from gateway.product import edit
-from gateway.serve import verifier
-from gateway.serve.control import Load
-from gateway.serve.generations import Generations
-from gateway.serve.verification import Answer, Question, answer_of
-from gateway.serve.watch import SETTLED_S, Signature, Watch, signature
+from gateway.serve.crew.control import Load
+from gateway.serve.succession import verifier
+from gateway.serve.succession.generations import Generations
+from gateway.serve.succession.verification import Answer, Question, answer_of
+from gateway.serve.succession.watch import SETTLED_S, Signature, Watch, signature
 
 MODELS = {f"m{i}.onnx": catalogue.logistic_model(bias=-4.0 - i) for i in range(3)}
 

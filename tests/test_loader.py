@@ -22,11 +22,11 @@ from test_supervisor import wait_until
 from gateway.errors import GatewayError, JournalFull
 from gateway.journal import Writer
 from gateway.model import Generation
-from gateway.serve import succession, verifier
-from gateway.serve.admit import Serving
-from gateway.serve.control import Load, Loaded, NotLoaded, Ready, decode_answer
-from gateway.serve.succession import Loader
-from gateway.serve.verification import Question, Verified, answer_of
+from gateway.serve.crew.control import Load, Loaded, NotLoaded, Ready, decode_answer
+from gateway.serve.hall.admit import Serving
+from gateway.serve.succession import succession, verifier
+from gateway.serve.succession.succession import Loader
+from gateway.serve.succession.verification import Question, Verified, answer_of
 from gateway.v1 import decision_pb2 as pb
 from gateway.v1.decision_pb2_grpc import DecisionServiceStub
 

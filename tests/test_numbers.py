@@ -17,10 +17,10 @@ from test_generations import Workers, verified_here, write
 
 from gateway.errors import GatewayError, ModelError, ProductError
 from gateway.model.registry import KEEP, STORE, Registry, State
-from gateway.serve.control import Load
-from gateway.serve.generations import TRIALS_MAX, Generations
-from gateway.serve.verification import Answer, Question, Refused, Verified
-from gateway.serve.watch import SETTLED_S
+from gateway.serve.crew.control import Load
+from gateway.serve.succession.generations import TRIALS_MAX, Generations
+from gateway.serve.succession.verification import Answer, Question, Refused, Verified
+from gateway.serve.succession.watch import SETTLED_S
 
 
 class Gateway:

@@ -29,10 +29,9 @@ from typing import Any
 
 from gateway.errors import GatewayError, JournalError, UsageError
 from gateway.journal import MAX_WORKER, Rejected, is_held, make_directory
-from gateway.serve.address import checked_address
-from gateway.serve.backoff import LOOPING, Backoff
-from gateway.serve.board import Board, Gateway, State, supervised
-from gateway.serve.control import (
+from gateway.serve.crew.backoff import LOOPING, Backoff
+from gateway.serve.crew.board import Board, Gateway, State, supervised
+from gateway.serve.crew.control import (
     Load,
     Loaded,
     NotLoaded,
@@ -41,11 +40,12 @@ from gateway.serve.control import (
     decode_answer,
     encode_rejected,
 )
-from gateway.serve.crew import allowed_cores, checked_count, journal_share
-from gateway.serve.generations import Generations
-from gateway.serve.live import Idle, Live, closed, dismissed, opened
-from gateway.serve.port import Claim, claimed
-from gateway.serve.settings import Settings
+from gateway.serve.crew.crew import allowed_cores, checked_count, journal_share
+from gateway.serve.crew.live import Idle, Live, closed, dismissed, opened
+from gateway.serve.crew.port import Claim, claimed
+from gateway.serve.crew.settings import Settings
+from gateway.serve.fronts.address import checked_address
+from gateway.serve.succession.generations import Generations
 
 START_S_MAX = 300.0
 """A worker that does not answer by then is given up."""

@@ -13,22 +13,22 @@ from itertools import count
 from gateway.errors import UsageError
 from gateway.journal import Writer as Journal
 from gateway.model import Generation
-from gateway.serve.address import checked_address
-from gateway.serve.admit import Serving
-from gateway.serve.annex import Annex
-from gateway.serve.beat import Beat
-from gateway.serve.board import Board
-from gateway.serve.control import Load
-from gateway.serve.grpcio import GrpcioFront
-from gateway.serve.hall import Hall
-from gateway.serve.health import Health
-from gateway.serve.inference import Inference
-from gateway.serve.native import NativeFront
-from gateway.serve.reflection import SERVICES
-from gateway.serve.settings import Settings
-from gateway.serve.shadow import Shadows
-from gateway.serve.stop import Stop
-from gateway.serve.succession import Succession, journalled, load, move_in, warmed_up
+from gateway.serve.crew.beat import Beat
+from gateway.serve.crew.board import Board
+from gateway.serve.crew.control import Load
+from gateway.serve.crew.settings import Settings
+from gateway.serve.crew.stop import Stop
+from gateway.serve.fronts.address import checked_address
+from gateway.serve.fronts.grpcio import GrpcioFront
+from gateway.serve.fronts.native import NativeFront
+from gateway.serve.fronts.reflection import SERVICES
+from gateway.serve.hall.admit import Serving
+from gateway.serve.hall.annex import Annex
+from gateway.serve.hall.hall import Hall
+from gateway.serve.hall.health import Health
+from gateway.serve.hall.shadow import Shadows
+from gateway.serve.inference.inference import Inference
+from gateway.serve.succession.succession import Succession, journalled, load, move_in, warmed_up
 
 __all__ = ["Ready", "Settings", "Stop", "serve", "serve_loaded"]
 

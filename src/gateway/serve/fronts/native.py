@@ -32,7 +32,7 @@ import grpc
 from pygrpc_native import STREAM_SENT, NativeGrpcFront
 
 from gateway.errors import ListenError
-from gateway.serve.front import (
+from gateway.serve.fronts.front import (
     DRAIN_NS_MAX,
     LONG_PAUSE_NS,
     METHODS,
@@ -44,7 +44,7 @@ from gateway.serve.front import (
     Turn,
     bound_address,
 )
-from gateway.serve.reflection import enable_reflection
+from gateway.serve.fronts.reflection import enable_reflection
 
 # What it logs of a port that is in use is said once already: in the ListenError.
 logging.getLogger("pygrpc_native").setLevel(logging.ERROR)

@@ -28,10 +28,17 @@ from gateway.model.registry import (
     ServedArm,
     State,
 )
-from gateway.serve import verification
-from gateway.serve.control import Load
-from gateway.serve.verification import Answer, Moving, Question, Unchanged, Verified, verify
-from gateway.serve.watch import LOOK_S, Signature, Watch, signature
+from gateway.serve.crew.control import Load
+from gateway.serve.succession import verification
+from gateway.serve.succession.verification import (
+    Answer,
+    Moving,
+    Question,
+    Unchanged,
+    Verified,
+    verify,
+)
+from gateway.serve.succession.watch import LOOK_S, Signature, Watch, signature
 
 AT_ONCE = 2
 TRIALS_MAX = 64

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.errors import ExitCode, GatewayError, ProductError, Violation
 from gateway.model.registry import PRODUCT_YAML, Registry, ServedArm
-from gateway.serve.control import Load, error_row
-from gateway.serve.verification import Question
-from gateway.serve.watch import signature
+from gateway.serve.crew.control import Load, error_row
+from gateway.serve.succession.verification import Question
+from gateway.serve.succession.watch import signature
 
 if TYPE_CHECKING:
     from gateway.model import Contents

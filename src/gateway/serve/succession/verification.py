@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gateway.errors import GatewayError
-from gateway.serve.control import Load, error_of
+from gateway.serve.crew.control import Load, error_of
 
 VERIFY_S_MAX = 900.0
 
@@ -88,7 +88,7 @@ async def verify(question: Question) -> Answer:
         GatewayError: the process died, or did not answer in time.
     """
     # -P: what lies in the current folder is not imported.
-    command = [sys.executable, "-P", "-m", "gateway.serve.verifier"]
+    command = [sys.executable, "-P", "-m", "gateway.serve.succession.verifier"]
     if not question.is_new:
         command = ["/bin/sh", "-c", _STEPPING_BACK, *command]
     try:
