@@ -16,9 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Container, Coroutine, Sequence
 from contextlib import ExitStack, suppress
@@ -45,6 +43,7 @@ from gateway.serve.crew.live import Idle, Live, closed, dismissed, opened
 from gateway.serve.crew.port import Claim, claimed
 from gateway.serve.crew.settings import Settings
 from gateway.serve.fronts.address import checked_address
+from gateway.serve.fronts.socket_folder import clear_away
 from gateway.serve.succession.generations import Generations
 
 START_S_MAX = 300.0
@@ -355,10 +354,7 @@ class Supervisor:
         code = await worker.process.wait()
         await closed(writer)
         self._live.discard(worker)
-        # What a killed worker could not remove.
-        for place in {tempfile.gettempdir(), "/tmp"}:
-            for left in Path(place).glob(f"gateway-{worker.process.pid}-*"):
-                shutil.rmtree(left, ignore_errors=True)
+        clear_away(worker.process.pid)
         self._board.page(worker.number).tell(State.ENDED)
         return code
 
