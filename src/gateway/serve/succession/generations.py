@@ -36,6 +36,7 @@ from gateway.serve.succession.verification import (
     Question,
     Unchanged,
     Verified,
+    known_numbers,
     verify,
 )
 from gateway.serve.succession.watch import LOOK_S, Signature, Watch, signature
@@ -245,18 +246,18 @@ class Generations:
         self, folder: Path, state: State | None, *, is_new: bool, is_snapshot: bool = False
     ) -> Answer:
         """Have a folder verified, again while it moves."""
-        known = {} if state is None else state.numbers
+        numbers, forgotten = known_numbers(state)
         question = Question(
             folder=str(folder),
             store=str(self._registry.root),
             product="" if state is None else state.product,
             serving="" if is_new or state is None else state.serving.digest,
             number=0 if state is None else state.serving.generation,
-            numbers={str(number): digest for number, digest in known.items()},
+            numbers=numbers,
             is_new=is_new,
             is_snapshot=is_snapshot,
             trials=self._trials,
-            forgotten=0 if state is None else state.forgotten,
+            forgotten=forgotten,
         )
         answer: Answer = Moving()
         for _ in range(_MOVING_TRIES):

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gateway.errors import GatewayError
+from gateway.model.registry import State
 from gateway.serve.crew.control import Load, error_of
 
 VERIFY_S_MAX = 900.0
@@ -48,6 +49,13 @@ class Question:
     is_snapshot: bool
     trials: dict[str, Any]
     forgotten: int = 0
+
+
+def known_numbers(state: State | None) -> tuple[dict[str, str], int]:
+    """Return `numbers` and `forgotten` of a product; None: it was never served."""
+    if state is None:
+        return {}, 0
+    return {str(number): digest for number, digest in state.numbers.items()}, state.forgotten
 
 
 @dataclass(frozen=True, slots=True)
