@@ -137,10 +137,9 @@ def serve(front: str, generation: Generation, tmp_path: Path) -> Serve:
                 serve_loaded(
                     settings,
                     settings.listen,
-                    (loaded, *also),
+                    [(one, measured_ns or {}) for one in (loaded, *also)],
                     stop=stop,
                     announce=announce,
-                    measured_ns=measured_ns,
                     succession=succession,
                 )
             except BaseException as error:
