@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Literal
 
 import catalogue
 import pytest
@@ -40,6 +41,14 @@ async def verified_here(question: Question) -> Answer:
     """Verify in this process: the same code, without a process each."""
     row = await asyncio.to_thread(verifier.answer, question)
     return answer_of(json.loads(json.dumps(row)))
+
+
+class OneLook(asyncio.Event):
+    """Set by whoever waits for it: `keep` looks at each folder once, and ends."""
+
+    async def wait(self) -> Literal[True]:
+        self.set()
+        return True
 
 
 class Workers:
@@ -122,7 +131,7 @@ class FolderMachine(RuleBasedStateMachine):
 
         async def glances() -> None:
             for _ in range(3):
-                await self.generations.glance()
+                await self.generations.keep(OneLook())
                 self.now_s += SETTLED_S + 0.01
 
         self.run(glances)

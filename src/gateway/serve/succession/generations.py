@@ -155,10 +155,6 @@ class Generations:
 
         await asyncio.gather(*map(looked, self._products.values()))
 
-    async def glance(self) -> None:
-        """Look once for what has changed and come to rest."""
-        await asyncio.gather(*map(self._glance, self._products.values()))
-
     async def _glance(self, product: _Product) -> None:
         # In a thread: a network file system may take its time.
         settled = await asyncio.to_thread(product.watch.settled)
