@@ -14,7 +14,7 @@ from pathlib import Path
 from model import write_product
 
 from gateway.model import load_generation
-from gateway.serve.response import ResponseEncoder
+from gateway.serve.hall.response import ResponseEncoder
 from gateway.v1.decision_pb2 import Action, DecideResponse, ReasonCode
 
 ROUNDS, CALLS = 9, 20_000

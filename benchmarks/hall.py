@@ -42,10 +42,10 @@ from serving import gateway_on, machine, median_batch, request_bytes, saturate, 
 
 from gateway.journal import Decision, Kind, Replied, Writer
 from gateway.model import load_generation
-from gateway.serve import recorder as recorder_module
-from gateway.serve.admit import Serving
-from gateway.serve.hall import Hall
-from gateway.serve.health import Health
+from gateway.serve.hall import recorder as recorder_module
+from gateway.serve.hall.admit import Serving
+from gateway.serve.hall.hall import Hall
+from gateway.serve.hall.health import Health
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 ROUNDS = 7

@@ -25,7 +25,7 @@ from gateway.cli.whatif_replay import replayed
 from gateway.journal import DECISION_HEAD, Generation, Kind, Mode, Replied, Writer
 from gateway.model import Generation as Loaded
 from gateway.model import load_generation
-from gateway.serve.response import ResponseEncoder
+from gateway.serve.hall.response import ResponseEncoder
 from gateway.v1.decision_pb2 import DecideRequest
 
 START_S = 1_795_000_000

@@ -20,7 +20,7 @@ from hypothesis import settings
 
 from gateway.journal import Mode
 from gateway.model import Generation, load_generation
-from gateway.serve.succession import Succession
+from gateway.serve.succession.succession import Succession
 from gateway.serve.worker import Ready, Settings, Stop, serve_loaded
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -137,10 +137,9 @@ def serve(front: str, generation: Generation, tmp_path: Path) -> Serve:
                 serve_loaded(
                     settings,
                     settings.listen,
-                    (loaded, *also),
+                    [(one, measured_ns or {}) for one in (loaded, *also)],
                     stop=stop,
                     announce=announce,
-                    measured_ns=measured_ns,
                     succession=succession,
                 )
             except BaseException as error:

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.model import Generation
-from gateway.serve.admit import Arrival, Payment, Refusal, Serving, admit
-from gateway.serve.front import CALL, DECIDE
+from gateway.serve.fronts.front import CALL, DECIDE
+from gateway.serve.hall.admit import Arrival, Payment, Refusal, Serving, admit
 from gateway.v1.decision_pb2 import DecideRequest
 
 MS = 1_000_000

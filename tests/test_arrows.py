@@ -41,6 +41,15 @@ ROOMS = {
 }
 """What each room may import of the others."""
 
+SERVING = {
+    "fronts": set(),
+    "crew": {"fronts"},
+    "inference": {"hall", "crew", "fronts"},
+    "hall": {"inference", "crew", "fronts"},
+    "succession": {"hall", "crew"},
+}
+"""What each room of the serving wing may import of the wing; its processes put them together."""
+
 SIDECARS_MODEL = "model.registry"
 """The sidecar reads what was served; it opens no model."""
 
@@ -48,7 +57,7 @@ ONLY_IN = {
     "onnxruntime": {"model/runtime.py"},
     "onnx": {"model/", "bench/product.py"},
     "hpack": {"bench/frames.py"},
-    "pygrpc_native": {"serve/native.py"},
+    "pygrpc_native": {"serve/fronts/native.py"},
     "grpc": {"serve/", "sidecar/", "cli/", "v1/", "inference/"},
     "grpc_health": {"serve/"},
     "grpc_reflection": {"serve/"},
@@ -94,11 +103,21 @@ def broken(file: str, source: str) -> list[str]:
                 wrong.append(f"{file}: of model, {room} may know the registry alone")
             if other and other != room and other not in ROOMS[room]:
                 wrong.append(f"{file}: {room} must not know {other}")
+            if room == other == "serve":
+                wrong += within_serve(file, rest)
         elif top in ONLY_IN and not any(file.startswith(place) for place in ONLY_IN[top]):
             wrong.append(f"{file}: {top} stays in {sorted(ONLY_IN[top]) or 'no room yet'}")
         elif room in PURE and top in IMPURE and module != "pathlib.PurePosixPath":
             wrong.append(f"{file}: {room} is pure, {top} is not")
     return wrong
+
+
+def within_serve(file: str, imported: str) -> list[str]:
+    """Return what a file of the serving wing imports of it against the rules."""
+    inside, other = file.split("/")[1], imported.partition(".")[2].partition(".")[0]
+    if inside not in SERVING or other in {inside, *SERVING[inside]}:
+        return []
+    return [f"{file}: in serve, {inside} must not know {other or 'its door'}"]
 
 
 def files() -> list[Path]:
@@ -123,8 +142,11 @@ def test_no_file_imports_against_the_arrows() -> None:
         ("decide/policy.py", "import random"),
         ("decide/policy.py", "from gateway.model import Generation"),
         ("journal/writer.py", "from gateway import serve"),
-        ("serve/hall.py", "import onnxruntime as ort"),
-        ("serve/hall.py", "def f():\n    from gateway.cli import main"),
+        ("serve/hall/hall.py", "import onnxruntime as ort"),
+        ("serve/hall/hall.py", "def f():\n    from gateway.cli import main"),
+        ("serve/fronts/front.py", "from gateway.serve.hall import hall"),
+        ("serve/crew/live.py", "from gateway.serve import supervisor"),
+        ("serve/hall/hall.py", "def f():\n    import gateway.serve.succession.watch"),
         ("serve/worker.py", "import gateway.demo.world"),
         ("demo/world.py", "from grpc import aio"),
         ("product/parse.py", "import os.path"),
@@ -135,11 +157,11 @@ def test_no_file_imports_against_the_arrows() -> None:
         ("evaluate/__init__.py", "import os"),
         ("evaluate/__init__.py", "from gateway.model import Generation"),
         ("verify/labelled.py", "import pyarrow"),
-        ("serve/hall.py", "from gateway.sidecar.tail import call"),
+        ("serve/hall/hall.py", "from gateway.sidecar.tail import call"),
         ("journal/reader.py", "from gateway.sidecar.tail import tail"),
         ("sidecar/tail/call.py", "from gateway.serve import hall"),
         ("sidecar/tail/call.py", "from gateway.model import Generation"),
-        ("serve/hall.py", "from opentelemetry.proto.trace.v1 import trace_pb2"),
+        ("serve/hall/hall.py", "from opentelemetry.proto.trace.v1 import trace_pb2"),
     ],
 )
 def test_a_forbidden_import_is_found(file: str, line: str) -> None:

@@ -683,7 +683,7 @@ import os, signal, sys, time
 from dataclasses import replace
 from pathlib import Path
 from gateway.model.registry import Refused, Registry
-from gateway.serve.board import Gateway, supervised
+from gateway.serve.crew.board import Gateway, supervised
 journal, answer = Path(sys.argv[1]), sys.argv[2]
 store = Registry(journal / "generations")
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGTERM})

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.serve.estimate import BASE_HALVES_NS, HALVES_NS, CostEstimate
+from gateway.serve.hall.estimate import BASE_HALVES_NS, HALVES_NS, CostEstimate
 
 MS = 1_000_000
 

@@ -34,9 +34,9 @@ from gateway.journal import (
     verify,
 )
 from gateway.model import Generation
-from gateway.serve import hall as hall_module
-from gateway.serve import recorder as recorder_module
-from gateway.serve.answer import Answer
+from gateway.serve.hall import hall as hall_module
+from gateway.serve.hall import recorder as recorder_module
+from gateway.serve.hall.answer import Answer
 from gateway.v1 import decision_pb2 as pb
 from gateway.v1.decision_pb2_grpc import DecisionServiceStub
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Literal
 
 import catalogue
 import pytest
@@ -27,11 +28,11 @@ from gateway.errors import GatewayError, ModelError, ProductError
 from gateway.journal import Rejected
 from gateway.model.registry import STORE, Registry
 from gateway.product import edit
-from gateway.serve import verifier
-from gateway.serve.control import Load
-from gateway.serve.generations import Generations
-from gateway.serve.verification import Answer, Question, answer_of
-from gateway.serve.watch import SETTLED_S, Signature, Watch, signature
+from gateway.serve.crew.control import Load
+from gateway.serve.succession import verifier
+from gateway.serve.succession.generations import Generations
+from gateway.serve.succession.verification import Answer, Question, answer_of
+from gateway.serve.succession.watch import SETTLED_S, Signature, Watch, signature
 
 MODELS = {f"m{i}.onnx": catalogue.logistic_model(bias=-4.0 - i) for i in range(3)}
 
@@ -40,6 +41,14 @@ async def verified_here(question: Question) -> Answer:
     """Verify in this process: the same code, without a process each."""
     row = await asyncio.to_thread(verifier.answer, question)
     return answer_of(json.loads(json.dumps(row)))
+
+
+class OneLook(asyncio.Event):
+    """Set by whoever waits for it: `keep` looks at each folder once, and ends."""
+
+    async def wait(self) -> Literal[True]:
+        self.set()
+        return True
 
 
 class Workers:
@@ -122,7 +131,7 @@ class FolderMachine(RuleBasedStateMachine):
 
         async def glances() -> None:
             for _ in range(3):
-                await self.generations.glance()
+                await self.generations.keep(OneLook())
                 self.now_s += SETTLED_S + 0.01
 
         self.run(glances)

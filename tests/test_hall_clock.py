@@ -21,13 +21,13 @@ from gateway.journal import Shed
 from gateway.journal.entry import decode
 from gateway.model import Generation
 from gateway.product import StandIn
-from gateway.serve import hall as hall_module
-from gateway.serve.admit import RESOURCE_EXHAUSTED, Serving
-from gateway.serve.annex import Annex, Batch, _Room
-from gateway.serve.circuit import FAILURES, OPEN_NS
-from gateway.serve.front import CALL, DECIDE
-from gateway.serve.hall import ANNEX_TICK_MS, Hall
-from gateway.serve.lane import QUANTUM_NS, Lane
+from gateway.serve.fronts.front import CALL, DECIDE
+from gateway.serve.hall import hall as hall_module
+from gateway.serve.hall.admit import RESOURCE_EXHAUSTED, Serving
+from gateway.serve.hall.annex import Annex, Batch, _Room
+from gateway.serve.hall.circuit import FAILURES, OPEN_NS
+from gateway.serve.hall.hall import ANNEX_TICK_MS, Hall
+from gateway.serve.hall.lane import QUANTUM_NS, Lane
 from gateway.v1.decision_pb2 import DecideRequest, DecideResponse
 
 US, MS = 1_000, 1_000_000

@@ -38,13 +38,13 @@ from gateway.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from gateway.model import Arm, Classifier, Generation
 from gateway.model.session import Session, classifier_on, open_session
 from gateway.product import UNSEEN_TEXT
-from gateway.serve import inference as inference_module
 from gateway.serve import worker
-from gateway.serve.admit import Arrival
-from gateway.serve.front import MODEL_INFER
-from gateway.serve.inference import Inference
-from gateway.serve.offered import DATATYPES, offered
-from gateway.serve.tensors import ROWS_MAX, read
+from gateway.serve.fronts.front import MODEL_INFER
+from gateway.serve.hall.admit import Arrival
+from gateway.serve.inference import inference as inference_module
+from gateway.serve.inference.inference import Inference
+from gateway.serve.inference.offered import DATATYPES, offered
+from gateway.serve.inference.tensors import ROWS_MAX, read
 from gateway.v1 import decision_pb2
 
 SERVICE = "inference.GRPCInferenceService"

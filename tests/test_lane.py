@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from gateway.model import Generation
-from gateway.serve.admit import Serving
-from gateway.serve.lane import Lane
+from gateway.serve.hall.admit import Serving
+from gateway.serve.hall.lane import Lane
 
 
 def test_batches_that_end_at_once_do_not_close_a_lane(generation: Generation) -> None:

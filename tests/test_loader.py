@@ -8,9 +8,11 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,16 @@ from conftest import Running, Serve
 from test_supervisor import wait_until
 
 from gateway.errors import GatewayError, JournalFull
-from gateway.journal import Writer
+from gateway.journal import Mode, Writer
 from gateway.model import Generation
-from gateway.serve import succession, verifier
-from gateway.serve.admit import Serving
-from gateway.serve.control import Load, Loaded, NotLoaded, Ready, decode_answer
-from gateway.serve.succession import Loader
-from gateway.serve.verification import Question, Verified, answer_of
+from gateway.serve import worker
+from gateway.serve.crew.control import Load, Loaded, NotLoaded, Ready, decode_answer
+from gateway.serve.crew.settings import Settings
+from gateway.serve.crew.stop import Stop
+from gateway.serve.hall.admit import Serving
+from gateway.serve.succession import succession, verifier
+from gateway.serve.succession.succession import Loader, Succession
+from gateway.serve.succession.verification import Question, Verified, answer_of
 from gateway.v1 import decision_pb2 as pb
 from gateway.v1.decision_pb2_grpc import DecisionServiceStub
 
@@ -95,6 +100,63 @@ def test_nothing_is_held_of_a_canary_that_has_left(
         assert isinstance(load(five), Loaded)
         wait_until(lambda: held(4) == 0)
         assert answered_by(running) == 5
+
+
+def test_nothing_is_held_of_the_generation_that_a_worker_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its models may be large, and the worker's own frames stand as long as it serves."""
+    four, five = verified(tmp_path / "four", 4), verified(tmp_path / "five", 5)
+    models: list[weakref.ref[Callable[[bytes], float]]] = []
+
+    def load(one: Load) -> Generation:
+        found = succession.load(one)
+        score = found.champion.score_one
+
+        def score_one(row: bytes) -> float:
+            return score(row)
+
+        models.append(weakref.ref(score_one))
+        return replace(found, champion=replace(found.champion, score_one=score_one))
+
+    monkeypatch.setattr(worker, "load", load)
+    settings = Settings(
+        folders=(),
+        listen="127.0.0.1:0",
+        journal=tmp_path / "journal",
+        mode=Mode.PROCESS,
+        journal_max_bytes=2**30,
+        front="native",
+        tls=None,
+        insecure=False,
+    )
+    stop, is_ready, served, loads = (
+        Stop(),
+        threading.Event(),
+        threading.Event(),
+        Succession(count()),
+    )
+
+    def announced(_: worker.Ready) -> None:
+        is_ready.set()
+
+    def work() -> None:
+        worker.serve(settings, (four,), stop=stop, announce=announced, succession=loads)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        assert is_ready.wait(20)
+        (model,) = models
+        assert model() is not None
+        loads.propose(succession.load(five), {}, served.set)
+        assert served.wait(20)
+        assert loads.gone.get(timeout=10).number == 4
+        wait_until(lambda: gc.collect() >= 0 and model() is None)
+    finally:
+        stop.ask()
+        thread.join(20)
+    assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("front", ["native"])

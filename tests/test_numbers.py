@@ -13,14 +13,14 @@ from typing import Any
 
 import catalogue
 import pytest
-from test_generations import Workers, verified_here, write
+from test_generations import OneLook, Workers, verified_here, write
 
 from gateway.errors import GatewayError, ModelError, ProductError
 from gateway.model.registry import KEEP, STORE, Registry, State
-from gateway.serve.control import Load
-from gateway.serve.generations import TRIALS_MAX, Generations
-from gateway.serve.verification import Answer, Question, Refused, Verified
-from gateway.serve.watch import SETTLED_S
+from gateway.serve.crew.control import Load
+from gateway.serve.succession.generations import TRIALS_MAX, Generations
+from gateway.serve.succession.verification import Answer, Question, Refused, Verified
+from gateway.serve.succession.watch import SETTLED_S
 
 
 class Gateway:
@@ -51,7 +51,7 @@ class Gateway:
 
     async def look(self, generations: Generations) -> None:
         for _ in range(2):
-            await generations.glance()
+            await generations.keep(OneLook())
             self.now_s += SETTLED_S + 0.01
 
     def state(self, product: str = "test") -> State:

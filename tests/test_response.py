@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gateway.decide import Decision, Flag
 from gateway.model import load_generation
 from gateway.product import Action, StandIn
-from gateway.serve.response import DECISION_ID_LENGTH, RECORDED, ResponseEncoder
+from gateway.serve.hall.response import DECISION_ID_LENGTH, RECORDED, ResponseEncoder
 from gateway.v1 import decision_pb2 as pb
 
 EVENT_S = 1_795_000_000.25

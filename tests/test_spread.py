@@ -18,9 +18,10 @@ from test_supervisor import children_of, gone, serving, wait_until
 from gateway.errors import GatewayError, JournalError, ModelError
 from gateway.journal import Rejected
 from gateway.model.registry import STORE, Registry
-from gateway.serve import live, supervisor
-from gateway.serve.control import Load, Loaded, NotLoaded, Ready, decode_message
-from gateway.serve.live import Live
+from gateway.serve import supervisor
+from gateway.serve.crew import live
+from gateway.serve.crew.control import Load, Loaded, NotLoaded, Ready, decode_message
+from gateway.serve.crew.live import Live
 from gateway.serve.supervisor import Supervisor
 
 
@@ -131,7 +132,7 @@ def launched(gateway: Gateway, worker: Played) -> Coroutine[Any, Any, Live]:
 
 def live_settings() -> Any:
     from gateway.journal import Mode
-    from gateway.serve.settings import Settings
+    from gateway.serve.crew.settings import Settings
 
     return Settings((), "", Path(), Mode.PROCESS, None, "native", None, False)  # type: ignore[arg-type]
 
@@ -306,7 +307,7 @@ def test_a_gateway_that_is_to_stop_waits_for_no_verification(tmp_path: Path) -> 
             verifiers[:] = [
                 pid
                 for pid in children_of(gateway.process.pid)
-                if b"gateway.serve.verifier" in Path(f"/proc/{pid}/cmdline").read_bytes()
+                if b"gateway.serve.succession.verifier" in Path(f"/proc/{pid}/cmdline").read_bytes()
             ]
             return bool(verifiers)
 

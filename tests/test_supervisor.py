@@ -48,10 +48,10 @@ from gateway.journal import (
 )
 from gateway.model import load_generation
 from gateway.serve import Settings, Tls, supervisor
-from gateway.serve.backoff import LONGEST_S, SOUND_S, Backoff
-from gateway.serve.beat import BEAT_NS, Beat
-from gateway.serve.board import Board, Gateway, State, Worker, joined, seen, supervised
-from gateway.serve.control import (
+from gateway.serve.crew.backoff import LONGEST_S, SOUND_S, Backoff
+from gateway.serve.crew.beat import BEAT_NS, Beat
+from gateway.serve.crew.board import Board, Gateway, State, Worker, joined, seen, supervised
+from gateway.serve.crew.control import (
     Load,
     Loaded,
     NotLoaded,
@@ -62,9 +62,9 @@ from gateway.serve.control import (
     encode_error,
     encode_rejected,
 )
-from gateway.serve.port import claimed
-from gateway.serve.stop import Stop
-from gateway.serve.tally import Tally
+from gateway.serve.crew.port import claimed
+from gateway.serve.crew.stop import Stop
+from gateway.serve.crew.tally import Tally
 from gateway.v1.decision_pb2 import DecideRequest
 from gateway.v1.decision_pb2_grpc import DecisionServiceStub
 

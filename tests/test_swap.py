@@ -264,7 +264,7 @@ def test_a_canary_decides_its_share_by_subject_and_everybody_scores(
 
 
 def test_a_canarys_subjects_stay_as_its_share_grows(tmp_path: Path) -> None:
-    from gateway.serve.admit import Serving
+    from gateway.serve.hall.admit import Serving
 
     taken: list[set[str]] = []
     for number, share in enumerate((0.05, 0.3, 0.9)):

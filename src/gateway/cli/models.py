@@ -53,7 +53,7 @@ from gateway.model.revision import (
     write,
 )
 from gateway.product.edit import arm_key, promoted, with_challenger, with_generation
-from gateway.serve import board as boards
+from gateway.serve.crew import board as boards
 from gateway.verify import expect_passed, run_gates
 
 LOOK_S = 0.05

@@ -35,7 +35,7 @@ from gateway.journal import (
     segments,
 )
 from gateway.product import Feature
-from gateway.serve.head import DecideRequestHead
+from gateway.serve.hall.head import DecideRequestHead
 from gateway.v1.decision_pb2 import DecideRequest, DecideResponse
 
 PART_ROWS = 20_000

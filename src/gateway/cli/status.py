@@ -16,8 +16,8 @@ from rich.table import Table
 
 from gateway.cli.terms import Json, microseconds, notes, out
 from gateway.errors import ExitCode, GatewayError, JournalError
-from gateway.serve.backoff import LOOPING, SOUND_S
-from gateway.serve.board import NAME, Board, Gateway, State, Worker, seen
+from gateway.serve.crew.backoff import LOOPING, SOUND_S
+from gateway.serve.crew.board import NAME, Board, Gateway, State, Worker, seen
 
 SAMPLE_S = 0.5
 """Over how long the rate of calls is measured."""

@@ -16,11 +16,11 @@ from itertools import count
 from typing import BinaryIO, NoReturn
 
 from gateway.errors import ExitCode, GatewayError
-from gateway.serve.beat import Beat
-from gateway.serve.board import joined
-from gateway.serve.control import Order, Ready, encode_error
-from gateway.serve.settings import Settings
-from gateway.serve.stop import Stop, stop_on_signals
+from gateway.serve.crew.beat import Beat
+from gateway.serve.crew.board import joined
+from gateway.serve.crew.control import Order, Ready, encode_error
+from gateway.serve.crew.settings import Settings
+from gateway.serve.crew.stop import Stop, stop_on_signals
 
 
 def main() -> int:
@@ -45,7 +45,7 @@ def main() -> int:
 
 def _serve(order: Order, said: BinaryIO, supervisor: socket.socket, stop: Stop) -> None:
     from gateway.serve import worker
-    from gateway.serve.succession import Loader, Succession
+    from gateway.serve.succession.succession import Loader, Succession
 
     settings = order.settings
     _log_as(settings)

@@ -16,9 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Container, Coroutine, Sequence
 from contextlib import ExitStack, suppress
@@ -29,10 +27,9 @@ from typing import Any
 
 from gateway.errors import GatewayError, JournalError, UsageError
 from gateway.journal import MAX_WORKER, Rejected, is_held, make_directory
-from gateway.serve.address import checked_address
-from gateway.serve.backoff import LOOPING, Backoff
-from gateway.serve.board import Board, Gateway, State, supervised
-from gateway.serve.control import (
+from gateway.serve.crew.backoff import LOOPING, Backoff
+from gateway.serve.crew.board import Board, Gateway, State, supervised
+from gateway.serve.crew.control import (
     Load,
     Loaded,
     NotLoaded,
@@ -41,11 +38,13 @@ from gateway.serve.control import (
     decode_answer,
     encode_rejected,
 )
-from gateway.serve.crew import allowed_cores, checked_count, journal_share
-from gateway.serve.generations import Generations
-from gateway.serve.live import Idle, Live, closed, dismissed, opened
-from gateway.serve.port import Claim, claimed
-from gateway.serve.settings import Settings
+from gateway.serve.crew.crew import allowed_cores, checked_count, journal_share
+from gateway.serve.crew.live import Idle, Live, closed, dismissed, opened
+from gateway.serve.crew.port import Claim, claimed
+from gateway.serve.crew.settings import Settings
+from gateway.serve.fronts.address import checked_address
+from gateway.serve.fronts.socket_folder import clear_away
+from gateway.serve.succession.generations import Generations
 
 START_S_MAX = 300.0
 """A worker that does not answer by then is given up."""
@@ -355,10 +354,7 @@ class Supervisor:
         code = await worker.process.wait()
         await closed(writer)
         self._live.discard(worker)
-        # What a killed worker could not remove.
-        for place in {tempfile.gettempdir(), "/tmp"}:
-            for left in Path(place).glob(f"gateway-{worker.process.pid}-*"):
-                shutil.rmtree(left, ignore_errors=True)
+        clear_away(worker.process.pid)
         self._board.page(worker.number).tell(State.ENDED)
         return code
 

@@ -6,29 +6,36 @@ import gc
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
 from gateway.errors import UsageError
 from gateway.journal import Writer as Journal
 from gateway.model import Generation
-from gateway.serve.address import checked_address
-from gateway.serve.admit import Serving
-from gateway.serve.annex import Annex
-from gateway.serve.beat import Beat
-from gateway.serve.board import Board
-from gateway.serve.control import Load
-from gateway.serve.grpcio import GrpcioFront
-from gateway.serve.hall import Hall
-from gateway.serve.health import Health
-from gateway.serve.inference import Inference
-from gateway.serve.native import NativeFront
-from gateway.serve.reflection import SERVICES
-from gateway.serve.settings import Settings
-from gateway.serve.shadow import Shadows
-from gateway.serve.stop import Stop
-from gateway.serve.succession import Succession, journalled, load, move_in, warmed_up
+from gateway.serve.crew.beat import Beat
+from gateway.serve.crew.board import Board
+from gateway.serve.crew.control import Load
+from gateway.serve.crew.settings import Settings
+from gateway.serve.crew.stop import Stop
+from gateway.serve.fronts.address import checked_address
+from gateway.serve.fronts.grpcio import GrpcioFront
+from gateway.serve.fronts.native import NativeFront
+from gateway.serve.fronts.reflection import SERVICES
+from gateway.serve.hall.admit import Serving
+from gateway.serve.hall.annex import Annex
+from gateway.serve.hall.hall import Hall
+from gateway.serve.hall.health import Health
+from gateway.serve.hall.shadow import Shadows
+from gateway.serve.inference.inference import Inference
+from gateway.serve.succession.succession import (
+    Measured,
+    Succession,
+    journalled,
+    load,
+    move_in,
+    warmed_up,
+)
 
 __all__ = ["Ready", "Settings", "Stop", "serve", "serve_loaded"]
 
@@ -67,20 +74,17 @@ def serve(
     address = checked_address(
         settings.listen, tls=settings.tls is not None, insecure=settings.insecure
     )
-    generations = [load(one) for one in loads]
+    loaded = [load(one) for one in loads]
     if stop.asked:
         return
-    measured_ns: dict[str, dict[int, int]] = {}
-    for generation in generations:
-        measured_ns |= warmed_up(generation, time.monotonic_ns)
-    del generation
+    warm = ((generation, warmed_up(generation, time.monotonic_ns)) for generation in loaded)
+    del loaded  # `warm` has it, and nothing any more when it is exhausted
     serve_loaded(
         settings,
         address,
-        generations,
+        warm,
         stop=stop,
         announce=announce,
-        measured_ns=measured_ns,
         board=board,
         beat=beat,
         succession=succession,
@@ -90,20 +94,26 @@ def serve(
 def serve_loaded(
     settings: Settings,
     address: str,
-    generations: Sequence[Generation],
+    warm: Iterable[tuple[Generation, Measured]],
     *,
     stop: Stop,
     announce: Callable[[Ready], None],
-    measured_ns: Mapping[str, Mapping[int, int]] | None = None,
     board: Board | None = None,
     beat: Beat | None = None,
     succession: Succession | None = None,
 ) -> None:
     """Open the journal, listen, and walk the hall until `stop` is asked.
 
-    A list of generations is emptied: what others replace must not be held here.
+    `warm`: each generation, with what its models took to warm up. It is gone through once and let
+    go of, as are they: where it is an iterator, only the hall holds what others may replace.
     """
     succession = succession or Succession(count())
+    generations: list[Generation] = []
+    measured_ns: dict[str, Mapping[int, int]] = {}
+    for generation, its_measured_ns in warm:
+        generations.append(generation)
+        measured_ns |= its_measured_ns
+    del warm, generation
     served = {g.name: Serving.of(g, succession.next_index()) for g in generations}
     with Journal.open(
         settings.journal,
@@ -120,7 +130,7 @@ def serve_loaded(
             Inference(front) as inference,
         ):
             for serving in served.values():
-                move_in(annex, serving, measured_ns or {})
+                move_in(annex, serving, measured_ns)
             names = (*SERVICES, *(f"{kind}/{name}" for name in served for kind in _KINDS))
             health = Health(front, names, board)
             hall = Hall(
@@ -136,9 +146,7 @@ def serve_loaded(
             _spare_the_collector()
             health.serving()
             announce(Ready(front.address, tuple(generations)))
-            if isinstance(generations, list):
-                generations.clear()
-            del served, serving
+            del generations, served, serving
 
             def stopping() -> bool:
                 if stop.asked and health.is_serving:

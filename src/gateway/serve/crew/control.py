@@ -14,7 +14,7 @@ from typing import Any
 from gateway import errors
 from gateway.errors import GatewayError, ProductError, Violation
 from gateway.journal import Rejected
-from gateway.serve.settings import Settings
+from gateway.serve.crew.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

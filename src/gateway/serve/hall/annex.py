@@ -17,9 +17,9 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 
 from gateway.model import Classifier
-from gateway.serve.admit import Payment
-from gateway.serve.priority import step_back
-from gateway.serve.scoring import Rows, score
+from gateway.serve.crew.priority import step_back
+from gateway.serve.hall.admit import Payment
+from gateway.serve.hall.scoring import Rows, score
 
 IN_FLIGHT = 2
 """Batches of one model: one that is computed, and the next, so that its thread never waits."""

@@ -32,8 +32,9 @@ from google.protobuf.message import DecodeError, Message
 from gateway.inference import open_inference_pb2 as pb
 from gateway.model import Generation
 from gateway.product.suggest import suggest
-from gateway.serve.admit import Arrival, bad_request, retry_info, summary
-from gateway.serve.front import (
+from gateway.serve.crew.logs import OncePerSecond
+from gateway.serve.crew.priority import step_back
+from gateway.serve.fronts.front import (
     MODEL_INFER,
     MODEL_METADATA,
     MODEL_READY,
@@ -43,10 +44,9 @@ from gateway.serve.front import (
     Event,
     Front,
 )
-from gateway.serve.logs import OncePerSecond
-from gateway.serve.offered import Offered, Offers
-from gateway.serve.priority import step_back
-from gateway.serve.tensors import Asked, read, response
+from gateway.serve.hall.admit import Arrival, bad_request, retry_info, summary
+from gateway.serve.inference.offered import Offered, Offers
+from gateway.serve.inference.tensors import Asked, read, response
 
 UNREAD_MAX = 256
 """Calls that are not answered yet, whatever they ask: what comes on top is turned away unread."""

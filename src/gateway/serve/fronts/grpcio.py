@@ -27,7 +27,7 @@ import grpc
 import uvloop
 
 from gateway.errors import ListenError
-from gateway.serve.front import (
+from gateway.serve.fronts.front import (
     CALL,
     CANCEL,
     DRAIN_NS_MAX,
@@ -44,7 +44,7 @@ from gateway.serve.front import (
     Turn,
     bound_address,
 )
-from gateway.serve.reflection import enable_reflection
+from gateway.serve.fronts.reflection import enable_reflection
 
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 _SHUTTING_DOWN = (grpc.StatusCode.UNAVAILABLE.value[0], "the gateway is shutting down")

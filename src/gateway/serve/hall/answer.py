@@ -8,7 +8,7 @@ from typing import NamedTuple
 from gateway.decide import Decision
 from gateway.journal import U32_MAX, saturated
 from gateway.product import StandIn
-from gateway.serve.admit import Payment
+from gateway.serve.hall.admit import Payment
 
 Stamps = tuple[int, int, int, int]
 """Ends of admit, encode, infer and decide: ns after arrival, fitting a u32."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from operator import attrgetter
 
-from gateway.serve.admit import Payment, Serving
-from gateway.serve.circuit import Circuit
-from gateway.serve.estimate import CostEstimate
+from gateway.serve.hall.admit import Payment, Serving
+from gateway.serve.hall.circuit import Circuit
+from gateway.serve.hall.estimate import CostEstimate
 
 BATCH_MAX = 128
 """Calls that walk together at the most: a bound on how long one turn takes."""

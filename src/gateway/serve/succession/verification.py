@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gateway.errors import GatewayError
-from gateway.serve.control import Load, error_of
+from gateway.model.registry import State
+from gateway.serve.crew.control import Load, error_of
 
 VERIFY_S_MAX = 900.0
 
@@ -48,6 +49,13 @@ class Question:
     is_snapshot: bool
     trials: dict[str, Any]
     forgotten: int = 0
+
+
+def known_numbers(state: State | None) -> tuple[dict[str, str], int]:
+    """Return `numbers` and `forgotten` of a product; None: it was never served."""
+    if state is None:
+        return {}, 0
+    return {str(number): digest for number, digest in state.numbers.items()}, state.forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +96,7 @@ async def verify(question: Question) -> Answer:
         GatewayError: the process died, or did not answer in time.
     """
     # -P: what lies in the current folder is not imported.
-    command = [sys.executable, "-P", "-m", "gateway.serve.verifier"]
+    command = [sys.executable, "-P", "-m", "gateway.serve.succession.verifier"]
     if not question.is_new:
         command = ["/bin/sh", "-c", _STEPPING_BACK, *command]
     try:

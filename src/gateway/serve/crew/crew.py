@@ -6,7 +6,7 @@ import os
 
 from gateway.errors import JournalError, UsageError
 from gateway.journal import MAX_WORKER, MIN_JOURNAL_BYTES
-from gateway.serve.settings import Settings
+from gateway.serve.crew.settings import Settings
 
 
 def allowed_cores() -> list[int]:

@@ -18,8 +18,8 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
 from gateway.journal import MAX_WORKER
-from gateway.serve.board import Board, State
-from gateway.serve.front import Front
+from gateway.serve.crew.board import Board, State
+from gateway.serve.fronts.front import Front
 
 _Status = health_pb2.HealthCheckResponse
 _NOT_FOUND: int = grpc.StatusCode.NOT_FOUND.value[0]

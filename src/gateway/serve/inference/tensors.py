@@ -21,7 +21,7 @@ from gateway.inference.open_inference_pb2 import (
     ModelInferResponse,
 )
 from gateway.model import FieldViolation
-from gateway.serve.offered import BYTES, Offered, Tensor
+from gateway.serve.inference.offered import BYTES, Offered, Tensor
 
 ROWS_MAX = 512
 """Rows of one call: Python's share of a run holds the hall up no longer than this takes."""

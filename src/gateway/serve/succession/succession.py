@@ -28,11 +28,11 @@ from gateway.errors import GatewayError, JournalError, ModelError
 from gateway.journal import Generation as JournalledGeneration
 from gateway.journal import Rejected
 from gateway.model import HEAVY_ROW_NS, Generation, Plan, opened
-from gateway.serve.admit import Serving, arm_key
-from gateway.serve.annex import Annex
-from gateway.serve.control import Load, Loaded, NotLoaded, decode_message
-from gateway.serve.hall import Hall
-from gateway.serve.priority import step_back
+from gateway.serve.crew.control import Load, Loaded, NotLoaded, decode_message
+from gateway.serve.crew.priority import step_back
+from gateway.serve.hall.admit import Serving, arm_key
+from gateway.serve.hall.annex import Annex
+from gateway.serve.hall.hall import Hall
 
 Measured = Mapping[str, Mapping[int, int]]
 """By `Serving.key` and number of rows: what a model takes, in nanoseconds."""

@@ -28,10 +28,18 @@ from gateway.model.registry import (
     ServedArm,
     State,
 )
-from gateway.serve import verification
-from gateway.serve.control import Load
-from gateway.serve.verification import Answer, Moving, Question, Unchanged, Verified, verify
-from gateway.serve.watch import LOOK_S, Signature, Watch, signature
+from gateway.serve.crew.control import Load
+from gateway.serve.succession import verification
+from gateway.serve.succession.verification import (
+    Answer,
+    Moving,
+    Question,
+    Unchanged,
+    Verified,
+    known_numbers,
+    verify,
+)
+from gateway.serve.succession.watch import LOOK_S, Signature, Watch, signature
 
 AT_ONCE = 2
 TRIALS_MAX = 64
@@ -147,10 +155,6 @@ class Generations:
 
         await asyncio.gather(*map(looked, self._products.values()))
 
-    async def glance(self) -> None:
-        """Look once for what has changed and come to rest."""
-        await asyncio.gather(*map(self._glance, self._products.values()))
-
     async def _glance(self, product: _Product) -> None:
         # In a thread: a network file system may take its time.
         settled = await asyncio.to_thread(product.watch.settled)
@@ -238,18 +242,18 @@ class Generations:
         self, folder: Path, state: State | None, *, is_new: bool, is_snapshot: bool = False
     ) -> Answer:
         """Have a folder verified, again while it moves."""
-        known = {} if state is None else state.numbers
+        numbers, forgotten = known_numbers(state)
         question = Question(
             folder=str(folder),
             store=str(self._registry.root),
             product="" if state is None else state.product,
             serving="" if is_new or state is None else state.serving.digest,
             number=0 if state is None else state.serving.generation,
-            numbers={str(number): digest for number, digest in known.items()},
+            numbers=numbers,
             is_new=is_new,
             is_snapshot=is_snapshot,
             trials=self._trials,
-            forgotten=0 if state is None else state.forgotten,
+            forgotten=forgotten,
         )
         answer: Answer = Moving()
         for _ in range(_MOVING_TRIES):

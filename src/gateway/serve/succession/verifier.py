@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.errors import ExitCode, GatewayError, ProductError, Violation
 from gateway.model.registry import PRODUCT_YAML, Registry, ServedArm
-from gateway.serve.control import Load, error_row
-from gateway.serve.verification import Question
-from gateway.serve.watch import signature
+from gateway.serve.crew.control import Load, error_row
+from gateway.serve.succession.verification import Question, known_numbers
+from gateway.serve.succession.watch import signature
 
 if TYPE_CHECKING:
     from gateway.model import Contents
@@ -102,7 +102,9 @@ def _expect_newer(question: Question, contents: Contents, digest: str) -> None:
                 f"is {product.name!r}, this folder is served as {question.product!r}.",
                 "Serve another product from a folder of its own, with `gateway serve`.",
             )
-        served, (numbers, forgotten) = 0, _elsewhere(question, product.name)
+        # It may have been served from another folder.
+        state = Registry(Path(question.store)).state(product.name)
+        served, (numbers, forgotten) = 0, known_numbers(state)
     number = product.generation
     known = numbers.get(str(number))
     newest = max((served, forgotten, *map(int, numbers)))
@@ -127,14 +129,6 @@ def _expect_newer(question: Question, contents: Contents, digest: str) -> None:
             f"is {number}, and numbers up to {forgotten} may have been served with other content.",
             f"Raise it to {newest + 1}.",
         )
-
-
-def _elsewhere(question: Question, product: str) -> tuple[dict[str, str], int]:
-    """Return `numbers` and `forgotten` of a product that was served from another folder, if any."""
-    state = Registry(Path(question.store)).state(product)
-    if state is None:
-        return {}, 0
-    return {str(number): digest for number, digest in state.numbers.items()}, state.forgotten
 
 
 def _wrong(contents: Contents, key: str, problem: str, hint: str) -> ProductError:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.model import Classifier
-from gateway.serve.admit import Payment, Refusal, refused_for
-from gateway.serve.logs import OncePerSecond
+from gateway.serve.crew.logs import OncePerSecond
+from gateway.serve.hall.admit import Payment, Refusal, refused_for
 
 log = logging.getLogger(__name__)
 log.addFilter(OncePerSecond())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.journal import Mode
-from gateway.serve.front import Tls
+from gateway.serve.fronts.front import Tls
 
 UNIX = "unix:"
 

@@ -32,7 +32,7 @@ from pathlib import Path
 
 from gateway.errors import JournalError
 from gateway.journal import MAX_WORKER
-from gateway.serve.tally import Tally
+from gateway.serve.crew.tally import Tally
 
 NAME = "workers"
 FRESH_NS = 1_000_000_000

@@ -6,8 +6,8 @@ from math import inf, nan
 
 from gateway.decide import draw, draw_key
 from gateway.journal import DECISION_HEAD, Flag, Kind, Refused
-from gateway.serve.admit import Payment, Refusal
-from gateway.serve.answer import Answer
+from gateway.serve.hall.admit import Payment, Refusal
+from gateway.serve.hall.answer import Answer
 from gateway.v1.decision_pb2 import DecideRequest
 
 _EXPIRED, _FEATURES_LEFT_OUT = int(Flag.EXPIRED), int(Flag.FEATURES_LEFT_OUT)

@@ -22,9 +22,9 @@ from gateway.decide import Policy, draw, draw_key
 from gateway.journal import UNKNOWN_PRODUCT
 from gateway.model import LOOKS_LIKE_A_PAN, Arm, Classifier, FieldViolation, Generation
 from gateway.pan import holds_pan, masked
-from gateway.serve.front import MESSAGE_BYTES_MAX, METADATA_BYTES_MAX, Event, Metadata
-from gateway.serve.head import DecideRequestHead
-from gateway.serve.response import ResponseEncoder
+from gateway.serve.fronts.front import MESSAGE_BYTES_MAX, METADATA_BYTES_MAX, Event, Metadata
+from gateway.serve.hall.head import DecideRequestHead
+from gateway.serve.hall.response import ResponseEncoder
 from gateway.v1.decision_pb2 import DecideRequest, FeatureValue
 
 INVALID_ARGUMENT: int = grpc.StatusCode.INVALID_ARGUMENT.value[0]

@@ -6,9 +6,9 @@ import socket
 import time
 from collections.abc import Callable
 
-from gateway.serve.board import Page, State
-from gateway.serve.stop import Stop
-from gateway.serve.tally import Tally
+from gateway.serve.crew.board import Page, State
+from gateway.serve.crew.stop import Stop
+from gateway.serve.crew.tally import Tally
 
 BEAT_NS = 50_000_000
 

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from gateway.decide import draw, draw_key
 from gateway.journal import Scored, ScoredCall
 from gateway.model import Arm
-from gateway.serve.admit import Payment, Serving
-from gateway.serve.answer import Answer
-from gateway.serve.logs import OncePerSecond
-from gateway.serve.priority import step_back
-from gateway.serve.scoring import Rows, score
+from gateway.serve.crew.logs import OncePerSecond
+from gateway.serve.crew.priority import step_back
+from gateway.serve.hall.admit import Payment, Serving
+from gateway.serve.hall.answer import Answer
+from gateway.serve.hall.scoring import Rows, score
 
 LOOK_S = 0.005
 """Woken by each answer, the thread would take the hall's time just when the next call comes."""

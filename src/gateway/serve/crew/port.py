@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from gateway.errors import ListenError
-from gateway.serve.front import bound_address
-from gateway.serve.settings import UNIX
+from gateway.serve.crew.settings import UNIX
+from gateway.serve.fronts.front import bound_address
 
 _TRIES = 16
 """For a port of the system's choice that is free on each address of a name."""

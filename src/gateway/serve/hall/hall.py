@@ -23,10 +23,9 @@ from itertools import compress
 
 from gateway.journal import Generation, Rejected, Writer
 from gateway.product import StandIn
-from gateway.serve.admit import RESOURCE_EXHAUSTED, Arrival, Payment, Refusal, Serving, admit
-from gateway.serve.annex import IN_FLIGHT, Annex, Batch
-from gateway.serve.answer import Answer, stamps_of, stood_in, stood_in_at_once
-from gateway.serve.front import (
+from gateway.serve.crew.logs import OncePerSecond
+from gateway.serve.crew.tally import Tally
+from gateway.serve.fronts.front import (
     CALL,
     CHECK,
     DECIDE,
@@ -37,14 +36,15 @@ from gateway.serve.front import (
     Event,
     Front,
 )
-from gateway.serve.health import Health
-from gateway.serve.inference import Inference
-from gateway.serve.lane import BATCH_MAX, Lane
-from gateway.serve.logs import OncePerSecond
-from gateway.serve.recorder import Recorder
-from gateway.serve.scoring import Rows, encode, score
-from gateway.serve.shadow import Answered, Shadows
-from gateway.serve.tally import Tally
+from gateway.serve.hall.admit import RESOURCE_EXHAUSTED, Arrival, Payment, Refusal, Serving, admit
+from gateway.serve.hall.annex import IN_FLIGHT, Annex, Batch
+from gateway.serve.hall.answer import Answer, stamps_of, stood_in, stood_in_at_once
+from gateway.serve.hall.health import Health
+from gateway.serve.hall.lane import BATCH_MAX, Lane
+from gateway.serve.hall.recorder import Recorder
+from gateway.serve.hall.scoring import Rows, encode, score
+from gateway.serve.hall.shadow import Answered, Shadows
+from gateway.serve.inference.inference import Inference
 
 ANNEX_TICK_MS = 1
 """The loop wakes so often while a model in the annex works."""

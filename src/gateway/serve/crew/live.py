@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.errors import GatewayError, ModelError
-from gateway.serve.control import Load, Loaded, NotLoaded, Ready
+from gateway.serve.crew.control import Load, Loaded, NotLoaded, Ready
 
 SWAP_S_MAX = 120.0
 """A worker that has not opened a new generation so long after it was told is replaced."""

@@ -15,14 +15,14 @@ import grpc
 from gateway.errors import JournalError
 from gateway.journal import FOUND_NOBODY, Pause, Replied, Shed, Writer, decision_id, saturated
 from gateway.product import StandIn
-from gateway.serve.admit import RESOURCE_EXHAUSTED, Arrival, Refusal, retry_info
-from gateway.serve.answer import Answer, stood_in
-from gateway.serve.estimate import CostEstimate
-from gateway.serve.front import Front
-from gateway.serve.logs import OncePerSecond
-from gateway.serve.record import decision_record, refusal_record
-from gateway.serve.response import RECORDED
-from gateway.serve.tally import Tally
+from gateway.serve.crew.logs import OncePerSecond
+from gateway.serve.crew.tally import Tally
+from gateway.serve.fronts.front import Front
+from gateway.serve.hall.admit import RESOURCE_EXHAUSTED, Arrival, Refusal, retry_info
+from gateway.serve.hall.answer import Answer, stood_in
+from gateway.serve.hall.estimate import CostEstimate
+from gateway.serve.hall.record import decision_record, refusal_record
+from gateway.serve.hall.response import RECORDED
 from gateway.v1.decision_pb2 import DecideResponse
 
 _LATEST_NS = FOUND_NOBODY - 1

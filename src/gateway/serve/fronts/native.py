@@ -19,12 +19,10 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from select import select
 from types import TracebackType
 
@@ -32,7 +30,7 @@ import grpc
 from pygrpc_native import STREAM_SENT, NativeGrpcFront
 
 from gateway.errors import ListenError
-from gateway.serve.front import (
+from gateway.serve.fronts.front import (
     DRAIN_NS_MAX,
     LONG_PAUSE_NS,
     METHODS,
@@ -44,7 +42,8 @@ from gateway.serve.front import (
     Turn,
     bound_address,
 )
-from gateway.serve.reflection import enable_reflection
+from gateway.serve.fronts.reflection import enable_reflection
+from gateway.serve.fronts.socket_folder import SOCKET, socket_folder
 
 # What it logs of a port that is in use is said once already: in the ListenError.
 logging.getLogger("pygrpc_native").setLevel(logging.ERROR)
@@ -62,11 +61,6 @@ BEHIND_NS = 5_000_000
 LULL_NS_MAX = 500_000_000
 SHORT_TURN_NS = 500_000
 FLUSH_S = 0.005
-
-_OWN = f"gateway-{os.getpid()}-"
-
-SOCKET_PATH_MAX = 107
-"""Bytes of a Unix socket's path, on Linux."""
 
 
 class NativeFront:
@@ -115,14 +109,14 @@ class NativeFront:
     def __enter__(self) -> NativeFront:
         with ExitStack() as stack:
             stack.callback(self._front.close)
-            folder = stack.enter_context(own_folder())
+            folder = stack.enter_context(socket_folder())
             workers = stack.enter_context(ThreadPoolExecutor(REFLECTIONS_MAX, "reflection"))
             fallback = grpc.server(workers)
             enable_reflection(fallback)
-            fallback.add_insecure_port(f"unix:{folder}/fallback.sock")
+            fallback.add_insecure_port(f"unix:{folder}/{SOCKET}")
             fallback.start()
             stack.callback(lambda: fallback.stop(None).wait())
-            self._front.set_fallback(f"{folder}/fallback.sock")
+            self._front.set_fallback(f"{folder}/{SOCKET}")
             self._front.start()
             self._stack = stack.pop_all()
         return self
@@ -219,13 +213,6 @@ class NativeFront:
     def stream_send(self, call_id: int, payload: bytes) -> bool:
         """Send one message of a stream, without waiting."""
         return self._front.stream_try_send(call_id, payload) == STREAM_SENT
-
-
-def own_folder() -> tempfile.TemporaryDirectory[str]:
-    """Return a new folder for a socket; TMPDIR may be too long for one."""
-    usual = Path(tempfile.gettempdir())
-    room = SOCKET_PATH_MAX - len(_OWN) - len("12345678/fallback.sock")
-    return tempfile.TemporaryDirectory(prefix=_OWN, dir=usual if len(str(usual)) < room else "/tmp")
 
 
 def _reason(error: Exception) -> str:
