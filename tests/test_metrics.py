@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
@@ -36,6 +37,7 @@ from gateway.sidecar.tail.call import Batch, Call, Position
 from gateway.sidecar.tail.lag import Lag
 
 MS = 1_000_000
+BATCH = 70
 CNP = Generation(0, "cnp", 7, "ab" * 32, ("v7", "v8"))
 CP = Generation(1, "cp", 2, "cd" * 32, ("m",))
 
@@ -50,7 +52,7 @@ def record(sequence: int, entry: Any) -> Record:
 
 def decided(chance: random.Random, sequence: int) -> Call:
     generation = chance.choice((CNP, CP))
-    arrival_ns = chance.randrange(10**12)
+    arrival_ns = chance.randrange(10**9)  # some wait together
     stamps = sorted(chance.randrange(40 * MS) for _ in range(5))
     stand_in = chance.choice((0, 0, 0, 1, 2))
     entry = Decision(
@@ -104,12 +106,46 @@ def batch(calls: list[Call], *asides: Record) -> Batch:
     return Batch(tuple(calls), asides, (), Position())
 
 
+def length(calls: list[Call], place: int) -> int:
+    """Count who had arrived and was not encoded yet, in the batch and the one before it."""
+    arrival_ns = calls[place].record.entry.arrival_ns  # type: ignore[union-attr]
+    begin = max(place // BATCH - 1, 0) * BATCH
+    known = [call.record.entry for call in calls[begin : (place // BATCH + 1) * BATCH]]
+    ends_ns = [one.arrival_ns + one.encode_after_ns for one in known]  # type: ignore[union-attr]
+    return sum(
+        one.arrival_ns < arrival_ns < end_ns  # type: ignore[union-attr]
+        for one, end_ns in zip(known, ends_ns, strict=True)
+    )
+
+
+def spent(call: Call) -> dict[str, float]:
+    """Return what each stage of a call took, in seconds."""
+    entry = call.record.entry
+    assert isinstance(entry, Decision)
+    ended_ns = entry.record_after_ns
+    if call.replied_ns is not None:
+        ended_ns = call.replied_ns - entry.arrival_ns
+    ends_ns = {
+        "admit": entry.admit_after_ns,
+        "encode": entry.encode_after_ns,
+        "infer": entry.infer_after_ns,
+        "decide": entry.decide_after_ns,
+        "record": entry.record_after_ns,
+        "reply": ended_ns,
+    }
+    took, before_ns = {}, 0
+    for stage, end_ns in ends_ns.items():
+        took[stage] = max(end_ns - before_ns, 0) / 1e9
+        before_ns = max(end_ns, before_ns)
+    return took
+
+
 def test_every_count_is_that_of_a_plain_loop() -> None:
     chance = random.Random(5)
     calls = [decided(chance, i) for i in range(500)]
     metrics = Metrics(trace_id=lambda call: f"{call.record.sequence:032x}")
-    for start in range(0, 500, 70):
-        metrics.take(batch(calls[start : start + 70]))
+    for start in range(0, 500, BATCH):
+        metrics.take(batch(calls[start : start + BATCH]))
     found = shown(metrics)
     names = {1: "approve", 2: "step_up", 4: "decline"}
     reasons = {0: "none", 1: "deadline", 2: "overload"}
@@ -151,6 +187,14 @@ def test_every_count_is_that_of_a_plain_loop() -> None:
         for bound in around(0.025, COMMON_S):
             at_most = sum(one <= bound for one in took)
             assert found[labelled(f"{name}_bucket", le=f"{bound:.6g}", **labels)] == at_most
+        waited = [length(calls, i) for i, call in enumerate(calls) if call.generation is generation]
+        key = labelled("gateway_queue_length_sum", product=product)
+        assert found[key] == sum(waited)
+        stages = [stage for call in own for stage in spent(call).items()]
+        for stage in ("admit", "encode", "infer", "decide", "record", "reply"):
+            key = labelled("gateway_stage_duration_seconds_sum", product=product, stage=stage)
+            assert found[key] == pytest.approx(sum(s for name, s in stages if name == stage))
+    assert found[labelled("gateway_worker_starts_total", worker="0")] == 1
     scored = labelled("gateway_shadow_calls_total", product="cnp", model="v8", outcome="scored")
     assert found[scored] == sum(call.generation is CNP for call in calls)
 

@@ -352,7 +352,7 @@ class SharedMachine(TailMachine):
     def restart(
         self, records_max: int = 3, saves: bool = False, first: bool = True, begins: bool = False
     ) -> None:
-        """`first`: the common reading begins where we are. `begins`: the other one's at the begin."""
+        """`first`: the common reading begins where we are. `begins`: the other's at the begin."""
         if saves:
             self.save()
         self.given = list(self.saved)

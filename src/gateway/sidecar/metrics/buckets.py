@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -41,15 +44,42 @@ class Histogram(Generic[Key]):
         self, key: Key, bounds: Sequence[float], value: float, example: Example | None = None
     ) -> None:
         """Count one value. The first call with a key settles its bounds."""
-        counts = self._counts.get(key)
-        if counts is None:
-            self._bounds[key] = tuple(bounds)
-            counts = self._counts[key] = Counts([0] * (len(bounds) + 1))
+        counts = self._counts_of(key, bounds)
         place = bisect_left(self._bounds[key], value)
         counts.counts[place] += 1
         counts.total += value
         if example is not None:
             counts.examples[place] = example
+
+    def add_all(
+        self,
+        key: Key,
+        bounds: Sequence[float],
+        values: NDArray[np.float64],
+        example: Callable[[int], Example | None] | None = None,
+    ) -> None:
+        """Count an array of values, shape (n,); `example` makes one of a value's place in it."""
+        if not len(values):
+            return
+        counts = self._counts_of(key, bounds)
+        places = np.searchsorted(self._bounds[key], values, side="left")
+        found = np.bincount(places)
+        for place in np.flatnonzero(found).tolist():
+            counts.counts[place] += int(found[place])
+        counts.total += float(values.sum())
+        if example is not None:
+            fallen, last = np.unique(places[::-1], return_index=True)
+            for place, from_end in zip(fallen.tolist(), last.tolist(), strict=True):
+                found_there = example(len(values) - 1 - from_end)
+                if found_there is not None:
+                    counts.examples[place] = found_there
+
+    def _counts_of(self, key: Key, bounds: Sequence[float]) -> Counts:
+        counts = self._counts.get(key)
+        if counts is None:
+            self._bounds[key] = tuple(bounds)
+            counts = self._counts[key] = Counts([0] * (len(bounds) + 1))
+        return counts
 
     def rows(self) -> Iterator[tuple[Key, tuple[float, ...], Counts]]:
         """Yield each key with its bounds and counts."""

@@ -7,9 +7,11 @@ No label holds what a caller sent: products, models and numbers of generations a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
+import numpy as np
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -34,6 +36,7 @@ from gateway.journal import (
 )
 from gateway.product import Action, StandIn
 from gateway.sidecar.metrics.buckets import Counts, Example, Histogram, around
+from gateway.sidecar.metrics.stamps import Ints, Stamps, lengths, stamps_of
 from gateway.sidecar.tail.call import Batch, Call, Gone, LateReply, LateScored
 from gateway.sidecar.tail.lag import Lag
 
@@ -47,6 +50,10 @@ SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.5, 2.0)
 """Bounds of how much of its budget a call has used."""
 
 SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+
+QUEUES = (0.0, *SIZES, 256.0, 512.0, 1024.0)
+
+Boot = tuple[int, bytes]
 
 Labels = tuple[str, ...]
 
@@ -64,6 +71,8 @@ _FLAGS = (
 )
 
 
+_KINDS = attrgetter("generation", "arm", "action", "stand_in", "flags._value_")
+
 _COUNTERS: dict[str, tuple[str, Labels]] = {
     "decisions": (
         "Answers, the model's or a stand-in's.",
@@ -79,6 +88,7 @@ _COUNTERS: dict[str, tuple[str, Labels]] = {
     ),
     "lost_records": ("Records that are in no segment any more.", ("reason",)),
     "rejected_changes": ("Changes of a folder that are not served.", ("product",)),
+    "worker_starts": ("Times that a worker began to write its journal.", ("worker",)),
     "shed": ("Calls that were turned away unread.", ()),
     "pauses": ("Times that a loop stood still.", ()),
     "paused_seconds": ("How long loops stood still.", ()),
@@ -103,6 +113,7 @@ class _Counts:
     beside: Counter[Labels] = field(default_factory=Counter)
     lost: Counter[Labels] = field(default_factory=Counter)
     rejected: Counter[Labels] = field(default_factory=Counter)
+    starts: Counter[Labels] = field(default_factory=Counter)
     shed: int = 0
     pauses: int = 0
     paused_s: float = 0.0
@@ -127,16 +138,24 @@ class Metrics(Collector):
         self._stages: Histogram[Labels] = Histogram()
         self._uses: Histogram[Labels] = Histogram()
         self._sizes: Histogram[Labels] = Histogram()
+        self._queues: Histogram[Labels] = Histogram()
+        self._waits: dict[Boot, Ints] = {}
+        self._boots: set[Boot] = set()
         self._bounds: dict[str, tuple[float, ...]] = {}
         self._served: dict[tuple[int, bytes, str], Generation] = {}
 
     def take(self, batch: Batch) -> None:
         """Count a batch."""
+        decided: dict[Boot, list[Call]] = {}
         for call in batch.calls:
             if isinstance(call.record.entry, Decision):
-                self._decided(call, call.record.entry)
+                decided.setdefault(call.record.segment.boot, []).append(call)
             elif isinstance(call.record.entry, Refused):
+                self._begun(call.record.segment.boot)
                 self._refused(call, call.record.entry)
+        for boot, calls in decided.items():
+            self._begun(boot)
+            self._decided(boot, calls)
         for aside in batch.asides:
             match aside:
                 case LateScored():
@@ -150,45 +169,66 @@ class Metrics(Collector):
                 case _:
                     self._aside(aside)
 
-    def _decided(self, call: Call, entry: Decision) -> None:
-        counts, generation = self._counts, call.generation
+    def _begun(self, boot: Boot) -> None:
+        if boot not in self._boots:
+            self._boots.add(boot)
+            self._counts.starts[(str(boot[0]),)] += 1
+
+    def _decided(self, boot: Boot, calls: Sequence[Call]) -> None:
+        """Count one worker's decisions: its queue holds those of all products."""
+        stamps = stamps_of(calls)
+        waits = stamps.waits()
+        queued = lengths(waits, self._waits.get(boot, waits[:0]))
+        self._waits[boot] = waits
+        places: dict[Generation | None, list[int]] = {}
+        for place, call in enumerate(calls):
+            places.setdefault(call.generation, []).append(place)
+        for generation, some in places.items():
+            ours = calls if len(places) == 1 else [calls[place] for place in some]
+            self._of_generation(generation, ours, stamps.of(some), queued[some])
+            if generation is not None:
+                self._served[(*boot, generation.product)] = generation
+
+    def _of_generation(
+        self, generation: Generation | None, calls: Sequence[Call], stamps: Stamps, queued: Ints
+    ) -> None:
         product = generation.product if generation else UNKNOWN
-        counts.decisions[
-            product,
-            str(entry.generation),
-            _arm(generation, entry.arm),
-            _ACTIONS.get(entry.action, UNKNOWN),
-            _STAND_INS.get(entry.stand_in, "none"),
-        ] += 1
-        for flag, name in _FLAGS:
-            if flag in entry.flags:
-                counts.flags[product, name] += 1
-        ended_ns = entry.record_after_ns
-        if call.replied_ns is not None:
-            ended_ns = call.replied_ns - entry.arrival_ns
-            counts.late[(product,)] += call.replied_ns > entry.deadline_ns
-        counts.replies[product, call.reply.name.lower()] += 1
-        budget_s = max(entry.deadline_ns - entry.arrival_ns, 0) / 1e9
-        took_s = ended_ns / 1e9
-        bounds = self._bounds_of(product, budget_s)
-        example = self._trace_id(call), call.record.wall_ns(entry.arrival_ns)
-        self._observe((METHOD, "OK", product), bounds, took_s, example)
-        if budget_s:
-            self._uses.add((product,), SHARES, took_s / budget_s)
-        before_ns = 0
-        ends_ns = (
-            *(entry.admit_after_ns, entry.encode_after_ns, entry.infer_after_ns),
-            *(entry.decide_after_ns, entry.record_after_ns, ended_ns),
-        )
-        for stage, end_ns in zip(_STAGES, ends_ns, strict=True):
-            self._stages.add((product, stage), COMMON_S, max(end_ns - before_ns, 0) / 1e9)
-            before_ns = max(end_ns, before_ns)
-        if entry.batch_size:
-            self._sizes.add((product,), SIZES, entry.batch_size)
-        for arm, _ in call.scored:
-            counts.beside[product, _arm(generation, arm), "scored"] += 1
-        if generation is not None:
-            self._served[(*call.record.segment.boot, product)] = generation
+        self._count(generation, product, calls)
+        if (stamps.replied >= 0).any():
+            self._counts.late[(product,)] += int(stamps.is_late.sum())
+        took_s, budget_s = stamps.took_s, stamps.budget_s
+
+        def example(place: int) -> Example | None:
+            return self._example(calls[place], float(took_s[place]))
+
+        bounds = self._bounds_of(product, float(budget_s[0]))
+        self._durations.add_all((METHOD, "OK", product), bounds, took_s, example)
+        has_budget = budget_s > 0
+        self._uses.add_all((product,), SHARES, took_s[has_budget] / budget_s[has_budget])
+        for stage, stage_s in zip(_STAGES, stamps.stage_s().T, strict=True):
+            self._stages.add_all((product, stage), COMMON_S, stage_s)
+        sizes = stamps.batch_size[stamps.batch_size > 0]
+        self._sizes.add_all((product,), SIZES, sizes.astype(np.float64))
+        self._queues.add_all((product,), QUEUES, queued.astype(np.float64))
+
+    def _count(self, generation: Generation | None, product: str, calls: Sequence[Call]) -> None:
+        counts = self._counts
+        for key, count in Counter(_KINDS(call.record.entry) for call in calls).items():
+            number, arm, action, stand_in, flags = key
+            counts.decisions[
+                product,
+                str(number),
+                _arm(generation, arm),
+                _ACTIONS.get(action, UNKNOWN),
+                _STAND_INS.get(stand_in, "none"),
+            ] += count
+            for flag, name in _FLAGS:
+                if flag & flags:
+                    counts.flags[product, name] += count
+        for reply, count in Counter(call.reply for call in calls).items():
+            counts.replies[product, reply.name.lower()] += count
+        for arm, count in Counter(arm for call in calls for arm, _ in call.scored).items():
+            counts.beside[product, _arm(generation, arm), "scored"] += count
 
     def _refused(self, call: Call, entry: Refused) -> None:
         product = call.generation.product if call.generation else UNKNOWN
@@ -198,8 +238,8 @@ class Metrics(Collector):
         took_ns = entry.refused_after_ns
         if call.replied_ns is not None:
             took_ns = call.replied_ns - entry.arrival_ns
-        example = self._trace_id(call), call.record.wall_ns(entry.arrival_ns)
-        self._observe((METHOD, status, product), COMMON_S, took_ns / 1e9, example)
+        example = self._example(call, took_ns / 1e9)
+        self._durations.add((METHOD, status, product), COMMON_S, took_ns / 1e9, example)
 
     def _aside(self, record: Record) -> None:
         counts = self._counts
@@ -233,16 +273,12 @@ class Metrics(Collector):
             count = gone.last_sequence - gone.first_sequence + 1
             self._counts.lost[("not_read_in_time",)] += count
 
-    def _observe(
-        self,
-        key: Labels,
-        bounds: tuple[float, ...],
-        took_s: float,
-        example: tuple[str, int | None],
-    ) -> None:
-        trace_id, wall_ns = example
-        known = None if wall_ns is None else Example(took_s, trace_id, wall_ns / 1e9)
-        self._durations.add(key, bounds, took_s, known)
+    def _example(self, call: Call, took_s: float) -> Example | None:
+        """Lead to the call's trace, where it is known when it was."""
+        entry = call.record.entry
+        assert isinstance(entry, Decision | Refused)
+        wall_ns = call.record.wall_ns(entry.arrival_ns)
+        return None if wall_ns is None else Example(took_s, self._trace_id(call), wall_ns / 1e9)
 
     def _bounds_of(self, product: str, budget_s: float) -> tuple[float, ...]:
         """Return the bounds of the first budget seen: a caller's own deadline may be shorter."""
@@ -280,6 +316,12 @@ class Metrics(Collector):
             ("product",),
             self._sizes,
         )
+        yield _histogram(
+            "gateway_queue_length",
+            "Calls of all products that waited in a worker as a call of this one arrived.",
+            ("product",),
+            self._queues,
+        )
         counts = self._counts
         tables: dict[str, Mapping[Labels, float]] = {
             "decisions": counts.decisions,
@@ -290,6 +332,7 @@ class Metrics(Collector):
             "shadow_calls": counts.beside,
             "lost_records": counts.lost,
             "rejected_changes": counts.rejected,
+            "worker_starts": counts.starts,
             "shed": {(): counts.shed},
             "pauses": {(): counts.pauses},
             "paused_seconds": {(): counts.paused_s},
