@@ -229,17 +229,31 @@ def serving(
         process.stderr.close()
 
 
+def unhurried(folder: Path, place: Path) -> Path:
+    """Copy a product's folder, with a budget that no busy machine exhausts: its model decides."""
+    copy = place / folder.name
+    shutil.copytree(folder, copy)
+    text = (copy / "product.yaml").read_text(encoding="utf-8")
+    text, found = re.subn(r"(?m)^  budget_ms: \d+", "  budget_ms: 5000", text)
+    assert found == 1
+    (copy / "product.yaml").write_text(text, encoding="utf-8")
+    return copy
+
+
 def test_the_examples_are_decided_and_recorded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From a request file to a decision in words, as JSON, and in the journal."""
     journal = tmp_path / "journal"
-    with serving(PRODUCTS, journal) as (address, process):
+    products = [unhurried(folder, tmp_path) for folder in PRODUCTS]
+    with serving(products, journal) as (address, process):
         for path in sorted((ROOT / "examples").glob("request-*.json")):
-            assert run(["decide", str(path), "--to", address]) == ExitCode.OK
+            decide = ["decide", str(path), "--to", address, "--timeout-ms", "20000"]
+            assert run([*decide, "--json"]) == ExitCode.OK
+            answer = json.loads(capsys.readouterr().out)
+            assert (answer["stand_in"], answer["recorded"]) == ("NONE", True)
+            assert run(decide) == ExitCode.OK
             assert "P(fraud) is" in capsys.readouterr().out
-            assert run(["decide", str(path), "--to", address, "--json"]) == ExitCode.OK
-            assert json.loads(capsys.readouterr().out)["recorded"] is True
         wrong = tmp_path / "wrong.json"
         wrong.write_text('{"product": "card-present", "features": {"amont": 1}}')
         assert run(["decide", str(wrong), "--to", address]) == ExitCode.REFUSED

@@ -34,6 +34,10 @@ from gateway.product import Feature
 from gateway.v1.decision_pb2 import DecideRequest, DecideResponse
 
 ID = decision_id(BOOT, 0, 1)
+PATIENT = ("--timeout-ms", 20_000)
+UNHURRIED_MS = 5_000
+"""A budget that no busy machine exhausts: these tests are about what the model says."""
+
 REVIEWED = {
     "product": "bare",
     "records": {"features": "none"},
@@ -47,13 +51,15 @@ Said = Callable[..., str]
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A place with models/test, models/bare, and a folder that does not parse."""
     here = tmp_path_factory.mktemp("here")
-    catalogue.write_folder(here / "models" / "test", models__champion__golden="golden.json")
+    unhurried = {"latency__budget_ms": UNHURRIED_MS}
+    golden_too = {"models__champion__golden": "golden.json"}
+    catalogue.write_folder(here / "models" / "test", **golden_too, **unhurried)
     golden = {"features": [[20.0, 1.0, 0.0], [30.0, 2.0, 2.0], [500.0, 3.0, 2.0]]}
     matrix = np.array(golden["features"], dtype=np.float64)
     z = matrix @ np.array(catalogue.WEIGHTS) + catalogue.BIAS
     golden["scores"] = (1.0 / (1.0 + np.exp(-z))).tolist()
     (here / "models" / "test" / "golden.json").write_text(json.dumps(golden))
-    catalogue.write_folder(here / "models" / "bare", **REVIEWED)
+    catalogue.write_folder(here / "models" / "bare", **REVIEWED, **unhurried)
     (here / "models" / "broken").mkdir()
     (here / "models" / "broken" / "product.yaml").write_text("product: test\nproduct: test\n")
     return here / "models"
@@ -291,10 +297,11 @@ def test_decide_explains_what_it_was_answered(
     asked = request()
     asked.product = product
     path.write_text(json.dumps(written(asked)))
-    decide = ("decide", path, "--to", address, "--explain")
+    decide = ("decide", path, "--to", address, *PATIENT, "--explain")
     assert "What would have changed the action" in said(*decide)
     shown = json.loads(said(*decide, "--json"))
     given, now = shown["response"], shown["explanation"]
+    assert given["stand_in"] == "NONE"
     identity = given["decision_id"]
     later = json.loads(said("explain", identity, "--journal", journal, "--json"))
     then = later["explanation"]
@@ -320,8 +327,10 @@ def test_a_changed_folder_is_known_by_its_digest(
     """A real server's journal knows it; the generation's number and the model are the same."""
     (address, journal), path = served, tmp_path / "request.json"
     path.write_text(json.dumps(written(request())))
-    identity = json.loads(said("decide", path, "--to", address, "--json"))["decision_id"]
-    changed = catalogue.write_folder(tmp_path / "test", latency__budget_ms=26)
+    given = json.loads(said("decide", path, "--to", address, *PATIENT, "--json"))
+    assert given["stand_in"] == "NONE"
+    identity = given["decision_id"]
+    changed = catalogue.write_folder(tmp_path / "test", latency__budget_ms=UNHURRIED_MS + 1)
     explain = ("explain", identity, "--journal", journal, "--json", "--product", changed)
     (warning,) = json.loads(said(*explain))["explanation"]["warnings"]
     assert "was changed since it decided" in warning

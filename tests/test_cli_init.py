@@ -9,6 +9,7 @@ from typing import Any
 
 import catalogue
 import pytest
+from onnx import TensorProto, helper
 from test_scaffold import payments, tried_here, written_as
 
 from gateway.cli.main import run
@@ -140,6 +141,38 @@ def test_a_folder_that_check_refuses_is_left_for_repair(
     assert "is off its golden vectors" in err
     assert "mend new/product.yaml, then gateway check new" in " ".join(err.split())
     assert (place / "new" / "product.yaml").exists()
+
+
+def identity(columns: int) -> bytes:
+    """Return a model that hands its columns on: no classifier."""
+    ports = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, columns]) for name in "xy"
+    ]
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])], "identity", ports[:1], ports[1:]
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
+
+
+@pytest.mark.parametrize("more", [(), ("--force",), ("--json",)])
+def test_a_model_that_is_no_classifier_leaves_nothing_behind(
+    init: Init, place: Path, more: tuple[str, ...]
+) -> None:
+    (place / "identity.onnx").write_bytes(identity(16))
+    (place / "there").mkdir()
+    before = sorted(place.rglob("*"))
+    for folder in ("new", "there"):
+        ended, out, err = init("identity.onnx", folder, *more)
+        assert (ended, out) == (MODEL, "")
+        said = " ".join(err.split())
+        assert "'y' has 16 columns, rows do not sum to 1, and none is named as a class" in said
+        assert "--data TABLE" in said
+        assert "--output is one of 'y[0]', 'y[1]', 'y[2]', ..." in said
+        assert sorted(place.rglob("*")) == before
+    # Whoever knows better says so, and answers for it.
+    assert init("identity.onnx", "new", "--output", "y[2]")[0] == ExitCode.OK
+    assert run(["check", "new"]) == ExitCode.OK
 
 
 def test_limits_are_kept_and_written_down(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import catalogue
 import numpy as np
@@ -694,6 +694,158 @@ def test_an_output_that_is_named_is_taken(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no output 'probability'") as caught:
         initiated(tmp_path / "other", model, payments(), output=Output("probability"))
     assert "probabilities[1]" in caught.value.hint
+
+
+class Said(NamedTuple):
+    """An output of a made model: its name, how many columns of x w, and what stands behind them."""
+
+    name: str
+    columns: int
+    last: Sequence[str] = ()
+    kind: int = TensorProto.FLOAT
+
+
+def giving(*outputs: Said) -> bytes:
+    """Return a model of x [batch, 4] that gives these, of columns that have nothing in common."""
+    draw = np.random.default_rng(11)
+    nodes, ports, weights = [], [], {}
+    for said in outputs:
+        at = f"{said.name}_0"
+        weights[f"{said.name}_w"] = draw.normal(size=(4, said.columns)).astype(np.float32)
+        nodes.append(helper.make_node("MatMul", ["x", f"{said.name}_w"], [at]))
+        for i, operator in enumerate(said.last, 1):
+            more: dict[str, Any] = {"Cast": {"to": said.kind}, "Concat": {"axis": 1}}
+            domain = "ai.onnx.ml" if operator == "ZipMap" else ""
+            operands = [f"{said.name}_{i - 2}", at] if operator == "Concat" else [at]
+            at = f"{said.name}_{i}"
+            nodes.append(
+                helper.make_node(operator, operands, [at], domain=domain, **more.get(operator, {}))
+            )
+        nodes.append(helper.make_node("Identity", [at], [said.name]))
+        columns = said.columns * (1 + ("Concat" in said.last))
+        ports.append(port(said.name, None, columns, kind=said.kind))
+    made = graph(nodes, [port("x", None, 4)], weights)
+    del made.graph.output[:]
+    made.graph.output.extend(ports)
+    return made.SerializeToString()
+
+
+LOGIT, WIDE = Said("z", 1), Said("embedding", 6)
+LABEL = Said("fraud_label", 1, ("Sigmoid", "Round", "Cast"), TensorProto.INT64)
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("outputs", "taken"),
+    [
+        ([LOGIT], "z"),
+        ([WIDE, LOGIT], "z"),
+        ([LOGIT, WIDE], "z"),
+        ([LOGIT, LABEL], "z"),
+        ([WIDE, LABEL], "fraud_label[1]"),
+        ([Said("risk", 1), Said("latent", 1)], "risk"),
+        ([Said("y", 1, ("Neg", "Concat"))], "y[1]"),
+        ([Said("logits", 2)], "logits[1]"),
+        ([Said("decision_function", 2)], "decision_function[1]"),
+        ([Said("y", 2, ("LogSoftmax",))], "y[1]"),
+        ([Said("y", 2, ("Sigmoid",))], "y[1]"),
+        ([Said("y", 2, ("HardSigmoid",))], "y[1]"),
+        ([Said("y", 2, ("Softmax",))], "y[1]"),
+        ([Said("y", 3, ("Softmax",))], "y[1]"),
+        ([Said("y", 1, ("Exp",))], "y"),
+    ],
+)
+def test_without_labels_a_score_is_known_by_what_the_file_says(
+    tmp_path: Path, outputs: list[Said], taken: str
+) -> None:
+    written, generation = initiated(tmp_path, giving(*outputs))
+    assert written.sketch.chosen.candidate.spelling == taken
+    said = generation.product.models.champion.output
+    assert (said.name, said.column) == tuple(written.sketch.chosen.candidate.output)
+
+
+@pytest.mark.usefixtures("here")
+def test_raw_scores_of_listed_classes_are_known(tmp_path: Path) -> None:
+    classes = ["dispute", "fraud", "genuine"]
+    draw = np.random.default_rng(12)
+    nodes = [
+        helper.make_node(
+            *("LinearClassifier", ["x"], ["label", "p"]),
+            domain="ai.onnx.ml",
+            classlabels_strings=classes,
+            coefficients=draw.normal(size=12).tolist(),
+            intercepts=[0.0, 0.0, 0.0],
+            multi_class=1,
+            post_transform="NONE",
+        )
+    ]
+    made = graph(nodes, [port("x", None, 4)])
+    made.graph.output[0].CopyFrom(port("p", None, 3))
+    written, _ = initiated(tmp_path, made.SerializeToString())
+    assert written.sketch.chosen.candidate.spelling == "p[1]"
+    assert not any("is p[1] P(fraud)?" in question for question in written.questions)
+
+
+NOT_KNOWN = [
+    [Said("y", 16)],
+    [Said("y", 2)],
+    [Said("logits", 3)],
+    [Said("score", 100)],
+    [Said("y", 16, ("Sigmoid",))],
+    [Said("mean", 1), Said("variance", 1)],
+    [WIDE, Said("reconstruction", 4)],
+]
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("outputs", NOT_KNOWN, ids=str)
+def test_without_labels_columns_that_nothing_names_are_no_score(
+    tmp_path: Path, outputs: list[Said]
+) -> None:
+    """Says what it saw and what to try, and writes nothing."""
+    model = giving(*outputs)
+    with pytest.raises(ModelError, match="nothing says which of its outputs is a score") as caught:
+        initiated(tmp_path, model)
+    assert not (tmp_path / "product").exists()
+    for said in outputs:
+        columns = "one column" if said.columns == 1 else f"{min(said.columns, 64)} columns"
+        assert f"'{said.name}' has {columns}" in str(caught.value)
+    assert "--data TABLE" in caught.value.hint
+    # What it offers to try, works.
+    (first, *_) = re.findall(r"'([^']+)'", caught.value.hint)
+    name, _, column = first.rstrip("]").partition("[")
+    wanted = Output(name, int(column) if column else None)
+    written, generation = initiated(tmp_path, model, output=wanted)
+    assert generation.product.models.champion.output == wanted
+    assert any("what makes a probability" in question for question in written.questions) == (
+        not outputs[0].last
+    )
+
+
+@pytest.mark.usefixtures("here")
+def test_labels_tell_which_of_many_columns_is_the_score(tmp_path: Path) -> None:
+    """A table without labels, or with those of one class, does not."""
+    draw = np.random.default_rng(13)
+    model = giving(Said("y", 16))
+    weights = numpy_helper.to_array(ModelProto.FromString(model).graph.initializer[0])
+    x = draw.normal(size=(400, 4)).round(4)
+    rows: dict[str, Any] = {f"f{i}": column.tolist() for i, column in enumerate(x.T)}
+    fraud = (x @ weights[:, 5] + draw.normal(size=400) * 0.2 > 1.0).astype(int)
+    for labels in ({}, {"is_fraud": [0] * 400}):
+        with pytest.raises(ModelError, match="nothing says"):
+            initiated(tmp_path, model, {**rows, **labels})
+        assert not (tmp_path / "product").exists()
+    written, _ = initiated(tmp_path, model, {**rows, "is_fraud": fraud.tolist()})
+    chosen = written.sketch.chosen
+    assert chosen.candidate.spelling == "y[5]"
+    assert chosen.calibration is not None
+
+
+@pytest.mark.usefixtures("here")
+def test_of_two_heads_it_is_asked_which_is_meant(tmp_path: Path) -> None:
+    heads = (Said("fraud", 1, ("Sigmoid",)), Said("chargeback", 1, ("Sigmoid",)))
+    written, _ = initiated(tmp_path, giving(*heads))
+    assert any("is fraud P(fraud)?" in question for question in written.questions)
 
 
 @pytest.mark.usefixtures("here")

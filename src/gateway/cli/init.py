@@ -72,7 +72,8 @@ def init(
     The folder gets product.yaml, the model, golden.json by a bare `session.run`, and
     request.json, an example for `gateway decide`.
 
-    Exit code 4 where the model can be no product.
+    Exit code 4 where the model can be no product: also where neither labels nor the file nor
+    --output say which of its outputs is the score.
     """
     asked = Asked(
         model=model,

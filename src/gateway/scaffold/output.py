@@ -3,6 +3,18 @@
 Candidates are the columns of the outputs that are numbers, the keys of maps, and, last, the
 classes of labels. Labels in the data decide; without them form, names and order do, and the
 choice is asked about.
+
+Without labels these are a score, and nothing else is guessed to be one:
+
+- probabilities: a column in 0..1, columns whose rows sum to 1, one or two from a Sigmoid;
+- columns that the file says are of classes: a ZipMap's, a classifier's, those of listed classes;
+- two columns of which one is the other's negative: a margin for and against;
+- one or two columns of an output that is named as a score is ("logits", "risk_score");
+- the only column, where no other output has just one: log-odds, a distance, an error;
+- last, a label.
+
+Several columns of any numbers that nothing names are as likely an embedding, a reconstruction, or a
+regression of several targets. So is each of several lone columns.
 """
 
 from __future__ import annotations
@@ -21,7 +33,7 @@ from gateway.model.inputs import TEXT, Port
 from gateway.model.outputs import is_label, is_map
 from gateway.model.reading import TREES, Reading
 from gateway.product import Output
-from gateway.scaffold.bare import Given
+from gateway.scaffold.bare import COLUMNS_MAX, Given
 from gateway.scaffold.fit import auc, chance_error
 from gateway.scaffold.names import plain
 
@@ -36,12 +48,28 @@ _TELLING = {"Sigmoid", "HardSigmoid", "Softmax", "Normalizer", *TREES}
 _TELLING |= {"LinearClassifier", "SVMClassifier"}
 """Operators that say something of what comes from them."""
 
+_OF_CLASSES = {"LinearClassifier", "SVMClassifier", "TreeEnsembleClassifier"}
+_OF_CLASSES |= {"Softmax", "LogSoftmax"}
+"""Operators whose columns are of classes, whatever the numbers in them."""
+
+_SIGMOIDS = ("Sigmoid", "HardSigmoid")
+"""Operators whose columns are each in 0..1 by themselves."""
+
+_SCORE_WORDS = ("prob", "score", "fraud", "risk")
+"""Of names of outputs, of which one is the score."""
+
+_MARGIN_WORDS = (*_SCORE_WORDS, "logit", "margin", "odds", "decision", "anomal", "outlier")
+"""Of names of outputs that are scores, if no probabilities."""
+
 _CLASSES_MAX = 10
 _LABELS_FROM = 20
 """So many zeros and ones, and nothing else, are labels."""
 
 _SUM_SLACK = 1e-3
 _UNIT_SLACK = 1e-6
+_OPPOSED_SLACK = 1e-4
+"""Of the sum of two opposed columns, as a share of the largest number in them."""
+
 _SURE_ERRORS = 2.0
 """An AUC so many of its standard deviations by chance from 0.5 tells something."""
 
@@ -53,7 +81,8 @@ class Candidate:
     """One column of an output: its scores (n,), float64, NaN where the model failed.
 
     `form`: whether it looks like a probability; `why` says by what. `siblings`: columns of the
-    same output. `auc`: against the labels, NaN without.
+    same output; `of_classes`: the file, or their numbers, say that each is a class's. `auc`:
+    against the labels, NaN without.
     """
 
     output: Output
@@ -62,6 +91,7 @@ class Candidate:
     siblings: int
     why: str
     klass: str | int | None = None
+    of_classes: bool = False
     auc: float = math.nan
 
     @property
@@ -144,18 +174,31 @@ def _of_maps(port: Port, given: Sequence[Mapping[Any, float]]) -> Iterator[Candi
     form, why = _form(scores, "")
     for key, column in zip(keys, scores.T, strict=True):
         word = as_word(key)
-        yield Candidate(
-            Output(port.name, word), column, form, len(keys), f"{why}, a ZipMap", klass=word
-        )
+        output, why_so = Output(port.name, word), f"{why}, a ZipMap"
+        yield Candidate(output, column, form, len(keys), why_so, klass=word, of_classes=True)
 
 
 def _of_matrix(port: Port, scores: Floats, mixed: Floats, read: Reading) -> Iterator[Candidate]:
     columns = scores.shape[1]
     classes = read.classes_of(columns) or (None,) * columns
-    form, why = _form(np.concatenate([scores, mixed]), read.makers.get(port.name, ""))
+    maker = read.makers.get(port.name, "")
+    seen = np.concatenate([scores, mixed])
+    form, why = _form(seen, maker)
+    listed = classes[0] is not None
+    sums_to_1 = columns > 1 and form == PROBABILITY and maker not in _SIGMOIDS
+    of_classes = listed or sums_to_1 or maker in _OF_CLASSES or _opposed(seen)
     for i, (klass, column) in enumerate(zip(classes, scores.T, strict=True)):
         output = Output(port.name, None if columns == 1 else i)
-        yield Candidate(output, column, form, columns, why, klass=klass)
+        yield Candidate(output, column, form, columns, why, klass=klass, of_classes=of_classes)
+
+
+def _opposed(scores: Floats) -> bool:
+    """Return whether these are two columns, and one is the other's negative."""
+    there = scores[np.isfinite(scores).all(axis=1)]
+    if there.shape[1] != 2 or not there.any():
+        return False
+    largest = np.abs(there).max()
+    return bool((np.abs(there.sum(axis=1)) <= _OPPOSED_SLACK * largest).all())
 
 
 def _of_labels(port: Port, given: Any) -> Iterator[Candidate]:
@@ -191,7 +234,7 @@ def _form(scores: Floats, maker: str) -> tuple[int, str]:
     if scores.shape[1] > 1:
         if inside and bool((np.abs(there.sum(axis=1) - 1) <= _SUM_SLACK).all()):
             return PROBABILITY, f"rows sum to 1{by}"
-        if inside and maker == "Sigmoid":
+        if inside and maker in _SIGMOIDS:
             return PROBABILITY, f"in 0..1{by}"
         return MARGIN, f"rows do not sum to 1{by}"
     if inside and len(there) >= _LABELS_FROM and bool(np.isin(there, (0.0, 1.0)).all()):
@@ -208,7 +251,7 @@ def choose(
     """Return the score, and what makes a probability of it. `wanted`: the output, if it is named.
 
     Raises:
-        ModelError: nothing that the model gives is a score.
+        ModelError: nothing that the model gives is a score, or, without labels, is known for one.
         UsageError: `wanted` is no output.
     """
     if not found:
@@ -223,9 +266,10 @@ def choose(
     if wanted is not None:
         one = _wanted(found, wanted, subject)
         return _finished(one, fraud, f"as --output names it; {one.span}, {one.why}", ())
+    if fraud is None:
+        return _by_form(found, subject)
     best_form = max(one.form for one in found)
-    rivals = [one for one in found if one.form == best_form]
-    return _by_form(rivals) if fraud is None else _by_labels(rivals, fraud)
+    return _by_labels([one for one in found if one.form == best_form], fraud)
 
 
 def _wanted(found: Sequence[Candidate], wanted: Output, subject: str) -> Candidate:
@@ -241,6 +285,9 @@ def _wanted(found: Sequence[Candidate], wanted: Output, subject: str) -> Candida
         hint=f"--output is one of: {', '.join(one.spelling for one in found[:20])}.",
     )
 
+
+_TOLD_MAX = 3
+"""Of outputs, and of columns, in an error."""
 
 _TIED = 1e-3
 """Candidates whose AUC differs by less rank alike."""
@@ -274,13 +321,52 @@ def _by_labels(rivals: Sequence[Candidate], fraud: Flags) -> Chosen:
     return _finished(best, fraud, why, asks, tells=tells)
 
 
-def _by_form(rivals: Sequence[Candidate]) -> Chosen:
+def _by_form(found: Sequence[Candidate], subject: str) -> Chosen:
+    known = [one for one in found if _is_known(one, found)]
+    if not known:
+        raise _none_known(found, subject)
+    best_form = max(one.form for one in known)
+    rivals = [one for one in known if one.form == best_form]
     best = _by_order(rivals)
-    sure = best.siblings == 1 or _sounds_like_fraud(best)
+    sure = len(rivals) == 1 or _sounds_like_fraud(best)
     asks = () if sure else (f"science: is {best.spelling} P(fraud)?",)
     return _finished(
         best, None, f"{_place(best)}, no labels to tell; {best.span}, {best.why}", asks
     )
+
+
+def _is_known(one: Candidate, found: Sequence[Candidate]) -> bool:
+    """Return whether it is known for a score without labels: the rule that stands on top."""
+    if one.form == LABEL or one.of_classes:
+        return True
+    if one.siblings <= 2 and (one.form == PROBABILITY or _sounds_like(one, _MARGIN_WORDS)):
+        return True
+    alone = [other for other in found if other.form == MARGIN and other.siblings == 1]
+    return alone == [one]
+
+
+def _none_known(found: Sequence[Candidate], subject: str) -> ModelError:
+    outputs = list({one.output.name: one for one in found}.values())
+    told = [
+        f"{one.output.name!r} has {_columns(one)}, {one.why}, and none is named as a class"
+        if one.siblings > 1
+        else f"{one.output.name!r} has one column, {one.why}"
+        for one in outputs[:_TOLD_MAX]
+    ]
+    if len(outputs) > _TOLD_MAX:
+        told.append(f"{len(outputs) - _TOLD_MAX} more")
+    spelled = [f"'{one.spelling}'" for one in found[:_TOLD_MAX]]
+    more = ", ..." if len(found) > _TOLD_MAX else ""
+    return ModelError(
+        f"nothing says which of its outputs is a score of fraud: {'; '.join(told)}",
+        subject=subject,
+        hint="Let labels tell: --data TABLE, payments of which some are labelled fraud. Or say it: "
+        f"--output is one of {', '.join(spelled)}{more}. Or export the model with probabilities.",
+    )
+
+
+def _columns(one: Candidate) -> str:
+    return f"{one.siblings} columns{' or more' if one.siblings == COLUMNS_MAX else ''}"
 
 
 def _by_order(rivals: Sequence[Candidate]) -> Candidate:
@@ -307,8 +393,12 @@ def _sounds_like_fraud(one: Candidate) -> bool:
 
 
 def _sounds_like_score(one: Candidate) -> bool:
+    return _sounds_like(one, _SCORE_WORDS)
+
+
+def _sounds_like(one: Candidate, words: Sequence[str]) -> bool:
     name = plain(one.output.name)
-    return any(word in name for word in ("prob", "score", "fraud", "risk"))
+    return any(word in name for word in words)
 
 
 def _sounds_genuine(one: Candidate) -> bool:
