@@ -68,6 +68,9 @@ class Flag(IntFlag):
     FEATURES_LEFT_OUT = 16  # the request was kept without its features
 
 
+_FLAGS = tuple(Flag(flags) for flags in range(256))
+
+
 @unique
 class Loss(IntEnum):
     """Why sequences are missing."""
@@ -169,7 +172,7 @@ class Decision:
         _expect_length(payload, response + response_bytes)
         traceparent = payload[DECISION_HEAD.size : request].decode("ascii")
         variable = (traceparent, arm, payload[request:response], payload[response:])
-        return cls(Flag(fixed[1]), *(*fixed[2:-4], *variable))
+        return cls(_FLAGS[fixed[1]], *fixed[2:-4], *variable)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from gateway.journal import (
     FOUND_NOBODY,
@@ -61,13 +61,13 @@ class Waiting:
     reply: Reply = Reply.UNKNOWN
     replied_ns: int | None = None
     missing: int = 0
-    scored: dict[int, ScoredCall] = field(default_factory=dict)
+    scored: dict[int, ScoredCall] | None = None
 
     def given(self) -> Call | None:
         """Return the call, if it is one."""
         if self.record is None:
             return None
-        scored = tuple(sorted(self.scored.items()))
+        scored = tuple(sorted(self.scored.items())) if self.scored else ()
         return Call(self.record, self.generation, self.reply, self.replied_ns, scored)
 
 
@@ -210,6 +210,7 @@ class Join:
         for scored in entry.calls:
             call = self._calls.get(scored.sequence)
             if call:
+                call.scored = call.scored or {}
                 call.missing -= entry.arm not in call.scored
                 call.scored[entry.arm] = scored
             elif self._was_given(scored.sequence) or self._may_be_late(record, scored.sequence):
