@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -57,33 +58,34 @@ def requests(served: Loaded, count: int, *, named: bool) -> Iterator[tuple[Decid
         yield request, served.champion.score_one(served.schema.from_dense(row.tobytes()))
 
 
+def decisions(served: Loaded, count: int, *, named: bool = False) -> Iterator[bytes]:
+    """Yield records as the hall makes them, with times that stand still."""
+    policy, encoder = served.policy, ResponseEncoder(served)
+    for request, score in requests(served, count, named=named):
+        index = policy.cost_class(request.amount, request.category)
+        event_s = float(request.event_time.seconds)
+        decided = policy.decide_one(score, request.amount, index, event_s)
+        response = encoder.decision(b"0" * 32, decided, 300, event_s=event_s, defaulted=False)
+        payload = request.SerializeToString()
+        head = DECISION_HEAD.pack(
+            *(Kind.DECISION, 0, decided.action, decided.second_best, 0, 0),
+            *(served.product.generation, BATCH, 10**9, 10**9 + 25_000_000),
+            *(1000, 2000, 3000, 4000, 300_000, score, decided.probability, 1.0),
+            *(decided.margin, 0, 0, len(payload), len(response)),
+        )
+        yield head + payload + response
+
+
 def write(journal: Path, served: Loaded, count: int, *, named: bool) -> int:
     """Write a journal as the hall does, in batches; return its bytes."""
-    policy, encoder = served.policy, ResponseEncoder(served)
     table = Generation(0, served.name, served.product.generation, served.digest, ("champion",))
+    payloads = decisions(served, count, named=named)
     with Writer.open(
         journal, worker=0, boot_id=os.urandom(16), products=(table,), mode=Mode.PROCESS
     ) as writer:
-        batch: list[bytes] = []
-        for request, score in requests(served, count, named=named):
-            index = policy.cost_class(request.amount, request.category)
-            event_s = float(request.event_time.seconds)
-            decided = policy.decide_one(score, request.amount, index, event_s)
-            response = encoder.decision(b"0" * 32, decided, 300, event_s=event_s, defaulted=False)
-            payload = request.SerializeToString()
-            head = DECISION_HEAD.pack(
-                *(Kind.DECISION, 0, decided.action, decided.second_best, 0, 0),
-                *(served.product.generation, BATCH, 10**9, 10**9 + 25_000_000),
-                *(1000, 2000, 3000, 4000, 300_000, score, decided.probability, 1.0),
-                *(decided.margin, 0, 0, len(payload), len(response)),
-            )
-            batch.append(head + payload + response)
-            if len(batch) == BATCH:
-                first = writer.append(batch)
-                writer.append([Replied(first, 10**9 + 400_000, (0,) * BATCH).encode()])
-                batch.clear()
-        if batch:
-            writer.append(batch)
+        while batch := list(islice(payloads, BATCH)):
+            first = writer.append(batch)
+            writer.append([Replied(first, 10**9 + 400_000, (0,) * len(batch)).encode()])
     return sum(path.stat().st_size for path in journal.glob("*.journal"))
 
 

@@ -172,7 +172,7 @@ class Decision:
         _expect_length(payload, response + response_bytes)
         traceparent = payload[DECISION_HEAD.size : request].decode("ascii")
         variable = (traceparent, arm, payload[request:response], payload[response:])
-        return cls(_FLAGS[fixed[1]], *fixed[2:-4], *variable)
+        return cls(_FLAGS[fixed[1]], *(*fixed[2:-4], *variable))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,6 @@ from typing import Protocol
 from gateway.errors import GatewayError
 from gateway.sidecar.tail.call import Position
 
-IDLE_S = 0.25
-"""A consumer that found nothing new looks again after so long."""
-
 RETRY_S, RETRY_S_MAX = 0.5, 10.0
 """One that failed tries again, after twice as long each time."""
 
@@ -38,6 +35,10 @@ class Consumer(Protocol):
     @property
     def position(self) -> Position:
         """How far it is: what stands before it will not be needed again."""
+
+    @property
+    def idle_s(self) -> float:
+        """Where it found nothing new, it looks again after so long."""
 
     def step(self) -> object | None:
         """Take the next batch; None where there is nothing new.
@@ -135,4 +136,4 @@ class Wing:
                 continue
             if self._idle_s_max is not None and self._clock_s() - idle_since_s > self._idle_s_max:
                 return
-            self._ends.wait(IDLE_S)
+            self._ends.wait(consumer.idle_s)

@@ -23,6 +23,8 @@ from gateway.sidecar.tail.tail import RECORDS_MAX
 SHIP_S = 2.0
 """What comes within so long goes into one file, unless a batch is full before."""
 
+IDLE_S = 0.25
+
 COMPACT_S = 60.0
 _DAY_S = 86_400
 _KEY_BYTES = 32
@@ -67,6 +69,11 @@ class Shipping:
     def position(self) -> Position:
         """Behind what is in the lake."""
         return self._shipped
+
+    @property
+    def idle_s(self) -> float:
+        """Where it found nothing new, it looks again after so long."""
+        return IDLE_S
 
     def stop(self) -> None:
         """Nothing here waits."""

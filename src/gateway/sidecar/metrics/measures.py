@@ -17,6 +17,9 @@ SAVE_S = 2.0
 """Its checkpoint is saved so often, and at the end: what a killed sidecar counts again, it counts
 from 0."""
 
+IDLE_S = 0.25
+"""Counted within a second of the reply: this, and until the journal tells of the reply."""
+
 
 class Measures(Collector):
     """One step a batch, on one thread; Prometheus asks on another."""
@@ -45,6 +48,11 @@ class Measures(Collector):
     def position(self) -> Position:
         """Behind what was counted."""
         return self._source.position
+
+    @property
+    def idle_s(self) -> float:
+        """Where it found nothing new, it looks again after so long."""
+        return IDLE_S
 
     def stop(self) -> None:
         """Nothing here waits."""

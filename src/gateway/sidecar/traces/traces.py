@@ -11,6 +11,9 @@ from gateway.sidecar.tail.checkpoint import Checkpoint
 from gateway.sidecar.traces.otlp import Exporter, Sent
 from gateway.sidecar.traces.spans import SpanEncoder
 
+IDLE_S = 1.0
+"""What comes within so long is sent together: to send and to save costs as much as 500 spans."""
+
 
 class Traces:
     """One step a batch. `source` begins where `checkpoint` says; nobody else reads from it."""
@@ -34,6 +37,11 @@ class Traces:
     def position(self) -> Position:
         """Behind what was delivered."""
         return self._delivered
+
+    @property
+    def idle_s(self) -> float:
+        """Where it found nothing new, it looks again after so long."""
+        return IDLE_S
 
     def stop(self) -> None:
         """End a step that waits for the collector."""
