@@ -136,7 +136,7 @@ def sidecar(
             consumers.append(Traces(shares["traces"], encoder, exporter, checkpoints["traces"]))
         if lake is not None:
             rows = Rows(key=subject_key(state / KEY), shape=Snapshots(journal).shape)
-            shipping = Shipping(journal, shares["lake"], Lake.at(lake), rows, checkpoints["lake"])
+            shipping = Shipping(shares["lake"], Lake.at(lake), rows, checkpoints["lake"])
             consumers.append(shipping)
         metrics = Metrics(trace_id=_trace_id, lags=lags)
         measures = Measures(shares["metrics"], metrics, checkpoints["metrics"])

@@ -251,8 +251,8 @@ class Lake:
         """Join small files that lie inside a closed range, and delete what is left of earlier
         joins; return how many files were joined.
 
-        `closed`: ranges that were shipped whole, such as sealed segments before the checkpoint;
-        what is shipped of one later counts as there already. `now_ns`: wall time. `dates`: only
+        `closed`: ranges that were shipped whole, such as all of a boot before the checkpoint; what
+        is shipped of one later counts as there already. `now_ns`: wall time. `dates`: only
         these days; without, the whole lake is listed. `least_files`: fewer are left for later; 2
         for a boot that has ended. `grace_s`: how long a joined file stays for those who have it
         open.

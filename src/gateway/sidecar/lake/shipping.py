@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 
 from gateway.errors import LakeError
@@ -16,8 +15,6 @@ from gateway.sidecar.lake.lake import Lake
 from gateway.sidecar.lake.rows import Rows
 from gateway.sidecar.tail.call import Batch, Position, Range, Source
 from gateway.sidecar.tail.checkpoint import Checkpoint
-from gateway.sidecar.tail.lag import is_past
-from gateway.sidecar.tail.listing import Listing
 from gateway.sidecar.tail.tail import RECORDS_MAX
 
 SHIP_S = 2.0
@@ -37,7 +34,6 @@ class Shipping:
 
     def __init__(
         self,
-        journal: Path,
         source: Source,
         lake: Lake,
         rows: Rows,
@@ -47,7 +43,6 @@ class Shipping:
         clock_s: Callable[[], float] = time.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._listing = Listing(journal)
         self._source = source
         self._lake = lake
         self._rows = rows
@@ -118,13 +113,10 @@ class Shipping:
             log.warning("small files are left as they are: %s", error)
 
     def _closed(self) -> Iterator[Range]:
-        """Yield the ranges of the segments that nothing follows in, and that are in the lake."""
-        for (worker, boot_id), segments in self._listing.look().segments.items():
-            for segment, following in pairwise(segments):
-                if is_past(self._shipped, segment.path):
-                    first, last = segment.name.first_sequence, following.name.first_sequence - 1
-                    if first <= last:
-                        yield Range(worker, boot_id, first, last)
+        """Yield what is in the lake of each boot: nothing more comes into those ranges."""
+        for (worker, boot_id), mark in self._shipped.marks.items():
+            if mark.sequence:
+                yield Range(worker, boot_id, 1, mark.sequence)
 
 
 def subject_key(path: Path) -> bytes:
