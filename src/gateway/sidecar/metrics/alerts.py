@@ -3,6 +3,10 @@
 Multi-window, multi-burn-rate alerts as in the Site Reliability Workbook, chapter 5: a page where
 2 % of a window's budget goes in an hour, or 5 % in six; a ticket where 10 % goes in a day, or in
 three. Each needs a short window, too, so that it ends when the burning does.
+
+`rate` sees nothing of a series that appears with its first event: the first stand-ins of a kind, or
+the only refused change. What a window has grown by is so, for a series that its begin has not seen,
+all of it: these counters begin at 0.
 """
 
 from __future__ import annotations
@@ -108,7 +112,7 @@ def _never(product: Product, promise: Promise) -> dict[str, Any]:
     bad = _BAD[promise.sli].format(product=json.dumps(product.name))
     return {
         "alert": "GatewayPromiseBroken",
-        "expr": f"sum(increase({bad}[5m])) > 0",
+        "expr": f"sum({grown(bad, '5m')}) > 0",
         "labels": _labels(product, promise, "page"),
         "annotations": {
             "summary": f"{product.name}: {promise.id} is broken, and was promised always",
@@ -120,7 +124,15 @@ def _never(product: Product, promise: Promise) -> dict[str, Any]:
 def _ratio(product: Product, promise: Promise, window: str) -> str:
     name = json.dumps(product.name)
     bad, every = _BAD[promise.sli].format(product=name), _ALL.format(product=name)
-    return f"(sum(rate({bad}[{window}])) / sum(rate({every}[{window}])))"
+    return f"(sum({grown(bad, window)}) / sum({grown(every, window)}))"
+
+
+def grown(series: str, window: str) -> str:
+    """Return the expression of what each series of a counter has grown by within a window.
+
+    Where Prometheus itself was away at the window's begin, that is all that the series has.
+    """
+    return f"({series} unless {series} offset {window} or increase({series}[{window}]))"
 
 
 def _labels(product: Product, promise: Promise, severity: str) -> dict[str, str]:
@@ -137,14 +149,14 @@ def _of_gateway() -> Iterator[dict[str, Any]]:
     for alert, expr, hold, severity, summary in (
         (
             "GatewayRecordsLost",
-            "sum by (reason) (increase(gateway_lost_records_total[10m])) > 0",
+            f"sum by (reason) ({grown('gateway_lost_records_total', '10m')}) > 0",
             "0m",
             "page",
             "Records are lost: {{ $labels.reason }}",
         ),
         (
             "GatewayShedsCalls",
-            "sum(increase(gateway_shed_total[5m])) > 0",
+            f"sum({grown('gateway_shed_total', '5m')}) > 0",
             "0m",
             "page",
             "Calls are turned away unread",
@@ -158,7 +170,7 @@ def _of_gateway() -> Iterator[dict[str, Any]]:
         ),
         (
             "GatewayChangeRefused",
-            "sum by (product) (increase(gateway_rejected_changes_total[1h])) > 0",
+            f"sum by (product) ({grown('gateway_rejected_changes_total', '1h')}) > 0",
             "0m",
             "ticket",
             "{{ $labels.product }}: a change of its folder is not served",
