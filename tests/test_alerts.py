@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from prometheus_server import PROMTOOL, needs_promtool
 
 from gateway.cli.main import run
 from gateway.errors import ExitCode
-from gateway.sidecar.metrics.alerts import BURNS, as_yaml, rules_of
+from gateway.sidecar.metrics.alerts import BURNS, as_yaml, grown, rules_of
 
 PROMISES = [
     {
@@ -66,7 +67,8 @@ def test_a_window_burns_the_share_of_the_budget_that_it_says() -> None:
             for _, share, window, hours, _ in BURNS
             if window == rule["labels"]["window"]
         )
-        factor, budget = map(float, rule["expr"].split(" > ")[1].split(" and ")[0].split(" * "))
+        limits = set(re.findall(r" > (\S+) \* (\S+?)(?: and |$)", rule["expr"]))
+        ((factor, budget),) = ((float(first), float(second)) for first, second in limits)
         assert factor * hours / (28 * 24) == pytest.approx(share, rel=1e-5)
         promised = {"in-time": 0.9999, "always-on": 0.999}[rule["labels"]["promise"]]
         assert budget == pytest.approx(1 - promised, rel=1e-5)
@@ -157,6 +159,46 @@ def test_a_counter_that_appears_with_its_first_event_fires_and_an_old_one_does_n
     appears, old, calm = "_x118 7x9", "7x130", "0x130"
     tests = [test_of(appears, fires), test_of(old, []), test_of(calm, [])]
     (tmp_path / "tests.yml").write_text(json.dumps({"rule_files": ["rules.yml"], "tests": tests}))
+    done = subprocess.run(
+        [str(PROMTOOL), "test", "rules", "tests.yml"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_promtool
+def test_what_a_window_has_grown_by_is_counted_once_whatever_began_in_it(tmp_path: Path) -> None:
+    """Each series beside what a reader of its samples would say."""
+    series = {
+        "old": ("100+1x90", 60.0),
+        "appeared": ("_x50 40+0x40", 40.0),
+        "appeared and grew": ("_x50 40+1x40", 80.0),
+        "appeared and began again": ("_x40 0+5x30 0+1x20", 169.0),
+        "began again": ("100+1x79 0+1x10", 59.0),
+        "calm": ("7x90", 0.0),
+        "young": ("0+1x90", 60.0),
+    }
+    tests = {
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [
+                    {"series": f'c{{of="{name}"}}', "values": values}
+                    for name, (values, _) in series.items()
+                ],
+                "promql_expr_test": [
+                    {
+                        "expr": f"round(sum by (of) ({grown('c', '1h')}), 10)",
+                        "eval_time": "90m",
+                        "exp_samples": [
+                            {"labels": f'{{of="{name}"}}', "value": round(value, -1)}
+                            for name, (_, value) in series.items()
+                        ],
+                    }
+                ],
+            }
+        ]
+    }
+    (tmp_path / "tests.yml").write_text(json.dumps(tests))
     done = subprocess.run(
         [str(PROMTOOL), "test", "rules", "tests.yml"], cwd=tmp_path, capture_output=True, text=True
     )
