@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
+import re
 import subprocess
 from pathlib import Path
 
 import catalogue
 import pytest
+from prometheus_server import PROMTOOL, needs_promtool
 
 from gateway.cli.main import run
 from gateway.errors import ExitCode
-from gateway.sidecar.metrics.alerts import BURNS, as_yaml, rules_of
+from gateway.sidecar.metrics.alerts import BURNS, as_yaml, grown, rules_of
 
-PROMTOOL = shutil.which("promtool")
 PROMISES = [
     {
         "id": "in-time",
@@ -39,8 +39,6 @@ PROMISES = [
         "window": "90d",
     },
 ]
-
-needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="needs Debian's prometheus")
 
 
 def product(**changes: object):
@@ -69,7 +67,8 @@ def test_a_window_burns_the_share_of_the_budget_that_it_says() -> None:
             for _, share, window, hours, _ in BURNS
             if window == rule["labels"]["window"]
         )
-        factor, budget = map(float, rule["expr"].split(" > ")[1].split(" and ")[0].split(" * "))
+        limits = set(re.findall(r" > (\S+) \* (\S+?)(?: and |$)", rule["expr"]))
+        ((factor, budget),) = ((float(first), float(second)) for first, second in limits)
         assert factor * hours / (28 * 24) == pytest.approx(share, rel=1e-5)
         promised = {"in-time": 0.9999, "always-on": 0.999}[rule["labels"]["promise"]]
         assert budget == pytest.approx(1 - promised, rel=1e-5)
@@ -120,6 +119,85 @@ def test_an_alert_fires_when_its_promise_burns_and_not_before(tmp_path: Path) ->
         }
 
     tests = {"rule_files": ["rules.yml"], "tests": [test_of(calm, False), test_of(storm, True)]}
+    (tmp_path / "tests.yml").write_text(json.dumps(tests))
+    done = subprocess.run(
+        [str(PROMTOOL), "test", "rules", "tests.yml"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_promtool
+@pytest.mark.parametrize(
+    ("alert", "series", "labels"),
+    [
+        ("GatewayRecordsLost", 'gateway_lost_records_total{reason="damage"}', {"reason": "damage"}),
+        ("GatewayChangeRefused", 'gateway_rejected_changes_total{product="t"}', {"product": "t"}),
+        ("GatewayShedsCalls", "gateway_shed_total", {}),
+    ],
+)
+def test_a_counter_that_appears_with_its_first_event_fires_and_an_old_one_does_not(
+    tmp_path: Path, alert: str, series: str, labels: dict[str, str]
+) -> None:
+    """Prometheus itself sees no growth in a series that was not there before."""
+    rules, unmeasured = rules_of([product()])
+    (tmp_path / "rules.yml").write_text(as_yaml(rules, unmeasured))
+    (rule,) = (one for one in rules["groups"][-1]["rules"] if one["alert"] == alert)
+    summary = rule["annotations"]["summary"]
+    for name, value in labels.items():
+        summary = summary.replace(f"{{{{ $labels.{name} }}}}", value)
+    fires = [
+        {"exp_labels": {**rule["labels"], **labels}, "exp_annotations": {"summary": summary}},
+    ]
+
+    def test_of(values: str, expected: list[object]) -> dict[str, object]:
+        return {
+            "interval": "1m",
+            "input_series": [{"series": series, "values": values}],
+            "alert_rule_test": [{"eval_time": "2h", "alertname": alert, "exp_alerts": expected}],
+        }
+
+    appears, old, calm = "_x118 7x9", "7x130", "0x130"
+    tests = [test_of(appears, fires), test_of(old, []), test_of(calm, [])]
+    (tmp_path / "tests.yml").write_text(json.dumps({"rule_files": ["rules.yml"], "tests": tests}))
+    done = subprocess.run(
+        [str(PROMTOOL), "test", "rules", "tests.yml"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_promtool
+def test_what_a_window_has_grown_by_is_counted_once_whatever_began_in_it(tmp_path: Path) -> None:
+    """Each series beside what a reader of its samples would say."""
+    series = {
+        "old": ("100+1x90", 60.0),
+        "appeared": ("_x50 40+0x40", 40.0),
+        "appeared and grew": ("_x50 40+1x40", 80.0),
+        "appeared and began again": ("_x40 0+5x30 0+1x20", 169.0),
+        "began again": ("100+1x79 0+1x10", 59.0),
+        "calm": ("7x90", 0.0),
+        "young": ("0+1x90", 60.0),
+    }
+    tests = {
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [
+                    {"series": f'c{{of="{name}"}}', "values": values}
+                    for name, (values, _) in series.items()
+                ],
+                "promql_expr_test": [
+                    {
+                        "expr": f"round(sum by (of) ({grown('c', '1h')}), 10)",
+                        "eval_time": "90m",
+                        "exp_samples": [
+                            {"labels": f'{{of="{name}"}}', "value": round(value, -1)}
+                            for name, (_, value) in series.items()
+                        ],
+                    }
+                ],
+            }
+        ]
+    }
     (tmp_path / "tests.yml").write_text(json.dumps(tests))
     done = subprocess.run(
         [str(PROMTOOL), "test", "rules", "tests.yml"], cwd=tmp_path, capture_output=True, text=True

@@ -3,6 +3,10 @@
 Multi-window, multi-burn-rate alerts as in the Site Reliability Workbook, chapter 5: a page where
 2 % of a window's budget goes in an hour, or 5 % in six; a ticket where 10 % goes in a day, or in
 three. Each needs a short window, too, so that it ends when the burning does.
+
+`rate` sees nothing of a series that appears with its first event: the first stand-ins of a kind, or
+the only refused change. What a series has grown by that the window's begin has not seen is at least
+what it says: these counters begin at 0.
 """
 
 from __future__ import annotations
@@ -25,11 +29,11 @@ BURNS = (
 LAG_S = 30
 """A consumer that is so far behind is said to be."""
 
-_BAD = {
-    "decided_within_budget": "gateway_late_total{{product={product}}}",
-    "scored_in_path": 'gateway_decisions_total{{product={product},stand_in!="none"}}',
+_BREAKS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "decided_within_budget": ("gateway_late_total", ()),
+    "scored_in_path": ("gateway_decisions_total", ('stand_in!="none"',)),
 }
-_ALL = "gateway_decisions_total{{product={product}}}"
+_ALL = "gateway_decisions_total"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ def rules_of(products: Sequence[Product]) -> tuple[dict[str, Any], tuple[Unmeasu
         Unmeasured(product.name, promise.id, promise.sli)
         for product in products
         for promise in product.promises
-        if promise.sli not in _BAD
+        if not is_measured(promise)
     )
     groups = [
         {"name": f"gateway-{product.name}", "rules": list(_of_product(product))}
@@ -55,6 +59,34 @@ def rules_of(products: Sequence[Product]) -> tuple[dict[str, Any], tuple[Unmeasu
     ]
     groups = [group for group in groups if group["rules"]]
     return {"groups": [*groups, {"name": "gateway", "rules": list(_of_gateway())}]}, unmeasured
+
+
+def is_measured(promise: Promise) -> bool:
+    """Say whether metrics can tell of a promise."""
+    return promise.sli in _BREAKS
+
+
+def broken_share(product: Product, promise: Promise, window: str, *more: str) -> str:
+    """Return the expression of the share of a window's calls that broke a promise.
+
+    It has no value where none did. `more` are further matchers of labels.
+    """
+    bad, every = _series(product, promise, *more)
+    return f"(sum({grown(bad, window)}) / sum({grown(every, window)}))"
+
+
+def grown(series: str, window: str) -> str:
+    """Return the expression of what each series of a counter has grown by within a window.
+
+    Where Prometheus itself was away at the window's begin, that is all that the series has.
+    """
+    seen = f"increase({series}[{window}])"
+    return f"(({series} unless {series} offset {window}) > {seen} or {seen})"
+
+
+def burn_limit(promise: Promise, share: float, hours: float) -> float:
+    """Return how many times as fast as its budget a promise burns that uses a share in so long."""
+    return share * promise.window.total_seconds() / 3600 / hours
 
 
 def as_yaml(rules: dict[str, Any], unmeasured: Sequence[Unmeasured]) -> str:
@@ -70,7 +102,7 @@ def as_yaml(rules: dict[str, Any], unmeasured: Sequence[Unmeasured]) -> str:
 
 def _of_product(product: Product) -> Iterator[dict[str, Any]]:
     for promise in product.promises:
-        if promise.sli not in _BAD:
+        if not is_measured(promise):
             continue
         if promise.objective >= 1.0:
             yield _never(product, promise)
@@ -89,9 +121,9 @@ def _burning(
     short: str,
 ) -> dict[str, Any]:
     budget = 1.0 - promise.objective
-    factor = share * promise.window.total_seconds() / 3600 / hours
+    factor = burn_limit(promise, share, hours)
     limit = f"{factor:.6g} * {budget:.6g}"
-    long, brief = (_ratio(product, promise, one) for one in (window, short))
+    long, brief = (broken_share(product, promise, one) for one in (window, short))
     return {
         "alert": "GatewayErrorBudgetBurns",
         "expr": f"{long} > {limit} and {brief} > {limit}",
@@ -105,10 +137,10 @@ def _burning(
 
 
 def _never(product: Product, promise: Promise) -> dict[str, Any]:
-    bad = _BAD[promise.sli].format(product=json.dumps(product.name))
+    bad, _ = _series(product, promise)
     return {
         "alert": "GatewayPromiseBroken",
-        "expr": f"sum(increase({bad}[5m])) > 0",
+        "expr": f"sum({grown(bad, '5m')}) > 0",
         "labels": _labels(product, promise, "page"),
         "annotations": {
             "summary": f"{product.name}: {promise.id} is broken, and was promised always",
@@ -117,10 +149,11 @@ def _never(product: Product, promise: Promise) -> dict[str, Any]:
     }
 
 
-def _ratio(product: Product, promise: Promise, window: str) -> str:
-    name = json.dumps(product.name)
-    bad, every = _BAD[promise.sli].format(product=name), _ALL.format(product=name)
-    return f"(sum(rate({bad}[{window}])) / sum(rate({every}[{window}])))"
+def _series(product: Product, promise: Promise, *more: str) -> tuple[str, str]:
+    """Return the selectors of the calls that broke a promise, and of all."""
+    metric, which = _BREAKS[promise.sli]
+    own = (f"product={json.dumps(product.name)}", *more)
+    return f"{metric}{{{','.join((*own, *which))}}}", f"{_ALL}{{{','.join(own)}}}"
 
 
 def _labels(product: Product, promise: Promise, severity: str) -> dict[str, str]:
@@ -137,14 +170,14 @@ def _of_gateway() -> Iterator[dict[str, Any]]:
     for alert, expr, hold, severity, summary in (
         (
             "GatewayRecordsLost",
-            "sum by (reason) (increase(gateway_lost_records_total[10m])) > 0",
+            f"sum by (reason) ({grown('gateway_lost_records_total', '10m')}) > 0",
             "0m",
             "page",
             "Records are lost: {{ $labels.reason }}",
         ),
         (
             "GatewayShedsCalls",
-            "sum(increase(gateway_shed_total[5m])) > 0",
+            f"sum({grown('gateway_shed_total', '5m')}) > 0",
             "0m",
             "page",
             "Calls are turned away unread",
@@ -158,7 +191,7 @@ def _of_gateway() -> Iterator[dict[str, Any]]:
         ),
         (
             "GatewayChangeRefused",
-            "sum by (product) (increase(gateway_rejected_changes_total[1h])) > 0",
+            f"sum by (product) ({grown('gateway_rejected_changes_total', '1h')}) > 0",
             "0m",
             "ticket",
             "{{ $labels.product }}: a change of its folder is not served",
