@@ -98,7 +98,7 @@ def call_at(directory: Path, place: Place) -> tuple[Call, tuple[Record, ...]]:
             case Pause() | Shed():
                 around.append(other)
     call = one.call()
-    return call, tuple(it for it in around if _is_near(it, call))
+    return call, tuple(it for it in around if is_near(it, call))
 
 
 def _onward(directory: Path, record: Record) -> Iterator[Record]:
@@ -117,7 +117,8 @@ def _onward(directory: Path, record: Record) -> Iterator[Record]:
                 yield item
 
 
-def _is_near(aside: Record, call: Call) -> bool:
+def is_near(aside: Record, call: Call) -> bool:
+    """Say whether a pause, or calls that were shed, may have to do with a call."""
     entry, own = aside.entry, call.record.entry
     assert isinstance(own, Decision | Refused)
     if isinstance(entry, Pause):

@@ -92,6 +92,7 @@ _EXAMPLES = {
         "gateway trace --slow --last 15m --journal journal",
         "gateway trace --stood-in --errors --last 1h --json",
         "gateway trace 0af7651916cd43dd8448eb211c80319c --last 1d",
+        "gateway trace --errors --last 7d --lake lake",
     ),
     "whatif": (
         "gateway whatif models/card-present changed/card-present --journal journal",

@@ -36,6 +36,7 @@ from gateway.sidecar.lake.parquet import (
     TEMPORARY,
     footer,
     make_folder,
+    opened,
     refusal,
     row_groups,
     write_whole,
@@ -101,6 +102,20 @@ class Lake:
         except (OSError, pa.ArrowInvalid, NotImplementedError) as error:
             hint = "Name a directory, or a URI such as s3://bucket/lake."
             raise LakeError(str(error)[:200], subject=place, hint=hint) from error
+
+    @property
+    def is_there(self) -> bool:
+        """Whether its root is a folder. Raises LakeError: the file system refuses."""
+        try:
+            (info,) = self.filesystem.get_file_info([self.root])
+        except OSError as error:
+            raise refusal(error, "look at the lake", self.root) from error
+        return info.type is fs.FileType.Directory
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it holds no day of any table. Raises LakeError: the file system refuses."""
+        return next(self._folders(None), None) is None
 
     def ship(self, batch: Batch, rows: Rows) -> int:
         """Write a batch's rows, a range after the other; return how many. Raises as `write`."""
@@ -189,29 +204,55 @@ class Lake:
         listed = self._list(f"{self.root}/{_known(table)}", recursive=True)
         return tuple(sorted(file.path for file in visible(listed)))
 
-    def find(self, decision_id: str) -> dict[str, Any] | None:
-        """Return a decision's row, or None: the files' names say in which of them it may stand.
+    def files_since(self, table: str, date: str) -> tuple[File, ...]:
+        """Return what `files` does of the days from `date` on, and of those that nobody knows.
+
+        `date`: such as 2026-11-18; empty for every day. Other days' folders are not listed.
+
+        Raises:
+            LakeError: the file system refuses.
+        """
+        return tuple(
+            file
+            for folder in self._day_folders(_known(table))
+            if (day := folder.rpartition("/date=")[2]) >= date or day == NULL
+            for file in visible(self._list(folder))
+        )
+
+    def find(
+        self, decision_id: str, table: str = "decisions", columns: Sequence[str] | None = None
+    ) -> dict[str, Any] | None:
+        """Return a call's row with its `product`, or None: files' names say where it may stand.
 
         Raises:
             ValueError: the id is none.
             LakeError: the file system refuses, or a file is damaged.
         """
         boot, worker, sequence = parse_decision_id(decision_id)
-        for file in visible(self._list(f"{self.root}/decisions", recursive=True)):
+        for file in visible(self._list(f"{self.root}/{_known(table)}", recursive=True)):
             name = file.name
             if (name.worker, name.boot) != (worker, boot.hex()):
                 continue
             if not name.first <= sequence <= name.last:
                 continue
             try:
-                for group in row_groups(self.filesystem, file.path):
-                    found = group.filter(pc.equal(group["sequence"], sequence)).to_pylist()
-                    if found:
-                        product = file.path.rpartition("/product=")[2].partition("/")[0]
-                        return {**found[0], "product": None if product == NULL else product}
+                with opened(self.filesystem, file.path) as groups:
+                    for i in range(groups.count):
+                        if not groups.reaches(i, "sequence", sequence, sequence):
+                            continue
+                        group = groups.read(i, columns)
+                        found = group.filter(pc.equal(group["sequence"], sequence)).to_pylist()
+                        if found:
+                            return {**found[0], "product": self.product_of(file.path)}
             except OSError as error:
                 raise refusal(error, "read the lake", file.path) from error
         return None
+
+    @staticmethod
+    def product_of(path: str) -> str | None:
+        """Return the product that a file's path names."""
+        product = path.rpartition("/product=")[2].partition("/")[0]
+        return None if product == NULL else product
 
     def dataset(self, table: str) -> ds.Dataset:
         """Return a table as it is now, with `product` and `date` from the paths.
@@ -364,13 +405,14 @@ class Lake:
 
     def _folders(self, dates: Collection[str] | None) -> Iterator[str]:
         for table in SCHEMAS:
-            top = f"{self.root}/{table}"
-            parents = [top] if table in WITHOUT_PRODUCT else self._subfolders(top)
-            for parent in parents:
-                for folder in self._subfolders(parent):
-                    date = folder.rpartition("/date=")[2]
-                    if dates is None or date in dates:
-                        yield folder
+            for folder in self._day_folders(table):
+                if dates is None or folder.rpartition("/date=")[2] in dates:
+                    yield folder
+
+    def _day_folders(self, table: str) -> Iterator[str]:
+        top = f"{self.root}/{table}"
+        for parent in [top] if table in WITHOUT_PRODUCT else self._subfolders(top):
+            yield from self._subfolders(parent)
 
     def _subfolders(self, folder: str) -> list[str]:
         infos = self._infos(folder, recursive=False)
