@@ -21,6 +21,7 @@ from gateway.journal import (
     ScoredCall,
     Segment,
     Shed,
+    load_shipped,
     read,
     segments,
 )
@@ -224,6 +225,12 @@ def _not_there(
                 reason = gap.reason.name.lower().replace("_", " ")
                 what = f"its record was not kept: {reason}"
                 return JournalError(what, subject=subject, hint="Look in a copy of the journal.")
+    for (worker, boot_id), spans in load_shipped(directory).dropped.items():
+        if (boot_id[:8], worker) == place[:2] and any(
+            _covers(span, place.sequence) for span in spans
+        ):
+            what = "its record was shipped, and its segment deleted"
+            return JournalError(what, subject=subject, hint="Look in a copy of the journal.")
     what = "holds no such decision" if known else "holds nothing of the worker that gave this id"
     hint = f"gateway journal cat {directory} prints the ids that are there."
     return JournalError(what, subject=subject, hint=hint)

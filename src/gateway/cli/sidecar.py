@@ -19,7 +19,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 from prometheus_client import CollectorRegistry, start_http_server
 
-from gateway.cli.terms import Json, notes
+from gateway.cli.terms import Json, notes, span_ns
 from gateway.errors import ExitCode, ListenError, UsageError
 from gateway.sidecar.lake.lake import Lake
 from gateway.sidecar.lake.rows import Rows
@@ -31,6 +31,7 @@ from gateway.sidecar.tail.call import Call
 from gateway.sidecar.tail.checkpoint import Checkpoint
 from gateway.sidecar.tail.lag import Lag
 from gateway.sidecar.tail.lag import lag as lag_behind
+from gateway.sidecar.tail.retention import Keeping, Retention
 from gateway.sidecar.tail.tail import Tail
 from gateway.sidecar.traces.collector import collector_of, resource_of
 from gateway.sidecar.traces.otlp import Exporter
@@ -79,6 +80,13 @@ def sidecar(
         float,
         Parameter(validator=Number(gte=0, lte=1), help="And this share of the other calls."),
     ] = 0.0,
+    keep: Annotated[
+        str,
+        Parameter(
+            help="With --lake: how long a segment of the journal stays once everything here is "
+            "past it, such as 12h. `journal cat`, `explain` and `whatif` read the journal."
+        ),
+    ] = "7d",
     once: Annotated[
         bool,
         Parameter(
@@ -106,6 +114,7 @@ def sidecar(
             subject=str(journal),
             hint="Name the folder that serve was given, with --journal.",
         )
+    keep_s = span_ns(keep) / 1e9
     collector = collector_of(os.environ, otlp)
     consumers: list[Consumer] = []
     state = journal / STATE
@@ -134,6 +143,10 @@ def sidecar(
         measures = Measures(tail, Metrics(trace_id=_trace_id, lags=lags), checkpoint)
         consumers.append(measures)
         address = stack.enter_context(_answering(http, measures))
+        names = [one.name for one in consumers]
+        kept_s = keep_s if "lake" in names else None
+        retention = Retention(journal, state, names, keep_s=kept_s, forget_s=keep_s)
+        stack.enter_context(Keeping(retention))
         wing = stack.enter_context(Wing(consumers, idle_s_max=ONCE_IDLE_S if once else None))
         _announce(address, consumers, json=json)
         _wait(wing)

@@ -30,6 +30,7 @@ from pyarrow import fs
 
 from gateway.errors import LakeError
 from gateway.journal import parse_decision_id
+from gateway.journal.spans import merged
 from gateway.sidecar.lake.asides import Part, split
 from gateway.sidecar.lake.parquet import (
     ROW_GROUP_ROWS,
@@ -47,7 +48,6 @@ from gateway.sidecar.lake.ranges import (
     FileName,
     by_boot,
     covers,
-    merged,
     parse_file_name,
     runs,
     visible,

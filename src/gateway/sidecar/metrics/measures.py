@@ -33,6 +33,7 @@ class Measures(Collector):
         self._checkpoint = checkpoint
         self._clock_s = clock_s
         self._saved_s = 0.0
+        self._unsaved: Position | None = None
         self._lock = threading.Lock()
 
     @property
@@ -55,13 +56,15 @@ class Measures(Collector):
             JournalError: the journal cannot be read, or the checkpoint not be written.
         """
         batch = self._tail.read()
-        if batch is None:
-            return None
-        with self._lock:
-            self._metrics.take(batch)
-        if self._clock_s() - self._saved_s >= SAVE_S:
+        if batch is not None:
+            with self._lock:
+                self._metrics.take(batch)
+            self._unsaved = batch.until
+        # Also when nothing new comes: until it is saved, the journal is kept for it.
+        if self._unsaved is not None and self._clock_s() - self._saved_s >= SAVE_S:
             self._saved_s = self._clock_s()
-            self._checkpoint.save(Progress(done=batch.until))
+            self._checkpoint.save(Progress(done=self._unsaved))
+            self._unsaved = None
         return batch
 
     def collect(self) -> Iterator[Metric]:
