@@ -23,12 +23,12 @@ from gateway.cli.terms import Json, notes, span_ns
 from gateway.errors import ExitCode, ListenError, UsageError
 from gateway.sidecar.lake.lake import Lake
 from gateway.sidecar.lake.rows import Rows
-from gateway.sidecar.lake.shipping import Shipping, subject_key
+from gateway.sidecar.lake.shipping import KEY, Shipping, subject_key
 from gateway.sidecar.lake.snapshots import Snapshots
 from gateway.sidecar.metrics.measures import Measures
 from gateway.sidecar.metrics.metrics import Metrics
 from gateway.sidecar.tail.call import Call
-from gateway.sidecar.tail.checkpoint import Checkpoint
+from gateway.sidecar.tail.checkpoint import STATE, Checkpoint
 from gateway.sidecar.tail.lag import Lag
 from gateway.sidecar.tail.lag import lag as lag_behind
 from gateway.sidecar.tail.retention import Keeping, Retention
@@ -38,11 +38,6 @@ from gateway.sidecar.traces.otlp import Exporter
 from gateway.sidecar.traces.spans import Detail, SpanEncoder, server_span_id
 from gateway.sidecar.traces.traces import Traces
 from gateway.sidecar.wing import Consumer, Wing
-
-STATE = "sidecar"
-"""Below the journal's directory: the checkpoints, and the key of the lake's pseudonyms."""
-
-KEY = "subject.key"
 
 ONCE_IDLE_S = 3.0
 """With --once: a consumer that has found nothing new for so long is done."""

@@ -21,7 +21,7 @@ import fcntl
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -68,6 +68,13 @@ _FOLDERS_MAX = 512
 PARTITIONING = ds.partitioning(
     pa.schema([("product", pa.string()), ("date", pa.string())]), flavor="hive"
 )
+
+
+class Erased(NamedTuple):
+    """What was erased, or would be: rows, and the files that they stood in."""
+
+    rows: int
+    files: int
 
 
 class Lake:
@@ -311,8 +318,7 @@ class Lake:
                 try:
                     listed = self._list(folder, temporary=True)
                     self._sweep(listed, now_ns=now_ns, grace_ns=int(grace_s * 1e9))
-                    named = [file for file in listed if not file.path.endswith(TEMPORARY)]
-                    for run in runs(visible(named), done, least_files):
+                    for run in runs(visible(_whole(listed)), done, least_files):
                         self._join(folder, run)
                         joined += len(run)
                 except LakeError as error:
@@ -345,8 +351,7 @@ class Lake:
 
     def _sweep(self, listed: Sequence[File], *, now_ns: int, grace_ns: int) -> None:
         """Delete files that another covers, and what a killed process left half written."""
-        named = [file for file in listed if not file.path.endswith(TEMPORARY)]
-        seen = visible(named)
+        seen = visible(_whole(listed))
         counting = {file.path for file in seen}
         for file in listed:
             if file.path.endswith(TEMPORARY):
@@ -366,42 +371,67 @@ class Lake:
             except OSError as error:
                 raise refusal(error, "delete from the lake", file.path) from error
 
-    def erase(self, subject: str) -> int:
-        """Rewrite the decisions without a subject, by its pseudonym; return the rows erased.
+    def erase(self, *subjects: str, now_ns: int | None = None, is_trial: bool = False) -> Erased:
+        """Rewrite every table that has subjects without these, by their pseudonyms.
 
-        A file that held nothing else stays, empty: its range is not shipped again.
+        A file that held nothing else stays, empty: its range is not shipped again. What is shipped
+        while this runs is looked at, too; what is shipped later of an earlier call is not. Who
+        compacts is waited for. `now_ns`: wall time, to delete what a killed process left half
+        written an hour ago; `is_trial`: count only.
 
         Raises:
             LakeError: the file system refuses. Files stay whole; erase again.
         """
-        erased = 0
+        rows = files = 0
+        wanted = pa.array(subjects, pa.string())
         with self._locked(wait=True):
-            # Covered files too: a reader may still look at them, and nobody else deletes them.
-            listed = self._list(f"{self.root}/decisions", recursive=True)
-            counting = {file.path for file in visible(listed)}
-            for file in listed:
-                try:
-                    found = self._erase(file.path, subject)
-                    erased += found if file.path in counting else 0
-                except FileNotFoundError:
-                    continue
-                except OSError as error:
-                    raise refusal(error, "erase from the lake", file.path) from error
-        return erased
+            for table in (name for name, schema in SCHEMAS.items() if "subject" in schema.names):
+                seen: set[str] = set()
+                while True:
+                    # Covered files too: a reader may still look at them, and nobody else deletes
+                    # them.
+                    listed = self._list(f"{self.root}/{table}", recursive=True, temporary=True)
+                    counting = {file.path for file in visible(_whole(listed))}
+                    new = [file for file in listed if file.path not in seen]
+                    for file in new:
+                        seen.add(file.path)
+                        found = self._erase_from(file, wanted, now_ns, is_trial=is_trial)
+                        if found and file.path in counting:
+                            rows, files = rows + found, files + 1
+                    if is_trial or not new:
+                        break
+        return Erased(rows, files)
 
-    def _erase(self, path: str, subject: str) -> int:
+    def _erase_from(
+        self, file: File, wanted: pa.Array, now_ns: int | None, *, is_trial: bool
+    ) -> int:
+        """Erase from one file, which may be gone by now; return the rows."""
+        try:
+            if not file.path.endswith(TEMPORARY):
+                return self._erase(file.path, wanted, is_trial=is_trial)
+            is_left = now_ns is not None and file.mtime_ns + _FORGOTTEN_NS < now_ns
+            if is_left and not is_trial:
+                self._step("delete")
+                self.filesystem.delete_file(file.path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise refusal(error, "erase from the lake", file.path) from error
+        return 0
+
+    def _erase(self, path: str, wanted: pa.Array, *, is_trial: bool) -> int:
         found = sum(
-            pc.sum(pc.equal(group["subject"], subject)).as_py() or 0
+            pc.sum(pc.is_in(group["subject"], value_set=wanted)).as_py() or 0
             for group in row_groups(self.filesystem, path, ["subject"])
         )
-        if found:
+        if found and not is_trial:
             schema, _ = footer(self.filesystem, path)
             kept = (
-                group.filter(pc.fill_null(pc.not_equal(group["subject"], subject), True))
+                group.filter(pc.invert(pc.is_in(group["subject"], value_set=wanted)))
                 for group in row_groups(self.filesystem, path)
             )
             write_whole(self.filesystem, path, schema, kept, self._step)
-        return found
+        return int(found)
 
     def _folders(self, dates: Collection[str] | None) -> Iterator[str]:
         for table in SCHEMAS:
@@ -462,6 +492,11 @@ def _known(table: str) -> str:
     if table not in SCHEMAS:
         raise LakeError(f"has no table {table}", subject="the lake", hint=", ".join(SCHEMAS))
     return table
+
+
+def _whole(listed: Sequence[File]) -> list[File]:
+    """Leave out what is half written."""
+    return [file for file in listed if not file.path.endswith(TEMPORARY)]
 
 
 def _between(rows: pa.Table, first: int, last: int) -> pa.Table:
