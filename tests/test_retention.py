@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -380,13 +381,13 @@ def test_a_sidecar_that_was_away_counts_what_is_missing_to_the_record(tmp_path):
         reads()
         had = {sequence for _, sequence in present(journal)}
         filled(writer, 2000)  # and the sidecar is away
+        writer.tick()
+        missing = set(range(1, writer.next_sequence)) - {n for _, n in present(journal)}
         reads()
         assert lost(metrics) > 0
         filled(writer, 20)
         writer.tick()
         reads()
-        last = writer.next_sequence - 1
-        missing = set(range(1, last + 1)) - {n for _, n in present(journal)}
         unread = {n for n in missing if n > max(had)}
         assert len(unread) > 2000
         assert lost(metrics) == writer.lost
@@ -407,7 +408,9 @@ def test_a_sidecar_that_was_away_counts_what_is_missing_to_the_record(tmp_path):
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("write"), st.integers(1, 300)),
-        st.tuples(st.sampled_from(["lake", "metrics", "publish", "delete", "restart"]), st.just(0)),
+        st.tuples(
+            st.sampled_from(["lake", "metrics", "publish", "delete", "restart", "boot"]), st.just(0)
+        ),
     ),
     max_size=25,
 )
@@ -416,9 +419,13 @@ STEPS = st.lists(
 @settings(max_examples=40, deadline=None)
 @given(steps=STEPS)
 def test_whatever_is_away_the_lost_are_those_that_were_dropped_unshipped(tmp_path_factory, steps):
-    """One boot; `restart` is the sidecar's, which counts from its checkpoint on."""
+    """`restart` is the sidecar's, which counts from its checkpoint on; `boot` is the worker's."""
     journal = tmp_path_factory.mktemp("journal")
     metrics, readers = Metrics(trace_id=lambda _: ""), {}
+    boots = (bytes([n] * 16) for n in itertools.count(1))
+
+    def boot():
+        return opened(journal, next(boots), max_bytes=LIMIT, shipped=Published(journal))
 
     def start() -> None:
         readers.update({name: Reader(journal, name) for name in ("lake", "metrics")})
@@ -429,23 +436,28 @@ def test_whatever_is_away_the_lost_are_those_that_were_dropped_unshipped(tmp_pat
                 metrics.take(batch)
 
     start()
-    with opened(journal, max_bytes=LIMIT, shipped=Published(journal)) as writer:
-        for step, count in [*steps, ("write", 1), ("lake", 0), ("metrics", 0)]:
-            match step:
-                case "write":
-                    filled(writer, count)
-                    writer.tick()
-                case "publish":
-                    retention(journal, "lake", "metrics", keep_s=None).publish()
-                case "delete":
-                    retention(journal, "lake", "metrics").drop()
-                case "restart":
-                    start()
-                case _:
-                    reads(step)
-        assert lost(metrics) == writer.lost
-        report = verify(journal)
-        assert report.ok, report.missing
+    writer, lost_before = boot(), 0
+    for step, count in [*steps, ("write", 1), ("lake", 0), ("metrics", 0)]:
+        match step:
+            case "write":
+                filled(writer, count)
+                writer.tick()
+            case "publish":
+                retention(journal, "lake", "metrics", keep_s=None).publish()
+            case "delete":
+                retention(journal, "lake", "metrics").drop()
+            case "restart":
+                start()
+            case "boot":
+                writer.close()
+                lost_before += writer.lost
+                writer = boot()
+            case _:
+                reads(step)
+    assert lost(metrics) == lost_before + writer.lost
+    report = verify(journal)
+    assert report.ok, report.missing
+    writer.close()
 
 
 def test_an_earlier_boots_records_are_counted_though_gone_is_told_behind_their_gap(tmp_path):

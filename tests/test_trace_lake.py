@@ -205,7 +205,7 @@ def test_what_the_journal_has_dropped_is_drawn_from_the_lake(tmp_path: Path, sai
         ((place(1), "--slow"), ExitCode.USAGE, "do not go together"),
         ((place(11),), ExitCode.LAKE, "holds no such call"),
         ((f"{'0' * 16}-02-{1:012x}",), ExitCode.LAKE, "holds no such call"),
-        (("f" * 32,), ExitCode.JOURNAL, "no call of trace"),
+        (("f" * 32,), ExitCode.LAKE, "no call of trace"),
     ],
     ids=str,
 )

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from gateway.cli.sources import Kinds, Sources
 from gateway.cli.terms import AtLeastOne, Json, notes, out, span_ns, to_width
 from gateway.cli.waterfall import HEADING, as_line, as_object, waterfall
-from gateway.errors import ExitCode, JournalDamaged, JournalError, UsageError
+from gateway.errors import ExitCode, JournalDamaged, JournalError, LakeError, UsageError
 from gateway.journal import Damage, Decision, parse_decision_id
 
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
@@ -122,7 +122,8 @@ def _draw_trace(sources: Sources, trace_id: str, since: int, limit: int, *, json
     """Draw every call of a caller's trace: its retries too."""
     found, _, damage = sources.recent(Kinds(trace_id=trace_id), since, limit)
     if not found:
-        raise JournalError(
+        kind = LakeError if sources.journal is None else JournalError
+        raise kind(
             f"no call of trace {trace_id} is in what --last covers",
             subject=str(sources.subject),
             hint="Reach further back with --last 7d"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -11,7 +11,7 @@ from gateway.errors import JournalFull
 from gateway.journal.disk import refusal
 from gateway.journal.losses import Losses
 from gateway.journal.recovery import read_tail
-from gateway.journal.segment import SegmentName
+from gateway.journal.segment import Dropped, SegmentName
 from gateway.journal.spans import Span, merged, size
 
 _TOLD_AGAIN = 16
@@ -51,6 +51,7 @@ class Retention:
         *,
         max_bytes: int | None,
         shipped: Callable[[Path], bool] | None,
+        dropped: Sequence[Dropped] = (),
     ) -> None:
         self._closed = closed
         self._max_bytes = max_bytes
@@ -58,6 +59,26 @@ class Retention:
         self._closed_bytes = sum(segment.size for segment in closed)
         self._dropped: dict[bytes, list[Span]] = {}  # by boot
         self._lost: dict[bytes, list[Span]] = {}  # of them; the boot that lost last stands last
+        for run in dropped:
+            span = run.first_sequence, run.last_sequence
+            for runs in (self._dropped, self._lost) if run.is_lost else (self._dropped,):
+                runs[run.boot_id] = merged([*runs.get(run.boot_id, ()), span])
+
+    @property
+    def runs(self) -> tuple[Dropped, ...]:
+        """What was dropped so far: the latest runs, for the headers of segments."""
+        whole = [
+            Dropped(boot_id, *run, is_lost=False)
+            for boot_id, spans in self._dropped.items()
+            for run in spans
+            if run not in self._lost.get(boot_id, ())
+        ]
+        lost = [Dropped(boot_id, *run, is_lost=True) for boot_id, run in self._lost_runs()]
+        return (*whole[-_TOLD_AGAIN:], *lost)
+
+    def _lost_runs(self) -> list[tuple[bytes, Span]]:
+        runs = [(boot_id, run) for boot_id, spans in self._lost.items() for run in spans]
+        return runs[-_TOLD_AGAIN:]
 
     def add(self, segment: Closed) -> None:
         """Take in a segment that was closed just now."""
@@ -118,8 +139,7 @@ class Retention:
         if is_lost:
             losses.total += size([span])
             self._lost[boot_id] = merged([*self._lost.pop(boot_id, ()), span])
-            runs = [(boot, run) for boot, spans in self._lost.items() for run in spans]
-            for boot, run in runs[-_TOLD_AGAIN:]:
+            for boot, run in self._lost_runs():
                 losses.tell(boot, run, is_lost=True)
         run = next(one for one in self._dropped[boot_id] if one[0] <= span[0] <= one[1])
         if run not in self._lost.get(boot_id, ()):

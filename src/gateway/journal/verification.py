@@ -102,7 +102,13 @@ def verify(directory: Path) -> Report:
     gaps: list[Gap] = []
     found = segments(directory)
     reports = tuple(_inspect(segment, seen[segment.boot], gaps) for segment in found)
-    lost = _lost(gaps)
+    dropped = [
+        ((segment.name.worker, run.boot_id), (run.first_sequence, run.last_sequence), run.is_lost)
+        for segment in found
+        if segment.header
+        for run in segment.header.dropped
+    ]
+    lost = _lost(gaps, [(boot, span) for boot, span, is_lost in dropped if is_lost])
     cut_bytes = sum(
         recovered.cut_bytes
         for segment in found
@@ -112,6 +118,8 @@ def verify(directory: Path) -> Report:
     explained: defaultdict[Boot, list[tuple[int, int]]] = defaultdict(list)
     for boot, spans in load_shipped(directory).dropped.items():
         explained[boot] += spans
+    for boot, span, _ in dropped:
+        explained[boot].append(span)
     for gap in gaps:
         explained[gap.worker, gap.boot_id].append((gap.first_sequence, gap.last_sequence))
     return Report(reports, cut_bytes, lost, _unexplained(seen, explained))
@@ -151,8 +159,11 @@ def _gap_of(record: Record) -> list[Gap]:
     return [record.entry] if isinstance(record.entry, Gap) else []
 
 
-def _lost(gaps: list[Gap]) -> Counter[Loss]:
-    """Count what is lost, by reason; what was dropped is told of again and again."""
+def _lost(gaps: list[Gap], dropped: list[tuple[Boot, Span]]) -> Counter[Loss]:
+    """Count what is lost, by reason; what was dropped is told of again and again.
+
+    `dropped`: what headers say of it.
+    """
     lost: Counter[Loss] = Counter()
     runs: defaultdict[Boot, list[Span]] = defaultdict(list)
     for gap in gaps:
@@ -160,6 +171,8 @@ def _lost(gaps: list[Gap]) -> Counter[Loss]:
             lost[gap.reason] += gap.count
         elif gap.count:
             runs[gap.worker, gap.boot_id].append((gap.first_sequence, gap.last_sequence))
+    for boot, span in dropped:
+        runs[boot].append(span)
     for spans in runs.values():
         lost[Loss.RETENTION] += size(merged(spans))
     return lost
