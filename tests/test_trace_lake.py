@@ -229,6 +229,27 @@ def test_a_lake_that_is_not_there_or_empty_is_said(
     )
 
 
+def test_a_lake_beside_a_journal_may_be_empty_and_not_absent(
+    tmp_path: Path, journal: Path, said: Said
+) -> None:
+    """A sidecar may have begun just now; a name that is wrong is said."""
+    (tmp_path / "empty").mkdir()
+    expected = ids(said, "--journal", journal)
+    assert ids(said, "--journal", journal, "--lake", tmp_path / "empty") == expected
+    both = ("--journal", journal, "--lake", tmp_path / "absent")
+    assert "no such folder" in said(*both, code=ExitCode.LAKE)
+    (tmp_path / "new").mkdir()
+    both = ("--journal", tmp_path / "new", "--lake", tmp_path / "empty")
+    assert "holds no calls" in said(*both, code=ExitCode.LAKE)
+
+
+def test_a_damaged_file_of_the_lake_is_said(lake: Path, said: Said) -> None:
+    for file in Lake.at(str(lake)).files("decisions"):
+        Path(file).write_bytes(b"no Parquet at all")
+    for arguments in ((), (place(1),), (TRACE,)):
+        assert "no whole Parquet" in said(*arguments, "--lake", lake, code=ExitCode.LAKE)
+
+
 def test_a_reply_and_a_score_that_came_late_are_told(tmp_path: Path, said: Said) -> None:
     """They stand in tables of their own, behind the call's row."""
     lake, now_ns = Lake.at(str(tmp_path / "lake")), time.monotonic_ns()

@@ -115,12 +115,9 @@ class Sources:
                     raise
                 nothing = error
         if self.lake is not None:
-            try:
-                more, more_count = _of_lake(self.lake, kinds, since_ns, limit, held)
-            except LakeError:
-                if self.journal is None or nothing is not None:
-                    raise
-                more, more_count = [], 0
+            may_be_empty = self.journal is not None and nothing is None
+            lake = _opened(self.lake, may_be_empty=may_be_empty)
+            more, more_count = _of_lake(lake, kinds, since_ns, limit, held)
             calls = _ordered([*more, *calls], limit, slowest=kinds.slow)
             count += more_count
         return calls, count, damage
@@ -154,17 +151,17 @@ def _ordered(calls: Iterable[Call], limit: int, *, slowest: bool) -> list[Call]:
 
 
 def _of_lake(
-    place: str, kinds: Kinds, since_ns: int, limit: int, held: Mapping[tuple[int, str], int]
+    lake: Lake, kinds: Kinds, since_ns: int, limit: int, held: Mapping[tuple[int, str], int]
 ) -> tuple[list[Call], int]:
     from gateway.sidecar.lake.search import Wanted, search
 
     wanted = Wanted(kinds.slow, kinds.stood_in, kinds.errors, kinds.trace_id)
-    found = search(_opened(place), since_ns, wanted, limit=limit, slowest=kinds.slow, held=held)
+    found = search(lake, since_ns, wanted, limit=limit, slowest=kinds.slow, held=held)
     return list(found.calls), found.count
 
 
-def _opened(place: str) -> Lake:
-    """Open a lake that is there and holds something.
+def _opened(place: str, *, may_be_empty: bool = False) -> Lake:
+    """Open a lake that is there, and holds something where it may not be empty.
 
     Raises:
         LakeError: it is not, or does not.
@@ -174,7 +171,7 @@ def _opened(place: str) -> Lake:
     lake = Lake.at(place)
     if not lake.is_there:
         raise LakeError("there is no such folder", subject=place, hint=_LAKE_HINT)
-    if lake.is_empty:
+    if not may_be_empty and lake.is_empty:
         raise LakeError("holds no calls", subject=place, hint=_LAKE_HINT)
     return lake
 

@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gateway.errors import LakeError
 from gateway.journal import Place, Record, ScoredCall
 from gateway.journal.identity import parse_decision_id
 from gateway.sidecar.lake.lake import Lake
@@ -163,8 +162,6 @@ def _groups(
             for group in range(groups.count):
                 if since_us is None or groups.reaches(group, "received", _moment(since_us)):
                     yield group, groups.read(group, columns)
-    except FileNotFoundError:
-        return  # joined with others meanwhile, and listed before: the grace has passed
     except OSError as error:
         raise refusal(error, "read the lake", file.path) from error
 
@@ -255,9 +252,6 @@ def _shown(
         try:
             with opened(lake.filesystem, one.file.path) as groups:
                 read = groups.read(one.group, _SHOWN[one.table])
-        except FileNotFoundError:
-            hint = "It was compacted meanwhile: ask again."
-            raise LakeError("has gone", subject=one.file.path, hint=hint) from None
         except OSError as error:
             raise refusal(error, "read the lake", one.file.path) from error
         rows = read.take(pa.array(one.rows[withins])).to_pylist()
