@@ -18,7 +18,7 @@ from gateway.errors import JournalDamaged, JournalError
 from gateway.journal import Generation, Pause, Replied, Writer
 from gateway.sidecar.tail.call import Mark, Position
 from gateway.sidecar.tail.checkpoint import Checkpoint, consumers
-from gateway.sidecar.tail.lag import Lag, Retention, is_past, lag
+from gateway.sidecar.tail.lag import Lag, lag
 from gateway.sidecar.tail.tail import Tail
 
 NAME = f"01700000000000000000-003-{BOOT.hex()}-000000000000001.journal"
@@ -108,58 +108,6 @@ def test_a_consumer_that_is_killed_while_it_saves_finds_one_or_the_other(tmp_pat
             child.stdout.readline()
             child.kill()
         assert Checkpoint(tmp_path, "lake").load() in (POSITION, Position())
-
-
-def test_a_segment_goes_when_every_consumer_is_past_it_and_not_before(tmp_path):
-    writer = opened(tmp_path, segment_bytes=1000)
-    filled(writer, 20)
-    paths = sorted(tmp_path.glob("*.journal"))
-    slow = Tail(tmp_path, clock_ns=Clock(), records_max=3)
-    fast = Tail(tmp_path, clock_ns=Clock())
-    early = sum(len(slow.read().calls) for _ in range(4))
-    drained(fast)
-    retention = Retention(tmp_path, lambda: [slow.position, fast.position])
-    passed = [path for path in paths if is_past(slow.position, path)]
-    assert 0 < len(passed) < len(paths) - 1
-    assert retention.drop() == passed
-    assert sorted(tmp_path.glob("*.journal")) == paths[len(passed) :]
-    calls = [call for batch in drained(slow) for call in batch.calls]
-    assert len(calls) == 20 - early
-    retention.drop()
-    assert sorted(tmp_path.glob("*.journal")) == paths[-1:]  # it is still written
-    filled(writer, 1)
-    assert [len(batch.calls) for batch in drained(fast)] == [1]
-    assert Retention(tmp_path, list).drop() == []
-    crash(writer)
-
-
-def test_the_last_segment_of_a_boot_goes_once_the_next_boot_has_begun(tmp_path):
-    writer = opened(tmp_path)
-    filled(writer, 2)
-    tail = Tail(tmp_path, clock_ns=Clock())
-    drained(tail)
-    crash(writer)
-    retention = Retention(tmp_path, lambda: [tail.position])
-    assert retention.drop() == []
-    with opened(tmp_path, b"c" * 16):
-        drained(tail)
-        assert len(retention.drop()) == 1
-        drained(tail)
-        assert BOOT not in [boot_id for _, boot_id in tail.position.marks]
-
-
-def test_a_writer_drops_what_was_shipped_and_nobody_misses_it(tmp_path):
-    tail = Tail(tmp_path, clock_ns=Clock())
-    retention = Retention(tmp_path, lambda: [tail.position])
-    writer = opened(tmp_path, max_bytes=64 << 10, shipped=retention.shipped)
-    total = 0
-    for _ in range(20):
-        filled(writer, 30)
-        total += sum(len(batch.calls) for batch in drained(tail))
-    assert total == 600
-    assert writer.lost == 0
-    assert len(list(tmp_path.glob("*.journal"))) <= 5
-    crash(writer)
 
 
 def test_a_lag_is_what_is_left_in_records_bytes_and_age(tmp_path):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from json import dumps
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import JournalDamaged
-from gateway.journal import Generation
+from gateway.journal import Generation, segment
 from gateway.journal.segment import (
+    Dropped,
     Header,
     HeaderIncomplete,
     Recovered,
@@ -36,6 +39,7 @@ headers = st.builds(
         max_size=3,
     ).map(tuple),
     st.lists(st.builds(Recovered, st.text(max_size=9), u64, u64), max_size=2).map(tuple),
+    st.lists(st.builds(Dropped, boot_id, u64, u64, st.booleans()), max_size=2).map(tuple),
 )
 
 
@@ -43,6 +47,28 @@ headers = st.builds(
 def test_a_header_comes_back(header, frames):
     encoded = header.encode()
     assert decode_header(encoded + frames) == (header, len(encoded))
+
+
+@pytest.mark.parametrize(
+    ("table", "is_read"),
+    [
+        ({"products": [], "recovered": []}, True),  # of a gateway before it said what was dropped
+        ({"products": [], "recovered": [], "dropped": [["00" * 16, 1, 2, True]]}, True),
+        ({"products": [], "recovered": [], "dropped": [["0x", 1, 2, True]]}, False),
+        ({"products": [], "recovered": [], "dropped": [[]]}, False),
+        ({"products": [], "recovered": [], "dropped": 7}, False),
+    ],
+)
+def test_a_table_that_lacks_what_was_dropped_is_read_and_one_of_no_sense_is_not(
+    table, is_read, monkeypatch
+):
+    monkeypatch.setattr(segment.json, "dumps", lambda _: dumps(table))
+    encoded = Header(0, bytes(16), 1, 1, 1).encode()
+    if is_read:
+        assert len(decode_header(encoded)[0].dropped) == len(table.get("dropped", ()))
+    else:
+        with pytest.raises(JournalDamaged):
+            decode_header(encoded)
 
 
 @given(headers, st.data())

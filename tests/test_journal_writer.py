@@ -248,7 +248,7 @@ def test_the_limit_is_kept_and_what_it_costs_is_counted(tmp_path, shipping):
         assert report.lost[Loss.RETENTION] >= 3000 - len(kept)
 
 
-def test_what_was_shipped_goes_first(tmp_path):
+def test_what_was_shipped_goes_first(tmp_path, monkeypatch):
     """The second segment is said to be shipped: it goes before the first, older one."""
     with start(tmp_path, segment_bytes=1000) as writer:
         for number in range(100):
@@ -256,12 +256,18 @@ def test_what_was_shipped_goes_first(tmp_path):
     second = segments(tmp_path)[1].path
     shipped_first = segments(tmp_path)[1].name.first_sequence
     options = {"max_bytes": 1 << 16, "shipped": lambda path: path == second}
+    order, unlink = [], Path.unlink
+    monkeypatch.setattr(Path, "unlink", lambda path, **how: order.append(path) or unlink(path))
+    first = segments(tmp_path)[0].path
     with start(tmp_path, boot_id=bytes(16), **options) as writer:
         while second.exists():
             writer.append([payload(0)] * 20)
-    dropped = [gap for gap in gaps(tmp_path) if gap.boot_id == BOOT]
-    assert [gap.first_sequence for gap in dropped[:2]] == [shipped_first, 1]
-    assert [gap.count == 0 for gap in dropped[:2]] == [True, False]
+    assert order[:2] == [second, first]
+    dropped = [gap for gap in gaps(tmp_path) if gap.boot_id == BOOT and gap.count]
+    assert min(gap.first_sequence for gap in dropped) == 1
+    lost = {n for gap in dropped for n in range(gap.first_sequence, gap.last_sequence + 1)}
+    assert shipped_first - 1 in lost
+    assert shipped_first not in lost
     assert verify(tmp_path).ok
 
 

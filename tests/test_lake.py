@@ -336,12 +336,14 @@ def test_an_erased_subject_is_gone_and_stays_gone(lake: Lake) -> None:
     customer = pseudonym("customer-0", KEY)
     theirs = [row["sequence"] for row in read(lake) if row["subject"] == customer]
     assert len(theirs) > 3
-    assert lake.erase(customer) == len(theirs)
+    assert lake.erase(customer, is_trial=True) == (len(theirs), 3)
+    assert len(sequences(lake)) == 50
+    assert lake.erase(customer) == (len(theirs), 3)
     for part in (some[:20], some[20:], [call(56)]):
         ship(Lake.at(lake.root), part)
     assert sequences(lake) == [i for i in range(1, 50) if i not in theirs]
     assert not any(customer in str(rows_in(path).to_pylist()) for path in lake.files("decisions"))
-    assert lake.erase(customer) == 0
+    assert lake.erase(customer) == (0, 0)
 
 
 def test_what_compaction_has_joined_is_erased_too(lake: Lake) -> None:
@@ -349,7 +351,7 @@ def test_what_compaction_has_joined_is_erased_too(lake: Lake) -> None:
         ship(lake, [call(i) for i in range(first, first + 10)])
     lake.compact([Range(0, BOOT, 1, 20)], now_ns=NOW_NS, least_files=2, grace_s=60.0)
     customer = pseudonym("customer-0", KEY)
-    assert lake.erase(customer) == 2
+    assert lake.erase(customer) == (2, 1)
     left = [
         str(rows_in(str(path))["subject"].to_pylist())
         for path in on_disk(lake)

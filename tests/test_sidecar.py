@@ -22,7 +22,7 @@ from test_supervisor import serving
 
 from gateway.cli.main import run
 from gateway.errors import ExitCode
-from gateway.journal import Decision, Record, read, segments
+from gateway.journal import Decision, Record, read, segments, verify
 from gateway.model import load_generation
 from gateway.sidecar.lake.lake import Lake
 
@@ -126,6 +126,31 @@ def test_once_counts_what_is_there_and_ends(tmp_path: Path) -> None:
     assert ended.returncode == ExitCode.OK
 
 
+def test_a_worker_at_its_limit_drops_what_the_sidecar_has_and_counts_nothing(
+    tmp_path: Path,
+) -> None:
+    """Two wings that meet in the journal's folder: one says what is shipped, one drops it."""
+    folder = catalogue.write_folder(tmp_path / "test")
+    journal, lake = tmp_path / "journal", tmp_path / "lake"
+    fingerprint = load_generation(folder).schema.fingerprint
+    with serving(folder, journal, "--workers", "1") as gateway:
+        with callers.calling("grpcio", gateway.address, fingerprint) as told:
+            told.wait_for(300)
+        assert gateway.ended() == ExitCode.OK
+    before = [segment.path for segment in segments(journal)]
+    assert sum(path.stat().st_size for path in before) > 64 << 10
+    command = [sys.executable, "-m", "gateway", "sidecar", "--journal", str(journal), "--once"]
+    subprocess.run([*command, "--http", "127.0.0.1:0", "--lake", str(lake)], timeout=30, check=True)
+    limit = ("--journal-max-bytes", str(128 << 10))
+    with serving(folder, journal, "--workers", "1", *limit) as gateway:
+        assert gateway.ended() == ExitCode.OK
+    assert not any(path.exists() for path in before)
+    report = verify(journal)
+    assert report.ok
+    assert sum(report.lost.values()) == 0
+    assert len(Lake.at(str(lake)).dataset("decisions").to_table()) == len(told.answers)
+
+
 def test_wrong_input_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     journal = tmp_path / "journal"
     journal.mkdir()
@@ -133,6 +158,7 @@ def test_wrong_input_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["--journal", str(tmp_path / "none")], "there is no such folder"),
         (["--journal", str(journal), "--stages", "some"], "is notable or all"),
         (["--journal", str(journal), "--http", "0.0.0.0:1"], "no loopback address"),
+        (["--journal", str(journal), "--keep", "soon"], "is no span of time"),
         (["--journal", str(journal), "--otlp", "ftp://localhost"], "ftp"),
     ):
         assert run(["sidecar", *arguments]) == ExitCode.USAGE

@@ -21,6 +21,7 @@ from gateway.journal import (
     ScoredCall,
     Segment,
     Shed,
+    load_shipped,
     read,
     segments,
 )
@@ -98,7 +99,7 @@ def call_at(directory: Path, place: Place) -> tuple[Call, tuple[Record, ...]]:
             case Pause() | Shed():
                 around.append(other)
     call = one.call()
-    return call, tuple(it for it in around if _is_near(it, call))
+    return call, tuple(it for it in around if is_near(it, call))
 
 
 def _onward(directory: Path, record: Record) -> Iterator[Record]:
@@ -117,7 +118,8 @@ def _onward(directory: Path, record: Record) -> Iterator[Record]:
                 yield item
 
 
-def _is_near(aside: Record, call: Call) -> bool:
+def is_near(aside: Record, call: Call) -> bool:
+    """Say whether a pause, or calls that were shed, may have to do with a call."""
     entry, own = aside.entry, call.record.entry
     assert isinstance(own, Decision | Refused)
     if isinstance(entry, Pause):
@@ -223,6 +225,12 @@ def _not_there(
                 reason = gap.reason.name.lower().replace("_", " ")
                 what = f"its record was not kept: {reason}"
                 return JournalError(what, subject=subject, hint="Look in a copy of the journal.")
+    for (worker, boot_id), spans in load_shipped(directory).dropped.items():
+        if (boot_id[:8], worker) == place[:2] and any(
+            _covers(span, place.sequence) for span in spans
+        ):
+            what = "its record was shipped, and its segment deleted"
+            return JournalError(what, subject=subject, hint="Look in a copy of the journal.")
     what = "holds no such decision" if known else "holds nothing of the worker that gave this id"
     hint = f"gateway journal cat {directory} prints the ids that are there."
     return JournalError(what, subject=subject, hint=hint)

@@ -45,6 +45,7 @@ _VERBS = {
     "trace": "Draw where a call's time went, or list calls that were slow, stood in or failed.",
     "whatif": "Replay recorded decisions under a changed product: flips, cost, latency, stand-ins.",
     "sidecar": "Make traces, metrics and a lake of the journal, in a process of its own.",
+    "erase": "Rewrite the lake without a subject, and say where the journal still has it.",
     "alerts": "Print Prometheus rules that say how fast promises' error budgets burn.",
     "bench": "Measure the clock: lateness, goodput and stand-ins, from idle to overload.",
 }
@@ -92,6 +93,7 @@ _EXAMPLES = {
         "gateway trace --slow --last 15m --journal journal",
         "gateway trace --stood-in --errors --last 1h --json",
         "gateway trace 0af7651916cd43dd8448eb211c80319c --last 1d",
+        "gateway trace --errors --last 7d --lake lake",
     ),
     "whatif": (
         "gateway whatif models/card-present changed/card-present --journal journal",
@@ -101,6 +103,10 @@ _EXAMPLES = {
     "sidecar": (
         "gateway sidecar --journal journal --otlp http://localhost:4317",
         "gateway sidecar --journal journal --lake lake --http 127.0.0.1:9464 --stages all",
+    ),
+    "erase": (
+        "gateway erase --from - --journal journal --lake lake < subjects.txt",
+        "gateway erase --from subjects.txt --journal journal --lake lake --dry-run --json",
     ),
     "alerts": (
         "gateway alerts models/card-not-present models/card-present > rules.yml",

@@ -32,7 +32,11 @@ def serve(
         ),
     ] = "process",
     journal_max_bytes: Annotated[
-        str, Parameter(help="The oldest segments go when the journal would outgrow this.")
+        str,
+        Parameter(
+            help="When the journal would outgrow this, segments go: the oldest that the sidecar is "
+            "past, or else the oldest, and the gap is counted."
+        ),
     ] = "4GiB",
     front: Annotated[
         Literal["native", "grpcio"], Parameter(help="The gRPC front. TLS needs grpcio.")

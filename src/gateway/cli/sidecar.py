@@ -20,18 +20,19 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 from prometheus_client import CollectorRegistry, start_http_server
 
-from gateway.cli.terms import Json, notes
+from gateway.cli.terms import Json, notes, span_ns
 from gateway.errors import ExitCode, ListenError, UsageError
 from gateway.sidecar.lake.lake import Lake
 from gateway.sidecar.lake.rows import Rows
-from gateway.sidecar.lake.shipping import Shipping, subject_key
+from gateway.sidecar.lake.shipping import KEY, Shipping, subject_key
 from gateway.sidecar.lake.snapshots import Snapshots
 from gateway.sidecar.metrics.measures import Measures
 from gateway.sidecar.metrics.metrics import Metrics
 from gateway.sidecar.tail.call import Call
-from gateway.sidecar.tail.checkpoint import Checkpoint
+from gateway.sidecar.tail.checkpoint import STATE, Checkpoint
 from gateway.sidecar.tail.lag import Lag
 from gateway.sidecar.tail.lag import lag as lag_behind
+from gateway.sidecar.tail.retention import Keeping, Retention
 from gateway.sidecar.tail.shared import SharedTail
 from gateway.sidecar.tail.tail import Tail
 from gateway.sidecar.traces.collector import collector_of, resource_of
@@ -39,11 +40,6 @@ from gateway.sidecar.traces.otlp import Exporter
 from gateway.sidecar.traces.spans import Detail, SpanEncoder, server_span_id
 from gateway.sidecar.traces.traces import Traces
 from gateway.sidecar.wing import Consumer, Wing
-
-STATE = "sidecar"
-"""Below the journal's directory: the checkpoints, and the key of the lake's pseudonyms."""
-
-KEY = "subject.key"
 
 ONCE_IDLE_S = 3.0
 """With --once: a consumer that has found nothing new for so long is done."""
@@ -81,6 +77,13 @@ def sidecar(
         float,
         Parameter(validator=Number(gte=0, lte=1), help="And this share of the other calls."),
     ] = 0.0,
+    keep: Annotated[
+        str,
+        Parameter(
+            help="With --lake: how long a segment of the journal stays once everything here is "
+            "past it, such as 12h. `journal cat`, `explain` and `whatif` read the journal."
+        ),
+    ] = "7d",
     once: Annotated[
         bool,
         Parameter(
@@ -108,6 +111,7 @@ def sidecar(
             subject=str(journal),
             hint="Name the folder that serve was given, with --journal.",
         )
+    keep_s = span_ns(keep) / 1e9
     # Calls come and go by thousands and hold no cycles: looking for some among them at Python's own
     # pace took a fifth of the time.
     gc.freeze()
@@ -142,6 +146,10 @@ def sidecar(
         measures = Measures(shares["metrics"], metrics, checkpoints["metrics"])
         consumers.append(measures)
         address = stack.enter_context(_answering(http, measures))
+        names = [one.name for one in consumers]
+        kept_s = keep_s if "lake" in names else None
+        retention = Retention(journal, state, names, keep_s=kept_s, forget_s=keep_s)
+        stack.enter_context(Keeping(retention))
         wing = stack.enter_context(Wing(consumers, idle_s_max=ONCE_IDLE_S if once else None))
         _announce(address, consumers, json=json)
         _wait(wing)

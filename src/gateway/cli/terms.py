@@ -43,7 +43,21 @@ if not out.is_terminal:
 notes = _Notes(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _UNIT = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def span_ns(text: str) -> int:
+    """Read a span of time such as 90s, 15m, 1h or 7d.
+
+    Raises:
+        UsageError: it is none.
+    """
+    match = _SPAN.fullmatch(text.strip().lower())
+    if match is None:
+        raise UsageError("is no span of time", subject=repr(text), hint="Write it as 15m or 1h.")
+    return int(float(match[1]) * _SECONDS[match[2]] * 1e9)
 
 
 def size_bytes(text: str) -> int:
@@ -62,7 +76,13 @@ def utc_time(wall_ns: int | None) -> str:
     """Return a wall time in ISO 8601, to the microsecond; nothing where it is not known."""
     if wall_ns is None:
         return ""
-    return datetime.fromtimestamp(wall_ns / 1e9, UTC).isoformat(timespec="microseconds")
+    return utc(wall_ns).isoformat(timespec="microseconds")
+
+
+def utc(wall_ns: int) -> datetime:
+    """Return a wall time, without what is less than a microsecond."""
+    seconds, rest_ns = divmod(wall_ns, 10**9)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest_ns // 1000)
 
 
 def save(path: Path, text: str, did: str = "Drew") -> None:

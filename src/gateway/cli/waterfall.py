@@ -6,13 +6,12 @@ What a caller sent is not shown: no feature, no subject, no amount.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from gateway.cli.terms import microseconds, utc_time
+from gateway.cli.terms import microseconds, utc, utc_time
 from gateway.journal import (
     Decision,
     Flag,
@@ -33,6 +32,8 @@ _LABELS = 32
 """Columns before the bars."""
 
 _WIDTH_MAX = 120
+
+BOOT_ID_BYTES = 16
 
 
 def waterfall(call: Call, around: Sequence[Record], width: int) -> Iterator[str]:
@@ -80,11 +81,11 @@ def as_object(call: Call, around: Sequence[Record]) -> dict[str, Any]:
         "kind": type(entry).__name__.lower(),
         "arrived": utc_time(arrived_ns) or None,
         "worker": record.segment.name.worker,
-        "trace_id": server_span_id(record).trace_id.hex(),
+        "trace_id": trace_id(call),
         "caller_span_id": entry.traceparent[36:52] or None,
         "product": generation.product if generation else None,
-        "generation": generation.generation if generation else None,
-        "generation_digest": generation.digest if generation else None,
+        "generation": (generation.generation or None) if generation else None,
+        "generation_digest": (generation.digest or None) if generation else None,
         "reply": call.reply.value,
         "slow": seen.slow,
         "stood_in": seen.stood_in,
@@ -131,6 +132,21 @@ def as_object(call: Call, around: Sequence[Record]) -> dict[str, Any]:
     }
 
 
+def trace_id(call: Call) -> str | None:
+    """Return the id of a call's trace; None where a lake's row alone tells of a call without one.
+
+    An id of our own is made of the whole boot id, and the lake keeps half of it.
+    """
+    if len(call.record.segment.name.boot_id) == BOOT_ID_BYTES:
+        return server_span_id(call.record).trace_id.hex()
+    return trace_id_of_caller(call) or None
+
+
+def trace_id_of_caller(call: Call) -> str:
+    """Return the id of the trace that a call came with; nothing where it came with none."""
+    return _entry(call).traceparent[3:35]
+
+
 def used_ns(call: Call) -> int:
     """Return what a call took, until its reply left or the last that is known of it."""
     return end_ns(call) - _entry(call).arrival_ns
@@ -138,13 +154,17 @@ def used_ns(call: Call) -> int:
 
 def _told(call: Call) -> Iterator[str]:
     entry, record, generation = _entry(call), call.record, call.generation
-    served = f"{generation.product}, generation {generation.generation}" if generation else "-"
+    served = "-"
+    if generation:
+        number = f", generation {generation.generation}" if generation.generation else ""
+        served = f"{generation.product}{number}"
     what = _spoken(Action, entry.action) if isinstance(entry, Decision) else "refused"
     yield f"{what.upper()}  {_id(call)}  {served}"
     whose = "its caller's" if entry.traceparent else "its own"
     when = utc_time(record.wall_ns(entry.arrival_ns)) or "at a time that is not known"
     yield f"  {when}, worker {record.segment.name.worker}"
-    yield f"  trace {server_span_id(record).trace_id.hex()}, {whose}"
+    if (named := trace_id(call)) is not None:
+        yield f"  trace {named}, {whose}"
     if isinstance(entry, Refused):
         yield f"  {status(entry.code)}: {', '.join(entry.fields) or 'no field is named'}"
         return
@@ -290,5 +310,4 @@ def _signed(us: float) -> str:
 def _clock(wall_ns: int | None) -> str:
     if wall_ns is None:
         return ""
-    moment = datetime.fromtimestamp(wall_ns / 1e9, UTC)
-    return f"{moment:%Y-%m-%d %H:%M:%S.%f}"[:-3]
+    return f"{utc(wall_ns):%Y-%m-%d %H:%M:%S.%f}"[:-3]

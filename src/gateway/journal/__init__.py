@@ -8,6 +8,8 @@
     directory     private, and locked by one writer a worker
     segment_file  all of a write or none of it
     recovery      where the good frames of an earlier segment end
+    spans         first and last of some sequences                                pure
+    shipped       what every consumer is past, as the sidecar says it
     retention     --journal-max-bytes
     losses        what could not be kept, until a GAP entry says so
     chain         one boot's segments, one after the other
@@ -72,6 +74,14 @@ from gateway.journal.reader import (
     segment_at,
     segments,
 )
+from gateway.journal.shipped import (
+    Bound,
+    Published,
+    Shipped,
+    decode_shipped,
+    load_shipped,
+    save_shipped,
+)
 from gateway.journal.verification import Missing, Report, SegmentReport, verify
 from gateway.journal.writer import MIN_JOURNAL_BYTES, Mode, Writer
 
@@ -84,6 +94,7 @@ __all__ = [
     "UNKNOWN_PRODUCT",
     "Answered",
     "Between",
+    "Bound",
     "Damage",
     "Decision",
     "Entry",
@@ -98,6 +109,7 @@ __all__ = [
     "Part",
     "Pause",
     "Place",
+    "Published",
     "Record",
     "Refused",
     "Rejected",
@@ -110,17 +122,21 @@ __all__ = [
     "Segment",
     "SegmentReport",
     "Shed",
+    "Shipped",
     "TornTail",
     "Writer",
     "decision_id",
+    "decode_shipped",
     "is_held",
     "join_replied",
     "kind_of",
+    "load_shipped",
     "make_directory",
     "parse_decision_id",
     "read",
     "read_on",
     "saturated",
+    "save_shipped",
     "segment_at",
     "segments",
     "verify",

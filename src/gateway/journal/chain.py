@@ -80,6 +80,7 @@ class Chain:
             segment.name.first_sequence,
             self.products,
             tuple(self._recovered),
+            self._retention.runs,
         )
         try:
             segment.begin(header.encode(), sync=self._sync)

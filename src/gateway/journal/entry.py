@@ -251,7 +251,8 @@ class Replied:
 class Gap:
     """Sequences `first_sequence` to `last_sequence` of a worker's boot are in no segment.
 
-    `count` of them are lost; 0 where all had been shipped before they were dropped.
+    `count` of them are lost. With RETENTION these are all or none: a run of dropped sequences is
+    told as a whole each time that it grows, and 0 says that others count what is lost of it.
     """
 
     reason: Loss

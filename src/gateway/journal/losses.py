@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from gateway.errors import JournalError, JournalFull
 from gateway.journal.entry import Gap, Loss
+from gateway.journal.spans import Span
 
 
 class SyncError(JournalError):
@@ -44,6 +45,27 @@ class Losses:
             joined = replace(last, last_sequence=last_sequence, count=last.count + count)
             self.pending[-1] = joined
             return
+        self._append(reason, boot_id, first_sequence, last_sequence, count)
+
+    def tell(self, boot_id: bytes, span: Span, *, is_lost: bool) -> None:
+        """Note a run of dropped sequences: all of them lost, or none that others do not count.
+
+        It takes the place of those of its kind that it covers. `total` is the caller's.
+        """
+        first, last = span
+        self.pending = [
+            gap
+            for gap in self.pending
+            if gap.reason is not Loss.RETENTION
+            or gap.boot_id != boot_id
+            or (gap.count > 0) != is_lost
+            or not (first <= gap.first_sequence and gap.last_sequence <= last)
+        ]
+        self._append(Loss.RETENTION, boot_id, first, last, last - first + 1 if is_lost else 0)
+
+    def _append(
+        self, reason: Loss, boot_id: bytes, first_sequence: int, last_sequence: int, count: int
+    ) -> None:
         self.pending.append(
             Gap(
                 reason,

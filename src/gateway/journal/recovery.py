@@ -10,7 +10,13 @@ from pathlib import Path
 from gateway.errors import JournalDamaged
 from gateway.journal.disk import Disk, refusal
 from gateway.journal.frame import Frame, walk
-from gateway.journal.segment import Recovered, SegmentName, decode_header
+from gateway.journal.segment import (
+    MAX_HEADER,
+    Dropped,
+    Recovered,
+    SegmentName,
+    decode_header,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,24 @@ def read_tail(path: Path, name: SegmentName) -> Tail:
         return find_tail(path.read_bytes(), first_sequence=name.first_sequence)
     except OSError as error:
         raise refusal(error, "read the segment", path) from error
+
+
+def find_dropped(files: Sequence[tuple[SegmentName, Path]]) -> tuple[Dropped, ...]:
+    """Return what the latest of a worker's headers that can be read says of what was dropped.
+
+    Raises:
+        JournalError: a file cannot be read.
+    """
+    for _, path in reversed(files):
+        try:
+            with path.open("rb") as file:
+                header, _ = decode_header(file.read(MAX_HEADER))
+        except JournalDamaged:
+            continue
+        except OSError as error:
+            raise refusal(error, "read the segment", path) from error
+        return header.dropped
+    return ()
 
 
 def find_torn(files: Sequence[tuple[SegmentName, Path]]) -> list[Recovered]:

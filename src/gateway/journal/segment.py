@@ -15,7 +15,8 @@ offset  0   magic                 8 bytes, "GWJOURNL"
 ```
 
 All little endian; `crc32c` covers everything before it. The table holds the products that were
-served when the segment began, and `recovered`: how much of earlier segments counts. The name
+served when the segment began, `recovered`: how much of earlier segments counts, and `dropped`: what
+was dropped before, for the next process that writes and loses what said so. The name
 repeats worker, boot id and first sequence, so that a damaged header does not cost the frames
 behind it:
 
@@ -72,6 +73,29 @@ class Recovered:
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped:
+    """A run of sequences of one of the worker's boots that were dropped before the segment began.
+
+    `is_lost`: all of them were lost; else others say what of it was.
+    """
+
+    boot_id: bytes
+    first_sequence: int
+    last_sequence: int
+    is_lost: bool
+
+    def row(self) -> list[Any]:
+        """Return the JSON array."""
+        return [self.boot_id.hex(), self.first_sequence, self.last_sequence, self.is_lost]
+
+    @classmethod
+    def from_row(cls, row: list[Any]) -> Self:
+        """Read the JSON array. Raises ValueError or TypeError."""
+        boot_id, first, last, is_lost = row
+        return cls(bytes.fromhex(boot_id), int(first), int(last), is_lost is True)
+
+
+@dataclass(frozen=True, slots=True)
 class Header:
     """What a segment says about itself before its first frame."""
 
@@ -82,6 +106,7 @@ class Header:
     first_sequence: int
     products: tuple[Generation, ...] = ()
     recovered: tuple[Recovered, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
 
     def wall_ns(self, monotonic_ns: int) -> int:
         """Turn a monotonic stamp of this boot into nanoseconds since the epoch."""
@@ -93,6 +118,7 @@ class Header:
             {
                 "products": [generation.row() for generation in self.products],
                 "recovered": [asdict(recovered) for recovered in self.recovered],
+                "dropped": [dropped.row() for dropped in self.dropped],
             }
         ).encode()
         covered = (
@@ -162,17 +188,20 @@ def decode_header(buffer: bytes) -> tuple[Header, int]:
             f"the segment is of version {version}, this gateway reads {VERSION}",
             hint="Read it with the gateway that wrote it.",
         )
-    products, recovered = _decode_table(buffer[_FIXED.size : end])
-    header = Header(worker, boot_id, wall_ns, monotonic_ns, first_sequence, products, recovered)
+    table = _decode_table(buffer[_FIXED.size : end])
+    header = Header(worker, boot_id, wall_ns, monotonic_ns, first_sequence, *table)
     return header, end + _CRC.size
 
 
-def _decode_table(table: bytes) -> tuple[tuple[Generation, ...], tuple[Recovered, ...]]:
+def _decode_table(
+    table: bytes,
+) -> tuple[tuple[Generation, ...], tuple[Recovered, ...], tuple[Dropped, ...]]:
     try:
         rows = json.loads(table)
         return (
             tuple(Generation.from_row(row) for row in rows["products"]),
             tuple(Recovered.from_row(row) for row in rows["recovered"]),
+            tuple(Dropped.from_row(row) for row in rows.get("dropped", ())),  # earlier: none
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise JournalDamaged("the header's table cannot be read") from None

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from gateway.journal.entry import Gap, Kind, Loss, kind_of
 from gateway.journal.reader import Damage, Record, Segment, TornTail, read, segments
+from gateway.journal.shipped import load_shipped
+from gateway.journal.spans import Span, merged, size, without
 
 Boot = tuple[int, bytes]
 """Worker and boot id."""
@@ -100,16 +102,27 @@ def verify(directory: Path) -> Report:
     gaps: list[Gap] = []
     found = segments(directory)
     reports = tuple(_inspect(segment, seen[segment.boot], gaps) for segment in found)
-    lost: Counter[Loss] = Counter()
-    for gap in gaps:
-        lost[gap.reason] += gap.count
+    dropped = [
+        ((segment.name.worker, run.boot_id), (run.first_sequence, run.last_sequence), run.is_lost)
+        for segment in found
+        if segment.header
+        for run in segment.header.dropped
+    ]
+    lost = _lost(gaps, [(boot, span) for boot, span, is_lost in dropped if is_lost])
     cut_bytes = sum(
         recovered.cut_bytes
         for segment in found
         if segment.header
         for recovered in segment.header.recovered
     )
-    return Report(reports, cut_bytes, lost, _unexplained(seen, gaps))
+    explained: defaultdict[Boot, list[tuple[int, int]]] = defaultdict(list)
+    for boot, spans in load_shipped(directory).dropped.items():
+        explained[boot] += spans
+    for boot, span, _ in dropped:
+        explained[boot].append(span)
+    for gap in gaps:
+        explained[gap.worker, gap.boot_id].append((gap.first_sequence, gap.last_sequence))
+    return Report(reports, cut_bytes, lost, _unexplained(seen, explained))
 
 
 def _inspect(segment: Segment, seen: _Sequences, gaps: list[Gap]) -> SegmentReport:
@@ -146,29 +159,32 @@ def _gap_of(record: Record) -> list[Gap]:
     return [record.entry] if isinstance(record.entry, Gap) else []
 
 
-def _unexplained(seen: Mapping[Boot, _Sequences], gaps: list[Gap]) -> tuple[Missing, ...]:
-    """Take what GAP entries explain away from the holes."""
-    explained: defaultdict[Boot, list[tuple[int, int]]] = defaultdict(list)
+def _lost(gaps: list[Gap], dropped: list[tuple[Boot, Span]]) -> Counter[Loss]:
+    """Count what is lost, by reason; what was dropped is told of again and again.
+
+    `dropped`: what headers say of it.
+    """
+    lost: Counter[Loss] = Counter()
+    runs: defaultdict[Boot, list[Span]] = defaultdict(list)
     for gap in gaps:
-        explained[gap.worker, gap.boot_id].append((gap.first_sequence, gap.last_sequence))
+        if gap.reason is not Loss.RETENTION:
+            lost[gap.reason] += gap.count
+        elif gap.count:
+            runs[gap.worker, gap.boot_id].append((gap.first_sequence, gap.last_sequence))
+    for boot, span in dropped:
+        runs[boot].append(span)
+    for spans in runs.values():
+        lost[Loss.RETENTION] += size(merged(spans))
+    return lost
+
+
+def _unexplained(
+    seen: Mapping[Boot, _Sequences], explained: Mapping[Boot, list[tuple[int, int]]]
+) -> tuple[Missing, ...]:
+    """Take what GAP entries explain away from the holes, and what was deleted as shipped."""
     return tuple(
         Missing(*boot, *rest)
         for boot, sequences in seen.items()
         for hole in sequences.holes
-        for rest in without(hole, sorted(explained[boot]))
+        for rest in without(hole, sorted(explained.get(boot, ())))
     )
-
-
-def without(hole: tuple[int, int], ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return what sorted `ranges`, ends included, leave of `hole`."""
-    first, last = hole
-    left = []
-    for start, end in ranges:
-        if start > last or end < first:
-            continue
-        if start > first:
-            left.append((first, start - 1))
-        first = end + 1
-    if first <= last:
-        left.append((first, last))
-    return left

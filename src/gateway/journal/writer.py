@@ -23,7 +23,7 @@ from gateway.journal.disk import Disk
 from gateway.journal.entry import Generation, Sealed
 from gateway.journal.identity import MAX_WORKER
 from gateway.journal.losses import Losses, reason_of
-from gateway.journal.recovery import cut_tail, find_torn
+from gateway.journal.recovery import cut_tail, find_dropped, find_torn
 from gateway.journal.retention import Retention, closed_segments
 from gateway.journal.segment_file import SegmentFile
 
@@ -112,7 +112,12 @@ class Writer:
             limit = None if max_bytes is None else max_bytes - _RESERVED_BYTES
             if max_bytes is not None:
                 segment_bytes = min(segment_bytes, max_bytes // _SEGMENTS_KEPT)
-            retention = Retention(closed_segments(files), max_bytes=limit, shipped=shipped)
+            retention = Retention(
+                closed_segments(files),
+                max_bytes=limit,
+                shipped=shipped,
+                dropped=find_dropped(files),
+            )
             chain = Chain(
                 directory,
                 worker=worker,

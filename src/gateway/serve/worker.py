@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from gateway.errors import UsageError
+from gateway.journal import Published
 from gateway.journal import Writer as Journal
 from gateway.model import Generation
 from gateway.serve.crew.beat import Beat
@@ -122,6 +123,7 @@ def serve_loaded(
         products=tuple(map(journalled, served.values())),
         mode=settings.mode,
         max_bytes=settings.journal_max_bytes,
+        shipped=Published(settings.journal),
     ) as journal:
         with (
             Shadows() as shadows,  # they end last: nobody may wait for them

@@ -21,7 +21,7 @@ import fcntl
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,12 +30,14 @@ from pyarrow import fs
 
 from gateway.errors import LakeError
 from gateway.journal import parse_decision_id
+from gateway.journal.spans import merged
 from gateway.sidecar.lake.asides import Part, split
 from gateway.sidecar.lake.parquet import (
     ROW_GROUP_ROWS,
     TEMPORARY,
     footer,
     make_folder,
+    opened,
     refusal,
     row_groups,
     write_whole,
@@ -46,7 +48,6 @@ from gateway.sidecar.lake.ranges import (
     FileName,
     by_boot,
     covers,
-    merged,
     parse_file_name,
     runs,
     visible,
@@ -67,6 +68,13 @@ _FOLDERS_MAX = 512
 PARTITIONING = ds.partitioning(
     pa.schema([("product", pa.string()), ("date", pa.string())]), flavor="hive"
 )
+
+
+class Erased(NamedTuple):
+    """What was erased, or would be: rows, and the files that they stood in."""
+
+    rows: int
+    files: int
 
 
 class Lake:
@@ -101,6 +109,20 @@ class Lake:
         except (OSError, pa.ArrowInvalid, NotImplementedError) as error:
             hint = "Name a directory, or a URI such as s3://bucket/lake."
             raise LakeError(str(error)[:200], subject=place, hint=hint) from error
+
+    @property
+    def is_there(self) -> bool:
+        """Whether its root is a folder. Raises LakeError: the file system refuses."""
+        try:
+            (info,) = self.filesystem.get_file_info([self.root])
+        except OSError as error:
+            raise refusal(error, "look at the lake", self.root) from error
+        return info.type is fs.FileType.Directory
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it holds no day of any table. Raises LakeError: the file system refuses."""
+        return next(self._folders(None), None) is None
 
     def ship(self, batch: Batch, rows: Rows) -> int:
         """Write a batch's rows, a range after the other; return how many. Raises as `write`."""
@@ -189,29 +211,55 @@ class Lake:
         listed = self._list(f"{self.root}/{_known(table)}", recursive=True)
         return tuple(sorted(file.path for file in visible(listed)))
 
-    def find(self, decision_id: str) -> dict[str, Any] | None:
-        """Return a decision's row, or None: the files' names say in which of them it may stand.
+    def files_since(self, table: str, date: str) -> tuple[File, ...]:
+        """Return what `files` does of the days from `date` on, and of those that nobody knows.
+
+        `date`: such as 2026-11-18; empty for every day. Other days' folders are not listed.
+
+        Raises:
+            LakeError: the file system refuses.
+        """
+        return tuple(
+            file
+            for folder in self._day_folders(_known(table))
+            if (day := folder.rpartition("/date=")[2]) >= date or day == NULL
+            for file in visible(self._list(folder))
+        )
+
+    def find(
+        self, decision_id: str, table: str = "decisions", columns: Sequence[str] | None = None
+    ) -> dict[str, Any] | None:
+        """Return a call's row with its `product`, or None: files' names say where it may stand.
 
         Raises:
             ValueError: the id is none.
             LakeError: the file system refuses, or a file is damaged.
         """
         boot, worker, sequence = parse_decision_id(decision_id)
-        for file in visible(self._list(f"{self.root}/decisions", recursive=True)):
+        for file in visible(self._list(f"{self.root}/{_known(table)}", recursive=True)):
             name = file.name
             if (name.worker, name.boot) != (worker, boot.hex()):
                 continue
             if not name.first <= sequence <= name.last:
                 continue
             try:
-                for group in row_groups(self.filesystem, file.path):
-                    found = group.filter(pc.equal(group["sequence"], sequence)).to_pylist()
-                    if found:
-                        product = file.path.rpartition("/product=")[2].partition("/")[0]
-                        return {**found[0], "product": None if product == NULL else product}
+                with opened(self.filesystem, file.path) as groups:
+                    for i in range(groups.count):
+                        if not groups.reaches(i, "sequence", sequence, sequence):
+                            continue
+                        group = groups.read(i, columns)
+                        found = group.filter(pc.equal(group["sequence"], sequence)).to_pylist()
+                        if found:
+                            return {**found[0], "product": self.product_of(file.path)}
             except OSError as error:
                 raise refusal(error, "read the lake", file.path) from error
         return None
+
+    @staticmethod
+    def product_of(path: str) -> str | None:
+        """Return the product that a file's path names."""
+        product = path.rpartition("/product=")[2].partition("/")[0]
+        return None if product == NULL else product
 
     def dataset(self, table: str) -> ds.Dataset:
         """Return a table as it is now, with `product` and `date` from the paths.
@@ -270,8 +318,7 @@ class Lake:
                 try:
                     listed = self._list(folder, temporary=True)
                     self._sweep(listed, now_ns=now_ns, grace_ns=int(grace_s * 1e9))
-                    named = [file for file in listed if not file.path.endswith(TEMPORARY)]
-                    for run in runs(visible(named), done, least_files):
+                    for run in runs(visible(_whole(listed)), done, least_files):
                         self._join(folder, run)
                         joined += len(run)
                 except LakeError as error:
@@ -304,8 +351,7 @@ class Lake:
 
     def _sweep(self, listed: Sequence[File], *, now_ns: int, grace_ns: int) -> None:
         """Delete files that another covers, and what a killed process left half written."""
-        named = [file for file in listed if not file.path.endswith(TEMPORARY)]
-        seen = visible(named)
+        seen = visible(_whole(listed))
         counting = {file.path for file in seen}
         for file in listed:
             if file.path.endswith(TEMPORARY):
@@ -325,52 +371,78 @@ class Lake:
             except OSError as error:
                 raise refusal(error, "delete from the lake", file.path) from error
 
-    def erase(self, subject: str) -> int:
-        """Rewrite the decisions without a subject, by its pseudonym; return the rows erased.
+    def erase(self, *subjects: str, now_ns: int | None = None, is_trial: bool = False) -> Erased:
+        """Rewrite every table that has subjects without these, by their pseudonyms.
 
-        A file that held nothing else stays, empty: its range is not shipped again.
+        A file that held nothing else stays, empty: its range is not shipped again. What is shipped
+        while this runs is looked at, too; what is shipped later of an earlier call is not. Who
+        compacts is waited for. `now_ns`: wall time, to delete what a killed process left half
+        written an hour ago; `is_trial`: count only.
 
         Raises:
             LakeError: the file system refuses. Files stay whole; erase again.
         """
-        erased = 0
+        rows = files = 0
+        wanted = pa.array(subjects, pa.string())
         with self._locked(wait=True):
-            # Covered files too: a reader may still look at them, and nobody else deletes them.
-            listed = self._list(f"{self.root}/decisions", recursive=True)
-            counting = {file.path for file in visible(listed)}
-            for file in listed:
-                try:
-                    found = self._erase(file.path, subject)
-                    erased += found if file.path in counting else 0
-                except FileNotFoundError:
-                    continue
-                except OSError as error:
-                    raise refusal(error, "erase from the lake", file.path) from error
-        return erased
+            for table in (name for name, schema in SCHEMAS.items() if "subject" in schema.names):
+                seen: set[str] = set()
+                while True:
+                    # Covered files too: a reader may still look at them, and nobody else deletes
+                    # them.
+                    listed = self._list(f"{self.root}/{table}", recursive=True, temporary=True)
+                    counting = {file.path for file in visible(_whole(listed))}
+                    new = [file for file in listed if file.path not in seen]
+                    for file in new:
+                        seen.add(file.path)
+                        found = self._erase_from(file, wanted, now_ns, is_trial=is_trial)
+                        if found and file.path in counting:
+                            rows, files = rows + found, files + 1
+                    if is_trial or not new:
+                        break
+        return Erased(rows, files)
 
-    def _erase(self, path: str, subject: str) -> int:
+    def _erase_from(
+        self, file: File, wanted: pa.Array, now_ns: int | None, *, is_trial: bool
+    ) -> int:
+        """Erase from one file, which may be gone by now; return the rows."""
+        try:
+            if not file.path.endswith(TEMPORARY):
+                return self._erase(file.path, wanted, is_trial=is_trial)
+            is_left = now_ns is not None and file.mtime_ns + _FORGOTTEN_NS < now_ns
+            if is_left and not is_trial:
+                self._step("delete")
+                self.filesystem.delete_file(file.path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise refusal(error, "erase from the lake", file.path) from error
+        return 0
+
+    def _erase(self, path: str, wanted: pa.Array, *, is_trial: bool) -> int:
         found = sum(
-            pc.sum(pc.equal(group["subject"], subject)).as_py() or 0
+            pc.sum(pc.is_in(group["subject"], value_set=wanted)).as_py() or 0
             for group in row_groups(self.filesystem, path, ["subject"])
         )
-        if found:
+        if found and not is_trial:
             schema, _ = footer(self.filesystem, path)
             kept = (
-                group.filter(pc.fill_null(pc.not_equal(group["subject"], subject), True))
+                group.filter(pc.invert(pc.is_in(group["subject"], value_set=wanted)))
                 for group in row_groups(self.filesystem, path)
             )
             write_whole(self.filesystem, path, schema, kept, self._step)
-        return found
+        return int(found)
 
     def _folders(self, dates: Collection[str] | None) -> Iterator[str]:
         for table in SCHEMAS:
-            top = f"{self.root}/{table}"
-            parents = [top] if table in WITHOUT_PRODUCT else self._subfolders(top)
-            for parent in parents:
-                for folder in self._subfolders(parent):
-                    date = folder.rpartition("/date=")[2]
-                    if dates is None or date in dates:
-                        yield folder
+            for folder in self._day_folders(table):
+                if dates is None or folder.rpartition("/date=")[2] in dates:
+                    yield folder
+
+    def _day_folders(self, table: str) -> Iterator[str]:
+        top = f"{self.root}/{table}"
+        for parent in [top] if table in WITHOUT_PRODUCT else self._subfolders(top):
+            yield from self._subfolders(parent)
 
     def _subfolders(self, folder: str) -> list[str]:
         infos = self._infos(folder, recursive=False)
@@ -420,6 +492,11 @@ def _known(table: str) -> str:
     if table not in SCHEMAS:
         raise LakeError(f"has no table {table}", subject="the lake", hint=", ".join(SCHEMAS))
     return table
+
+
+def _whole(listed: Sequence[File]) -> list[File]:
+    """Leave out what is half written."""
+    return [file for file in listed if not file.path.endswith(TEMPORARY)]
 
 
 def _between(rows: pa.Table, first: int, last: int) -> pa.Table:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from posixpath import dirname
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -108,6 +109,42 @@ def make_folder(filesystem: fs.FileSystem, folder: str) -> None:
     filesystem.create_dir(folder, recursive=True)
     for made in missing:
         _sync(filesystem, dirname(made) or ".")
+
+
+class Groups:
+    """An open file's row groups, from 0; `count` of them."""
+
+    def __init__(self, file: pq.ParquetFile) -> None:
+        self.count: int = file.num_row_groups
+        self._file = file
+        self._names = set(file.schema_arrow.names)
+
+    def reaches(self, group: int, column: str, least: Any, most: Any = None) -> bool:
+        """Say whether a row group may hold a value of at least `least`, and at most `most`."""
+        metadata = self._file.metadata
+        place = metadata.schema.names.index(column) if column in self._names else -1
+        found = metadata.row_group(group).column(place).statistics if place >= 0 else None
+        if found is None or not found.has_min_max:
+            return True
+        return bool(found.max >= least and (most is None or found.min <= most))
+
+    def read(self, group: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return a row group; of `columns` those that the file has not are null."""
+        if columns is None:
+            return self._file.read_row_group(group, use_threads=False)
+        there = [name for name in columns if name in self._names]
+        rows = self._file.read_row_group(group, there, use_threads=False)
+        for name in columns:
+            if name not in self._names:
+                rows = rows.append_column(name, pa.nulls(rows.num_rows))
+        return rows
+
+
+@contextmanager
+def opened(filesystem: fs.FileSystem, path: str) -> Iterator[Groups]:
+    """Open a file to read some of it. Raises OSError, or LakeError: it is damaged."""
+    with _opened(filesystem, path) as file:
+        yield Groups(file)
 
 
 def row_groups(

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from gateway.journal.spans import merged
 from gateway.sidecar.tail.call import Range
 
 TARGET_BYTES = 32 << 20
@@ -46,17 +47,6 @@ def parse_file_name(name: str) -> FileName | None:
         return None
     worker, boot, first, last = match.groups()
     return FileName(int(worker), boot, int(first), int(last))
-
-
-def merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return spans, both ends included, in order; what touches is one."""
-    joined: list[tuple[int, int]] = []
-    for low, high in sorted(spans):
-        if joined and low <= joined[-1][1] + 1:
-            joined[-1] = joined[-1][0], max(high, joined[-1][1])
-        else:
-            joined.append((low, high))
-    return joined
 
 
 def covers(one: FileName, other: FileName) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from gateway.errors import LakeError
+from gateway.errors import JournalDamaged, JournalError, LakeError
 from gateway.journal.disk import refusal
 from gateway.sidecar.lake.lake import Lake
 from gateway.sidecar.lake.rows import Rows
@@ -23,6 +23,9 @@ SHIP_S = 2.0
 IDLE_S = 0.25
 
 COMPACT_S = 60.0
+
+KEY = "subject.key"
+"""Beside the checkpoints: the key of the lake's pseudonyms."""
 _DAY_S = 86_400
 _KEY_BYTES = 32
 
@@ -117,6 +120,29 @@ class Shipping:
         for (worker, boot_id), mark in self._shipped.marks.items():
             if mark.sequence:
                 yield Range(worker, boot_id, 1, mark.sequence)
+
+
+def known_key(path: Path) -> bytes:
+    """Return the key of the subjects' pseudonyms, which has to be there: another finds nobody.
+
+    Raises:
+        JournalError: it is not there, is none, or cannot be read.
+    """
+    try:
+        key = path.read_bytes()
+    except FileNotFoundError:
+        raise JournalError(
+            "there is no key: no sidecar has filled a lake from this journal",
+            subject=str(path),
+            hint="Name the --journal of the sidecar that fills the lake, or put back its key.",
+        ) from None
+    except OSError as error:
+        raise refusal(error, "read the key of the subjects' pseudonyms", path) from error
+    if len(key) != _KEY_BYTES:
+        hint = "Put back a copy: with another key no row of the lake is found."
+        what = f"is no key: it has {len(key)} bytes and not {_KEY_BYTES}"
+        raise JournalDamaged(what, subject=str(path), hint=hint)
+    return key
 
 
 def subject_key(path: Path) -> bytes:

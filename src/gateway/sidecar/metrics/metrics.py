@@ -36,6 +36,7 @@ from gateway.journal import (
 )
 from gateway.product import Action, StandIn
 from gateway.sidecar.metrics.buckets import Counts, Example, Histogram, around
+from gateway.sidecar.metrics.missing import Missing
 from gateway.sidecar.metrics.stamps import Ints, Stamps, lengths, stamps_of
 from gateway.sidecar.tail.call import Batch, Call, Gone, LateReply, LateScored
 from gateway.sidecar.tail.lag import Lag
@@ -134,6 +135,7 @@ class Metrics(Collector):
         self._trace_id = trace_id
         self._lags = lags
         self._counts = _Counts()
+        self._missing = Missing()
         self._durations: Histogram[Labels] = Histogram()
         self._stages: Histogram[Labels] = Histogram()
         self._uses: Histogram[Labels] = Histogram()
@@ -250,7 +252,7 @@ class Metrics(Collector):
                 counts.pauses += 1
                 counts.paused_s += pause.duration_ns / 1e9
             case Gap() as gap:
-                counts.lost[(gap.reason.name.lower(),)] += gap.count
+                counts.lost[(gap.reason.name.lower(),)] += self._missing.told(gap)
             case Generation() as generation:
                 self._served[(*record.segment.boot, generation.product)] = generation
             case Rejected() as rejected:
@@ -270,8 +272,7 @@ class Metrics(Collector):
 
     def _gone(self, gone: Gone) -> None:
         if gone.last_sequence is not None:
-            count = gone.last_sequence - gone.first_sequence + 1
-            self._counts.lost[("not_read_in_time",)] += count
+            self._counts.lost[("not_read_in_time",)] += self._missing.gone(gone)
 
     def _example(self, call: Call, took_s: float) -> Example | None:
         """Lead to the call's trace, where it is known when it was."""

@@ -24,6 +24,9 @@ from gateway.sidecar.tail.call import Mark, Position
 
 VERSION = 1
 
+STATE = "sidecar"
+"""Below the journal's directory: what a sidecar keeps for itself."""
+
 FOLDER = "checkpoints"
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from gateway.journal import Between, Damage, Gap, Generation, Part, Record, Sealed, Segment, read_on
 from gateway.journal.entry import Loss
 from gateway.journal.segment import SegmentName, parse_name
-from gateway.journal.verification import without
+from gateway.journal.spans import without
 from gateway.sidecar.tail.call import Aside, Gone, Mark
 from gateway.sidecar.tail.listing import Boot
 

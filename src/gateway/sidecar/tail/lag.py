@@ -1,8 +1,7 @@
-"""What of the journal a consumer has not had yet, and what no consumer needs any more."""
+"""What of the journal a consumer has not had yet."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,44 +24,6 @@ class Lag:
     records: int
     bytes: int
     age_ns: int
-
-
-class Retention:
-    """Says which segments no consumer needs. `positions`: where every consumer is now.
-
-    A consumer that never came to a segment needs it: its position must stand in `positions` from
-    the start, or the segment is dropped before its eyes.
-    """
-
-    def __init__(self, directory: Path, positions: Callable[[], Iterable[Position]]) -> None:
-        self._directory = directory
-        self._positions = positions
-        self._listing = Listing(directory)
-
-    def shipped(self, path: Path) -> bool:
-        """Say whether every consumer is past the segment: `Writer.open` asks so."""
-        positions = list(self._positions())
-        return bool(positions) and all(is_past(one, path) for one in positions)
-
-    def drop(self) -> list[Path]:
-        """Delete what every consumer is past, oldest first, and return it.
-
-        Raises:
-            JournalError: the directory cannot be read, or a file cannot be deleted.
-        """
-        positions = list(self._positions())
-        boots = self._listing.look()
-        found = [segment for one in boots.segments.values() for segment in one]
-        dropped = []
-        for segment in sorted(found, key=lambda one: one.name):
-            if not (positions and all(is_past(one, segment.path) for one in positions)):
-                continue
-            try:
-                segment.path.unlink(missing_ok=True)
-            except OSError as error:
-                raise refusal(error, "drop a shipped segment", segment.path) from error
-            dropped.append(segment.path)
-        return dropped
 
 
 def is_past(position: Position, path: Path) -> bool:
