@@ -69,6 +69,7 @@ ONLY_IN = {
     "cyclopts": {"cli/"},
     "prometheus_client": {"sidecar/", "cli/sidecar.py"},
     "opentelemetry": {"sidecar/"},
+    "statsmodels": {"evaluate/"},
     "duckdb": set(),
     "pyspark": set(),
 }

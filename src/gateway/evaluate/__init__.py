@@ -4,6 +4,8 @@
     fit          maps from score to probability, fitted: Platt, isotonic, beta
     candidates   calibration maps compared on payments that they were not fitted to
     stakes       what each action costs each payment, expected and realised
+    intervals    of shares, of their ratio and difference, from what they are worth
+    sums         what the evaluator's queries hand over: sums by bucket of customers
     bootstrap    intervals by drawing whole clusters
     thresholds   where actions begin, by the costs and by the labels; the price of review
     replay       recorded payments, decided again and priced

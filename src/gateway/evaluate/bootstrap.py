@@ -13,11 +13,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.evaluate.intervals import CONFIDENCE
+
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
 
 DRAWS = 2_000
-CONFIDENCE = 0.95
 CLUSTERS_MAX = 4_000
 """More clusters than this are drawn in as many groups of whole clusters: it bounds the work."""
 

@@ -10,19 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import combinations
 from math import inf, isfinite, log, nan, sqrt
-from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.decide import EDGE
+from gateway.evaluate.intervals import CONFIDENCE, UNKNOWN, Estimate, quantile, wilson
 
 Floats = NDArray[np.float64]
 Truths = NDArray[np.bool_]
 Codes = NDArray[np.int64]
 
-CONFIDENCE = 0.95
 FOLDS = 5
 _NEWTON_STEPS = 200
 _CONVERGED = 1e-8
@@ -34,17 +33,6 @@ _SLOPE_MAX = 1e3
 
 _CONDITION_MAX = 1e12
 """Of the information: beyond it, probabilities are too alike to have a slope."""
-
-
-class Estimate(NamedTuple):
-    """A figure and its interval. NaN where the data do not say."""
-
-    value: float
-    low: float
-    high: float
-
-
-UNKNOWN = Estimate(nan, nan, nan)
 
 
 class Bin(NamedTuple):
@@ -82,11 +70,6 @@ def logit(p: Floats) -> Floats:
     clipped = np.clip(p, EDGE, 1.0 - EDGE)
     odds: Floats = np.log(clipped / (1.0 - clipped))
     return odds
-
-
-def quantile(confidence: float) -> float:
-    """Return how many standard errors a two-sided interval reaches to either side."""
-    return NormalDist().inv_cdf(0.5 + confidence / 2.0)
 
 
 def observed_over_expected(
@@ -206,17 +189,6 @@ def log_loss(p: Floats, y: Floats) -> float:
     """Return the mean negative log-likelihood in nats; the least is the best."""
     z = logit(p)
     return float((np.logaddexp(0.0, z) - y * z).mean())
-
-
-def wilson(successes: float, n: float, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Return Wilson's interval of a share (1927)."""
-    if n <= 0:
-        return 0.0, 1.0
-    z2 = quantile(confidence) ** 2
-    share = successes / n
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def equal_mass_bins(

@@ -25,7 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.evaluate.bootstrap import (
-    CONFIDENCE,
     DRAWS,
     Interval,
     drawn_sums,
@@ -34,6 +33,7 @@ from gateway.evaluate.bootstrap import (
     mean_intervals,
 )
 from gateway.evaluate.fit import folds_of
+from gateway.evaluate.intervals import CONFIDENCE
 from gateway.evaluate.stakes import Boundary, Stakes
 from gateway.product import Action
 

@@ -15,8 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.evaluate.calibration import (
-    UNKNOWN,
-    Estimate,
     Figures,
     Floats,
     Recalibration,
@@ -25,6 +23,7 @@ from gateway.evaluate.calibration import (
     observed_over_expected,
     recalibration,
 )
+from gateway.evaluate.intervals import UNKNOWN, Estimate
 from gateway.model import Classifier, Rows
 from gateway.model.generation import Arm
 from gateway.model.order import Order, exchangeable, exchanged, likely_orders, told

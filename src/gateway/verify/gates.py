@@ -16,7 +16,8 @@ import numpy as np
 
 from gateway.decide import Policy
 from gateway.errors import ModelError, UsageError
-from gateway.evaluate.calibration import Estimate, Figures, Near, figures, quantile
+from gateway.evaluate.calibration import Figures, Near, figures
+from gateway.evaluate.intervals import Estimate, quantile
 from gateway.model import Classifier, Generation, Rows
 from gateway.model.generation import SCORE_TOLERANCE, Arm
 from gateway.product import CalibrationGate, Challenger, Champion, Product, minor_per_major
