@@ -1,0 +1,132 @@
+"""Runs the evaluator's queries over a lake's files: DuckDB, in this process.
+
+The only file that knows DuckDB. An engine is given files by table, small tables by value, and runs
+queries by their name; nobody else writes SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib.resources import files
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import duckdb
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.errors import LakeError
+
+Columns = Mapping[str, NDArray[Any]]
+"""Arrays of one length by name; what is null is masked."""
+
+MEMORY = "3GB"
+
+
+class Engine(Protocol):
+    """What runs queries."""
+
+    def define(self, table: str, columns: Mapping[str, Sequence[Any]], kinds: Sequence[str]) -> None:
+        """Make a small table of these values. `kinds`: SQL types of its columns, in order."""
+
+    def run(self, query: str, as_of: datetime) -> None:
+        """Run a query that makes a table."""
+
+    def read(self, query: str, as_of: datetime) -> Columns:
+        """Run a query and return its rows as columns."""
+
+
+class DuckDb:
+    """Queries over Parquet files. A context manager.
+
+    `paths`: the files of each table; a table of none has the columns of `schemas` and no row.
+
+    Raises:
+        LakeError: a file cannot be read.
+    """
+
+    def __init__(
+        self,
+        paths: Mapping[str, Sequence[str]],
+        schemas: Mapping[str, Mapping[str, str]],
+        *,
+        memory: str = MEMORY,
+        threads: int | None = None,
+    ) -> None:
+        # Nothing is fetched from anywhere: what is asked is in the library.
+        config = {"memory_limit": memory, "autoinstall_known_extensions": "false"}
+        self._connection = duckdb.connect(config=config)
+        self._connection.execute("set TimeZone = 'UTC'")
+        if threads:
+            self._connection.execute(f"set threads={threads}")
+        for table, schema in schemas.items():
+            self._see(table, paths.get(table, ()), schema)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._connection.close()
+
+    def define(self, table: str, columns: Mapping[str, Sequence[Any]], kinds: Sequence[str]) -> None:
+        """Make a small table of these values. `kinds`: SQL types of its columns, in order."""
+        spelt = ", ".join(f"{name} {kind}" for name, kind in zip(columns, kinds, strict=True))
+        self._connection.execute(f"create or replace temp table {table} ({spelt})")
+        rows = list(zip(*columns.values(), strict=True))
+        if rows:
+            places = ", ".join("?" for _ in columns)
+            self._connection.executemany(f"insert into {table} values ({places})", rows)
+
+    def run(self, query: str, as_of: datetime) -> None:
+        """Run a query that makes a table. Raises LakeError."""
+        self._execute(query, as_of)
+
+    def read(self, query: str, as_of: datetime) -> Columns:
+        """Run a query and return its rows as columns, masked where null. Raises LakeError."""
+        found: Columns = self._execute(query, as_of).fetchnumpy()
+        return found
+
+    def _see(self, table: str, paths: Sequence[str], schema: Mapping[str, str]) -> None:
+        """Make a table visible; columns that no file has are null there."""
+        if not paths:
+            nulls = ", ".join(f"null::{kind} as {name}" for name, kind in schema.items())
+            self._connection.execute(f"create view {table} as select {nulls} where false")
+            return
+        try:
+            self._connection.execute(
+                f"create view {table} as select * from read_parquet({_listed(paths)}, "
+                "hive_partitioning=true, hive_types_autocast=false, union_by_name=true)"
+            )
+        except duckdb.Error as error:
+            raise _refusal(error, table) from error
+
+    def _execute(self, query: str, as_of: datetime) -> duckdb.DuckDBPyConnection:
+        text = (files("gateway.evaluate.queries") / f"{query}.sql").read_text(encoding="utf-8")
+        try:
+            return self._connection.execute(text, {"as_of": as_of})
+        except duckdb.Error as error:
+            raise _refusal(error, query) from error
+
+
+def masked(column: NDArray[Any], fill: Any) -> NDArray[Any]:
+    """Return a column with `fill` for null."""
+    return column.filled(fill) if isinstance(column, np.ma.MaskedArray) else column
+
+
+def _listed(paths: Sequence[str]) -> str:
+    return "[" + ", ".join("'" + path.replace("'", "''") + "'" for path in paths) + "]"
+
+
+def _refusal(error: duckdb.Error, subject: str) -> LakeError:
+    return LakeError(
+        f"cannot be evaluated: {str(error).splitlines()[0][:200]}",
+        subject=subject,
+        hint="A file may have been joined meanwhile, or be damaged: try again; gateway journal "
+        "verify and a new sidecar with an empty lake ship everything again.",
+    )

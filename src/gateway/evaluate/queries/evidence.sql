@@ -1,0 +1,95 @@
+-- What is known of each payment by now: one row a transaction, whatever the order in which its
+-- labels came. Of events of one (source, source_event_id) one counts, whichever store took it;
+-- what another event supersedes does not count, nor does what takes it back. Of two that
+-- supersede the same the one that was reported later counts, then the one of the higher id.
+--
+-- Precedence of what says fraud or genuine, the strongest first: a chargeback; what the customer
+-- said (denied, confirmed); an analyst; an early fraud warning. Of one strength the latest counts.
+create or replace temp table evidence as
+with told as (
+    select distinct on (l.source, l.source_event_id)
+        l.product,
+        coalesce(l.transaction_id, d.transaction_id) as transaction_id,
+        l.* exclude (product, transaction_id)
+    from labels l
+    left join decisions d
+        on l.transaction_id is null and d.product = l.product and d.decision_id = l.decision_id
+    where l.received <= $as_of
+    order by l.source, l.source_event_id, l.received
+),
+newest as (
+    select *
+    from told
+    qualify supersedes is null or row_number() over (
+        partition by source, supersedes order by reported_time desc, source_event_id desc
+    ) = 1
+),
+current as (
+    select n.*
+    from newest n
+    anti join newest s on s.source = n.source and s.supersedes = n.source_event_id
+    where n.kind <> 'withdrawn' and n.transaction_id is not null
+),
+weighed as (
+    select
+        *,
+        case kind
+            when 'chargeback' then 1
+            when 'customer_denied' then 2
+            when 'customer_confirmed' then 2
+            when 'analyst_fraud' then 3
+            when 'analyst_genuine' then 3
+            when 'early_fraud_warning' then 4
+        end as strength,
+        kind in ('chargeback', 'customer_denied', 'analyst_fraud', 'early_fraud_warning')
+            as says_fraud,
+        kind in ('customer_confirmed', 'analyst_genuine') as says_genuine
+    from current
+),
+said as (
+    select
+        product,
+        transaction_id,
+        min_by(
+            struct_pack(kind := kind, fraud := says_fraud, amount_minor := amount_minor, liable := liable),
+            struct_pack(
+                a := strength, b := -epoch_us(reported_time), c := source, d := source_event_id
+            )
+        ) filter (strength is not null) as verdict,
+        min(reported_time) filter (says_fraud) as fraud_reported,
+        min(occurred_time) filter (kind = 'customer_contacted') as contacted,
+        max_by(kind, struct_pack(a := reported_time, b := source_event_id))
+            filter (kind in ('step_up_passed', 'step_up_failed', 'step_up_abandoned')) as step_up,
+        bool_or(kind = 'refund') as refunded,
+        count(*) filter (kind <> 'stand_in_advice') as events
+    from weighed
+    group by all
+),
+taken_back as (
+    select distinct t.product, t.transaction_id
+    from told t
+    semi join told w
+        on w.kind = 'withdrawn' and w.source = t.source and w.supersedes = t.source_event_id
+    where t.kind in ('chargeback', 'customer_denied', 'analyst_fraud', 'early_fraud_warning')
+)
+select
+    s.product,
+    s.transaction_id,
+    s.verdict.kind as kind,
+    s.verdict.fraud as fraud,
+    case when s.verdict.fraud then s.verdict.amount_minor end as fraud_amount_minor,
+    case when s.verdict.fraud then s.verdict.liable end as liable,
+    s.fraud_reported,
+    s.contacted,
+    s.step_up,
+    s.refunded,
+    t.transaction_id is not null and not coalesce(s.verdict.fraud, false) as reversed,
+    s.events
+from (
+    select * from said
+    union all by name
+    select t.product, t.transaction_id, 0 as events
+    from taken_back t
+    anti join said s on s.product = t.product and s.transaction_id = t.transaction_id
+) s
+left join taken_back t on t.product = s.product and t.transaction_id = s.transaction_id;
