@@ -134,6 +134,7 @@ def live(here: Path, served: Generation, rate: int, lasts_s: float, otlp: tuple[
     journal, lake = here / "growing", Lake.at(str(here / "growing-lake"))
     journal.mkdir(mode=0o700)
     command = [sys.executable, "-m", "gateway", "sidecar", "--journal", str(journal), "--json"]
+    command += ["--listen", "127.0.0.1:0"]
     command += ["--http", "127.0.0.1:0", "--lake", lake.root, *otlp]
     table = Row(0, served.name, served.product.generation, served.digest, ("champion",))
     payloads = decisions(served, int(rate * lasts_s) + rate)

@@ -93,7 +93,8 @@ def everything_killed(here: Path, kills: int, seed: int) -> Outcome:
         port = stack.enter_context(listening(receiver))
         told = stack.enter_context(callers.calling("grpcio", gateway.address, fingerprint))
         options = ["--journal", str(journal), "--lake", str(disk.lake), "--json"]
-        options += ["--http", "127.0.0.1:0", "--otlp", f"http://127.0.0.1:{port}"]
+        options += ["--http", "127.0.0.1:0", "--listen", "127.0.0.1:0"]
+        options += ["--otlp", f"http://127.0.0.1:{port}"]
         faults = Faults(chance, receiver, disk, outcome)
         sidecar = stack.enter_context(dying_sidecar(here / "steps", options))
         deaths = cycle((step, count) for count in (1, 2, 3) for step in STEPS)

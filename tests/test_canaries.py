@@ -412,7 +412,7 @@ def until_crowded(caller: Caller, journal: Path) -> None:
 @contextmanager
 def sidecar(journal: Path, log: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     command = [sys.executable, "-m", "gateway", "sidecar", "--journal", str(journal), "--json"]
-    command += ["--http", "127.0.0.1:0", "--stages", "all", *more]
+    command += ["--http", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--stages", "all", *more]
     with (
         log.open("w") as errors,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,

@@ -181,6 +181,7 @@ def test_check_shows_the_thresholds_and_what_is_not_enforced(
 
 VERBS = (
     *(["demo"], ["init"], ["check"], ["serve"], ["status"], ["decide"], ["explain"]),
+    *(["sidecar"], ["label"]),
     *(["journal", "verify"], ["journal", "cat"]),
 )
 

@@ -34,7 +34,9 @@ def beside(journal: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], s
     """Run the sidecar; give the process, and where its metrics are."""
     command = [sys.executable, "-m", "gateway", "sidecar", "--journal", str(journal), "--json"]
     with subprocess.Popen(
-        [*command, "--http", "127.0.0.1:0", *more], stdout=subprocess.PIPE, text=True
+        [*command, "--http", "127.0.0.1:0", "--listen", "127.0.0.1:0", *more],
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             assert process.stdout is not None

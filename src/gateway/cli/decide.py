@@ -71,7 +71,7 @@ def decide(
     `{"product": "card-present", "transaction_id": "t-1", "amount": 1999, "currency": "USD",
     "category": "5411", "features": {"entry_mode": "chip"}}`. Without an event_time, now.
     """
-    target = _target(to)
+    target = target_of(to)
     asked = _request(request)
     if product and not explain:
         raise UsageError("--product tells nothing by itself", hint="Add --explain.")
@@ -146,7 +146,7 @@ def _spoken(name: str) -> str:
     return name.lower().replace("_", " ")
 
 
-def _target(to: str) -> str:
+def target_of(to: str) -> str:
     """Check an address before gRPC does: it would try to look up anything as a host."""
     host, _, port = to.rpartition(":")
     is_socket = to.startswith("unix:") and to != "unix:"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_codec
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +18,8 @@ from gateway.cli.terms import Json, notes, utc_time
 from gateway.errors import ExitCode, JournalDamaged, JournalError, LakeError, UsageError
 from gateway.journal import Decision, Record, Segment, TornTail, load_shipped, read, segments
 from gateway.serve.hall.head import DecideRequestHead
+from gateway.sidecar.feedback.store import FILE as LABELS
+from gateway.sidecar.feedback.store import Store
 from gateway.sidecar.lake.decisions import pseudonym
 from gateway.sidecar.lake.lake import Erased, Lake
 from gateway.sidecar.lake.shipping import KEY, known_key
@@ -54,6 +56,7 @@ def erase(
 ) -> int:
     """Rewrite the lake without a subject, and say where the journal still has it.
 
+    Its decisions go, its attributes, and its labels, from the sidecar's store of labels too.
     The journal is not rewritten: its segments hold each request as it came, until retention drops
     them. A sidecar may run meanwhile. What was erased is not shipped again; what was not shipped
     yet will be: then erase again.
@@ -72,13 +75,17 @@ def erase(
         raise LakeError("there is no such folder", subject=lake, hint=hint)
     done = _done(journal)  # before: what is shipped from here on may come behind the last look
     now_ns = time.time_ns()
-    erased = place.erase(
-        *(pseudonym(one, key) for one in subjects), now_ns=now_ns, is_trial=dry_run
-    )
+    theirs = [pseudonym(one, key) for one in subjects]
+    labels = _erased_labels(journal, place, theirs, dry_run=dry_run)
+    erased = place.erase(*theirs, now_ns=now_ns, is_trial=dry_run)
     left = _left(journal, frozenset(subjects), done)
     if json:
-        print(json_codec.dumps(_object(erased, left, len(subjects), dry_run=dry_run)))
+        told = _object(erased, left, len(subjects), dry_run=dry_run)
+        print(json_codec.dumps({**told, "store": labels}))
     else:
+        verb = "Would erase" if dry_run else "Erased"
+        if labels:
+            print(f"{verb} {_count(labels, 'row')} in {journal}'s store of labels.")
         for line in _told(erased, left, journal, lake, dry_run=dry_run):
             print(line)
     if left.damaged:
@@ -131,6 +138,21 @@ def _subjects(subject: str | None, source: str | None) -> tuple[str, ...]:
     if not found:
         raise UsageError("names no subject", hint="Write a subject a line.")
     return tuple(found)
+
+
+def _erased_labels(journal: Path, lake: Lake, theirs: Sequence[str], *, dry_run: bool) -> int:
+    """Erase from the store of labels, where there is one; the lake knows which are theirs."""
+    path = journal / STATE / LABELS
+    if not path.exists():
+        return 0
+    payments = lake.payments_of(*theirs)
+    with Store(path) as store:
+        return store.erase(
+            *theirs,
+            payments=payments.transactions,
+            decisions=payments.decisions,
+            is_trial=dry_run,
+        )
 
 
 def _done(journal: Path) -> Position:

@@ -44,7 +44,19 @@ _VERBS = {
     "explain": "Say why a recorded decision was made, and what would have changed it.",
     "trace": "Draw where a call's time went, or list calls that were slow, stood in or failed.",
     "whatif": "Replay recorded decisions under a changed product: flips, cost, latency, stand-ins.",
-    "sidecar": "Make traces, metrics and a lake of the journal, in a process of its own.",
+    "sidecar": "Make traces, metrics and a lake of the journal, and take labels.",
+    "label": "Send a file of labels, or of group attributes, to a running sidecar."
+    "\n\nA row is an event, its columns go by name. Always: `kind`, `occurred_time`, "
+    "`source_event_id`; `transaction_id` or `decision_id`; `product` and `source`, or the options. "
+    "Where known: `reported_time` (else occurred_time), `amount_minor` (19.99 USD is 1999) with "
+    "`currency`, `liable` (issuer, merchant, customer), `supersedes` (an earlier "
+    "source_event_id), `subject`; for stand_in_advice `action` and `category`. Times: "
+    "2026-11-18T11:06:40Z, or seconds since 1970."
+    "\n\nKinds: chargeback, early_fraud_warning, refund, customer_confirmed, customer_denied, "
+    "customer_contacted, step_up_passed, step_up_failed, step_up_abandoned, analyst_fraud, "
+    "analyst_genuine, stand_in_advice, withdrawn."
+    "\n\nA bad row is said with its line, the good ones go in, and the exit code is 9. Sent "
+    "again, a file is all duplicates.",
     "erase": "Rewrite the lake without a subject, and say where the journal still has it.",
     "alerts": "Print Prometheus rules that say how fast promises' error budgets burn.",
     "bench": "Measure the clock: lateness, goodput and stand-ins, from idle to overload.",
@@ -103,6 +115,14 @@ _EXAMPLES = {
     "sidecar": (
         "gateway sidecar --journal journal --otlp http://localhost:4317",
         "gateway sidecar --journal journal --lake lake --http 127.0.0.1:9464 --stages all",
+        "gateway sidecar --journal journal --lake lake --listen 127.0.0.1:50052",
+    ),
+    "label": (
+        "gateway label chargebacks.csv --product card-present --source disputes",
+        "gateway label groups.parquet --attributes --source core-banking --to 127.0.0.1:50052",
+        "cat chargebacks.csv",
+        "transaction_id,kind,occurred_time,amount_minor,currency,source_event_id",
+        "t-1,chargeback,2026-11-02T09:00:00Z,1999,USD,cb-1",
     ),
     "erase": (
         "gateway erase --from - --journal journal --lake lake < subjects.txt",

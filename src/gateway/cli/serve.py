@@ -83,7 +83,7 @@ def serve(
         mode=Mode(mode),
         journal_max_bytes=size_bytes(journal_max_bytes),
         front=front,
-        tls=_tls(tls_certificate, tls_key, tls_client_authority),
+        tls=tls_of(tls_certificate, tls_key, tls_client_authority),
         insecure=insecure,
     )
 
@@ -115,7 +115,12 @@ def _summarised(started: Started) -> dict[str, Any]:
     }
 
 
-def _tls(certificate: Path | None, key: Path | None, client_authority: Path | None) -> Tls | None:
+def tls_of(certificate: Path | None, key: Path | None, client_authority: Path | None) -> Tls | None:
+    """Read what TLS needs; None where none of it is given.
+
+    Raises:
+        UsageError: a file is missing, or is not what TLS takes.
+    """
     if certificate is None and key is None and client_authority is None:
         return None
     if certificate is None or key is None:

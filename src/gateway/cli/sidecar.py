@@ -19,9 +19,23 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.registry import Collector
 
+from gateway.cli.serve import tls_of
 from gateway.cli.terms import Json, notes, span_ns
 from gateway.errors import ExitCode, ListenError, UsageError
+from gateway.model.registry import STORE, Registry
+from gateway.serve import Tls
+from gateway.serve.crew.port import Claim, claimed
+from gateway.serve.fronts.address import checked_address
+from gateway.sidecar.feedback.decided import Decided
+from gateway.sidecar.feedback.intake import Counts, Intake, Products
+from gateway.sidecar.feedback.server import FeedbackServer, credentials
+from gateway.sidecar.feedback.shipping import LabelShipping
+from gateway.sidecar.feedback.store import FILE as LABELS
+from gateway.sidecar.feedback.store import Store
+from gateway.sidecar.feedback.traces import SETTLE_S, LabelTraces
+from gateway.sidecar.lake.decisions import pseudonym
 from gateway.sidecar.lake.lake import Lake
 from gateway.sidecar.lake.rows import Rows
 from gateway.sidecar.lake.shipping import KEY, Shipping, subject_key
@@ -56,6 +70,13 @@ def sidecar(
             help="Fill a lake of Parquet files: a directory, or a URI such as s3://bucket/lake."
         ),
     ] = None,
+    listen: Annotated[
+        str,
+        Parameter(
+            help="Where labels are taken: HOST:PORT or unix:PATH. Port 0: the system's. Not with "
+            "--once."
+        ),
+    ] = "127.0.0.1:50052",
     http: Annotated[
         str, Parameter(help="Where Prometheus may ask for /metrics; port 0 is any.")
     ] = "127.0.0.1:9464",
@@ -84,6 +105,17 @@ def sidecar(
             "past it, such as 12h. `journal cat`, `explain` and `whatif` read the journal."
         ),
     ] = "7d",
+    tls_certificate: Annotated[Path | None, Parameter(help="PEM file, for --listen.")] = None,
+    tls_key: Annotated[Path | None, Parameter(help="PEM file.")] = None,
+    tls_client_authority: Annotated[
+        Path | None, Parameter(help="PEM file. Who reports must show a certificate it signed.")
+    ] = None,
+    insecure: Annotated[
+        bool,
+        Parameter(
+            negative="", show_default=False, help="Listen on other hosts' networks without TLS."
+        ),
+    ] = False,
     once: Annotated[
         bool,
         Parameter(
@@ -92,8 +124,10 @@ def sidecar(
     ] = False,
     json: Json = False,
 ) -> int:
-    """Make traces, metrics and a lake of the journal: every call a span and a row, once.
+    """Make traces, metrics and a lake of the journal, and take labels: each once.
 
+    Labels and group attributes come over gRPC (gateway.v1.FeedbackService, `gateway label`); what
+    is acknowledged is on disk beside the journal, and goes into the lake and the traces from there.
     Each consumer has a checkpoint of its own beside the journal, so that one that waits holds no
     other back, and a sidecar that was killed goes on where it was. It reads; the gateway does not
     notice it.
@@ -112,12 +146,15 @@ def sidecar(
             hint="Name the folder that serve was given, with --journal.",
         )
     keep_s = span_ns(keep) / 1e9
+    tls = tls_of(tls_certificate, tls_key, tls_client_authority)
+    checked_address(listen, tls=tls is not None, insecure=insecure)
     # Calls come and go by thousands and hold no cycles: looking for some among them at Python's own
     # pace took a fifth of the time.
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
     collector = collector_of(os.environ, otlp)
     consumers: list[Consumer] = []
+    followers: list[LabelShipping | LabelTraces] = []
     state = journal / STATE
 
     asked = {"metrics": True, "traces": collector is not None, "lake": lake is not None}
@@ -129,29 +166,50 @@ def sidecar(
 
     def lags() -> Mapping[str, Lag]:
         now_ns = time.time_ns()
-        return {one.name: lag_behind(journal, one.position, wall_ns=now_ns) for one in consumers}
+        found = {one.name: lag_behind(journal, one.position, wall_ns=now_ns) for one in consumers}
+        return found | {one.name: one.lag(now_ns) for one in followers}
 
     with ExitStack() as stack:
+
+        def store() -> Store:
+            return stack.enter_context(Store(state / LABELS))
+
+        # Before anything is read: a second sidecar ends here, and touches no checkpoint.
+        claim = None if once else stack.enter_context(claimed(listen))
+        key, labels = subject_key(state / KEY), store()
         if collector is not None:
             name = socket.gethostname()
             resource = resource_of(os.environ, host=name, version=version("decision-gateway"))
             exporter = stack.enter_context(Exporter(collector, resource))
             encoder = SpanEncoder(Detail(sampled_share=sampled, all_calls=stages == "all"))
             consumers.append(Traces(shares["traces"], encoder, exporter, checkpoints["traces"]))
+            decided = Decided(journal, None if lake is None else Lake.at(lake))
+            beside = stack.enter_context(Exporter(collector, resource))
+            settle_s = 0.0 if once else SETTLE_S
+            followers.append(LabelTraces(store(), decided, beside, settle_s=settle_s))
         if lake is not None:
-            rows = Rows(key=subject_key(state / KEY), shape=Snapshots(journal).shape)
+            rows = Rows(key=key, shape=Snapshots(journal).shape)
             shipping = Shipping(shares["lake"], Lake.at(lake), rows, checkpoints["lake"])
             consumers.append(shipping)
+            followers.append(LabelShipping(store(), Lake.at(lake)))
         metrics = Metrics(trace_id=_trace_id, lags=lags)
         measures = Measures(shares["metrics"], metrics, checkpoints["metrics"])
         consumers.append(measures)
-        address = stack.enter_context(_answering(http, measures))
+        counts = Counts()
+        address = stack.enter_context(_answering(http, measures, counts))
         names = [one.name for one in consumers]
         kept_s = keep_s if "lake" in names else None
         retention = Retention(journal, state, names, keep_s=kept_s, forget_s=keep_s)
         stack.enter_context(Keeping(retention))
-        wing = stack.enter_context(Wing(consumers, idle_s_max=ONCE_IDLE_S if once else None))
-        _announce(address, consumers, json=json)
+        wing = stack.enter_context(
+            Wing([*consumers, *followers], idle_s_max=ONCE_IDLE_S if once else None)
+        )
+        if claim is not None:
+            products = Products(Registry(journal / STORE))
+            intake = Intake(labels, products, lambda subject: pseudonym(subject, key), counts)
+            stack.enter_context(_taking(claim, intake, tls))
+        taking = None if claim is None else claim.address
+        _announce(address, taking, [one.name for one in (*consumers, *followers)], json=json)
         _wait(wing)
     return ExitCode.OK
 
@@ -161,7 +219,19 @@ def _trace_id(call: Call) -> str:
 
 
 @contextmanager
-def _answering(address: str, measures: Measures) -> Iterator[str]:
+def _taking(claim: Claim, intake: Intake, tls: Tls | None) -> Iterator[None]:
+    """Take labels at an address that is ours, as long as the context is open."""
+    secured = None
+    if tls is not None:
+        secured = credentials(tls.certificate, tls.key, tls.client_authority)
+    target, is_shared = claim.listen(0), not claim.is_unix
+    with FeedbackServer(target, intake, credentials=secured, reuse_port=is_shared):
+        claim.take_over(0)
+        yield
+
+
+@contextmanager
+def _answering(address: str, *shown: Collector) -> Iterator[str]:
     """Answer Prometheus, as long as the context is open; yield where."""
     host, _, port = address.rpartition(":")
     if host not in ("127.0.0.1", "localhost", "[::1]") or not port.isdigit():
@@ -171,7 +241,8 @@ def _answering(address: str, measures: Measures) -> Iterator[str]:
             hint="For example 127.0.0.1:9464; put a proxy that asks for a password before it.",
         )
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(measures)
+    for one in shown:
+        registry.register(one)
     try:
         server, thread = start_http_server(int(port), addr=host.strip("[]"), registry=registry)
     except OSError as error:
@@ -188,12 +259,14 @@ def _answering(address: str, measures: Measures) -> Iterator[str]:
         thread.join()
 
 
-def _announce(address: str, consumers: list[Consumer], *, json: bool) -> None:
-    names = [one.name for one in consumers]
+def _announce(address: str, taking: str | None, names: list[str], *, json: bool) -> None:
     if json:
-        print(json_codec.dumps({"metrics": address, "consumers": names}), flush=True)
-    else:
-        notes.print(f"{' and '.join(names)} of the journal; {address}", markup=False)
+        told = {"metrics": address, "feedback": taking, "consumers": names}
+        print(json_codec.dumps(told), flush=True)
+        return
+    notes.print(f"{', '.join(names)}; {address}", markup=False)
+    if taking is not None:
+        notes.print(f"Labels: {taking}. Next: gateway label FILE --to {taking}", markup=False)
 
 
 def _wait(wing: Wing) -> None:

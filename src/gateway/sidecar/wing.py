@@ -25,16 +25,12 @@ SAY_S = 10.0
 log = logging.getLogger(__name__)
 
 
-class Consumer(Protocol):
-    """What makes something of the journal."""
+class Step(Protocol):
+    """What has a thread of its own in the wing."""
 
     @property
     def name(self) -> str:
         """Its name, in lags and log lines."""
-
-    @property
-    def position(self) -> Position:
-        """How far it is: what stands before it will not be needed again."""
 
     @property
     def idle_s(self) -> float:
@@ -58,6 +54,14 @@ class Consumer(Protocol):
         """
 
 
+class Consumer(Step, Protocol):
+    """What makes something of the journal."""
+
+    @property
+    def position(self) -> Position:
+        """How far it is: what stands before it will not be needed again."""
+
+
 class Wing:
     """Runs consumers. A context manager: entering it starts a thread each.
 
@@ -66,7 +70,7 @@ class Wing:
 
     def __init__(
         self,
-        consumers: Sequence[Consumer],
+        consumers: Sequence[Step],
         *,
         idle_s_max: float | None = None,
         clock_s: Callable[[], float] = time.monotonic,
@@ -106,14 +110,14 @@ class Wing:
         """Whether any consumer has not ended yet."""
         return any(thread.is_alive() for thread in self._threads)
 
-    def _work(self, consumer: Consumer) -> None:
+    def _work(self, consumer: Step) -> None:
         self._step_on(consumer)
         try:
             consumer.settle()
         except GatewayError as error:
             log.error("%s ends behind its checkpoint: %s. %s", consumer.name, error, error.hint)
 
-    def _step_on(self, consumer: Consumer) -> None:
+    def _step_on(self, consumer: Step) -> None:
         retry_s, idle_since_s, said_s = RETRY_S, self._clock_s(), -SAY_S
         while not self._ends.is_set():
             try:

@@ -4,6 +4,7 @@
 decisions/product=…/date=…/<worker>-<boot>-<first sequence>-<last sequence>.parquet
 refusals/product=…/date=…/…    late_scores/product=…/date=…/…
 shed/date=…/…    gaps/date=…/…    late_replies/date=…/…
+labels/product=…/date=…/…    attributes/date=…/…    of the store of labels, by its own sequences
 ```
 
 A file holds all rows that a range of the journal has for its folder, and its name is the range. It
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -56,11 +57,18 @@ from gateway.sidecar.lake.rows import Rows
 from gateway.sidecar.lake.schema import SCHEMAS, fitted, unified_schema
 from gateway.sidecar.tail.call import Batch, Range
 
-WITHOUT_PRODUCT = ("shed", "gaps", "late_replies")
+WITHOUT_PRODUCT = ("shed", "gaps", "late_replies", "attributes")
+
+OF_SUBJECTS = ("labels", "attributes", "decisions")
+"""Tables that have a subject, in the order in which one is erased: decisions tell which labels are
+its own, also to who comes after one who was killed."""
 
 NULL = "__HIVE_DEFAULT_PARTITION__"
 """Stands for null in a path, as Hive, Arrow, DuckDB and Spark write and read it."""
 
+
+BOOT_ID = b"gateway.boot"
+"""In a file's metadata: all 16 bytes of the boot id, of which its name has the first 8."""
 
 _FORGOTTEN_NS = 3_600_000_000_000
 _FOLDERS_MAX = 512
@@ -75,6 +83,18 @@ class Erased(NamedTuple):
 
     rows: int
     files: int
+
+
+class Payments(NamedTuple):
+    """What some decisions are called: (product, transaction id), and decision ids."""
+
+    transactions: frozenset[tuple[str, str]] = frozenset()
+    decisions: frozenset[str] = frozenset()
+
+    def of(self, product: str | None) -> dict[str, list[str]]:
+        """Return a product's, by the columns of labels."""
+        named = sorted(one for name, one in self.transactions if name == product)
+        return {"transaction_id": named, "decision_id": sorted(self.decisions)}
 
 
 class Lake:
@@ -122,7 +142,7 @@ class Lake:
     @property
     def is_empty(self) -> bool:
         """Whether it holds no day of any table. Raises LakeError: the file system refuses."""
-        return next(self._folders(None), None) is None
+        return next(self._folders(SCHEMAS, None), None) is None
 
     def ship(self, batch: Batch, rows: Rows) -> int:
         """Write a batch's rows, a range after the other; return how many. Raises as `write`."""
@@ -151,6 +171,9 @@ class Lake:
             if not rows.num_rows:
                 continue
             path = f"{folder}/{FileName(*boot, first, last)}"
+            rows = rows.replace_schema_metadata(
+                {**(rows.schema.metadata or {}), BOOT_ID: held.boot_id.hex()}
+            )
             try:
                 written += write_whole(
                     self.filesystem, path, rows.schema, iter((rows,)), self._step
@@ -293,6 +316,7 @@ class Lake:
         *,
         now_ns: int,
         dates: Collection[str] | None = None,
+        tables: Collection[str] = tuple(SCHEMAS),
         least_files: int = FAN_IN,
         grace_s: float = 60.0,
     ) -> int:
@@ -300,10 +324,10 @@ class Lake:
         joins; return how many files were joined.
 
         `closed`: ranges that were shipped whole, such as all of a boot before the checkpoint; what
-        is shipped of one later counts as there already. `now_ns`: wall time. `dates`: only
-        these days; without, the whole lake is listed. `least_files`: fewer are left for later; 2
-        for a boot that has ended. `grace_s`: how long a joined file stays for those who have it
-        open.
+        is shipped of one later counts as there already. `now_ns`: wall time. `dates`: only these
+        days; without, the whole lake is listed. `tables`: only these. `least_files`: fewer are left
+        for later; 2 for a boot that has ended. `grace_s`: how long a joined file stays for those
+        who have it open.
 
         Another process that compacts or erases is not waited for: then nothing is done.
 
@@ -314,7 +338,7 @@ class Lake:
         done = by_boot(closed)
         joined, failure = 0, None
         with self._locked(wait=False) as is_ours:
-            for folder in self._folders(dates) if is_ours else ():
+            for folder in self._folders(tables, dates) if is_ours else ():
                 try:
                     listed = self._list(folder, temporary=True)
                     self._sweep(listed, now_ns=now_ns, grace_ns=int(grace_s * 1e9))
@@ -371,8 +395,35 @@ class Lake:
             except OSError as error:
                 raise refusal(error, "delete from the lake", file.path) from error
 
+    def payments_of(self, *subjects: str) -> Payments:
+        """Return what subjects' decisions are called, by their pseudonyms.
+
+        Raises:
+            LakeError: the file system refuses, or a file is damaged.
+        """
+        columns, wanted = ["subject", "transaction_id", "decision_id"], {"subject": subjects}
+        transactions: set[tuple[str, str]] = set()
+        decisions: set[str] = set()
+        for file in visible(self._list(f"{self.root}/decisions", recursive=True)):
+            product = self.product_of(file.path)
+            try:
+                for group in row_groups(self.filesystem, file.path, columns):
+                    theirs = group.filter(_are_among(group, wanted))
+                    decisions.update(theirs["decision_id"].to_pylist())
+                    if product:
+                        named = theirs["transaction_id"].to_pylist()
+                        transactions.update((product, one) for one in named if one)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise refusal(error, "read the lake", file.path) from error
+        return Payments(frozenset(transactions), frozenset(decisions))
+
     def erase(self, *subjects: str, now_ns: int | None = None, is_trial: bool = False) -> Erased:
         """Rewrite every table that has subjects without these, by their pseudonyms.
+
+        Their labels are also those of their decisions, which mostly name no subject. What the store
+        of labels keeps is erased there, by `Store.erase` with `payments_of`, before.
 
         A file that held nothing else stays, empty: its range is not shipped again. What is shipped
         while this runs is looked at, too; what is shipped later of an earlier call is not. Who
@@ -383,9 +434,9 @@ class Lake:
             LakeError: the file system refuses. Files stay whole; erase again.
         """
         rows = files = 0
-        wanted = pa.array(subjects, pa.string())
         with self._locked(wait=True):
-            for table in (name for name, schema in SCHEMAS.items() if "subject" in schema.names):
+            payments = self.payments_of(*subjects)
+            for table in OF_SUBJECTS:
                 seen: set[str] = set()
                 while True:
                     # Covered files too: a reader may still look at them, and nobody else deletes
@@ -395,7 +446,10 @@ class Lake:
                     new = [file for file in listed if file.path not in seen]
                     for file in new:
                         seen.add(file.path)
-                        found = self._erase_from(file, wanted, now_ns, is_trial=is_trial)
+                        theirs: dict[str, Sequence[str]] = {"subject": subjects}
+                        if table == "labels":
+                            theirs |= payments.of(self.product_of(file.path))
+                        found = self._erase_from(file, theirs, now_ns, is_trial=is_trial)
                         if found and file.path in counting:
                             rows, files = rows + found, files + 1
                     if is_trial or not new:
@@ -403,12 +457,17 @@ class Lake:
         return Erased(rows, files)
 
     def _erase_from(
-        self, file: File, wanted: pa.Array, now_ns: int | None, *, is_trial: bool
+        self,
+        file: File,
+        theirs: Mapping[str, Sequence[str]],
+        now_ns: int | None,
+        *,
+        is_trial: bool,
     ) -> int:
         """Erase from one file, which may be gone by now; return the rows."""
         try:
             if not file.path.endswith(TEMPORARY):
-                return self._erase(file.path, wanted, is_trial=is_trial)
+                return self._erase(file.path, theirs, is_trial=is_trial)
             is_left = now_ns is not None and file.mtime_ns + _FORGOTTEN_NS < now_ns
             if is_left and not is_trial:
                 self._step("delete")
@@ -419,22 +478,23 @@ class Lake:
             raise refusal(error, "erase from the lake", file.path) from error
         return 0
 
-    def _erase(self, path: str, wanted: pa.Array, *, is_trial: bool) -> int:
+    def _erase(self, path: str, theirs: Mapping[str, Sequence[str]], *, is_trial: bool) -> int:
+        """Rewrite a file without the rows that have one of `theirs`, by column; return how many."""
         found = sum(
-            pc.sum(pc.is_in(group["subject"], value_set=wanted)).as_py() or 0
-            for group in row_groups(self.filesystem, path, ["subject"])
+            pc.sum(_are_among(group, theirs)).as_py() or 0
+            for group in row_groups(self.filesystem, path, list(theirs))
         )
         if found and not is_trial:
             schema, _ = footer(self.filesystem, path)
             kept = (
-                group.filter(pc.invert(pc.is_in(group["subject"], value_set=wanted)))
+                group.filter(pc.invert(_are_among(group, theirs)))
                 for group in row_groups(self.filesystem, path)
             )
             write_whole(self.filesystem, path, schema, kept, self._step)
         return int(found)
 
-    def _folders(self, dates: Collection[str] | None) -> Iterator[str]:
-        for table in SCHEMAS:
+    def _folders(self, tables: Collection[str], dates: Collection[str] | None) -> Iterator[str]:
+        for table in tables:
             for folder in self._day_folders(table):
                 if dates is None or folder.rpartition("/date=")[2] in dates:
                     yield folder
@@ -497,6 +557,16 @@ def _known(table: str) -> str:
 def _whole(listed: Sequence[File]) -> list[File]:
     """Leave out what is half written."""
     return [file for file in listed if not file.path.endswith(TEMPORARY)]
+
+
+def _are_among(rows: pa.Table, values: Mapping[str, Sequence[str]]) -> Any:
+    """Return for each row whether any of some columns has one of its values."""
+    found = pa.repeat(False, rows.num_rows)
+    for column, those in values.items():
+        if those:
+            among = pc.is_in(rows[column].combine_chunks(), value_set=pa.array(those, pa.string()))
+            found = pc.or_(found, pc.fill_null(among, False))
+    return found
 
 
 def _between(rows: pa.Table, first: int, last: int) -> pa.Table:

@@ -39,7 +39,7 @@ _HINTS = {
     errno.ENOENT: "It was removed meanwhile: list the lake again.",
 }
 
-_DELTA_TEXTS = ("decision_id", "transaction_id")
+_DELTA_TEXTS = ("decision_id", "transaction_id", "source_event_id")
 _PLAIN_TEXTS = ("trace_id",)
 
 
@@ -201,7 +201,7 @@ def _options(schema: pa.Schema) -> dict[str, object]:
         "compression_level": 1,
         "use_dictionary": dictionary,
         "column_encoding": encodings,
-        "write_statistics": ["received", "event_time", "sequence"],
+        "write_statistics": ["received", "event_time", "reported_time", "sequence"],
         "store_schema": False,
     }
 

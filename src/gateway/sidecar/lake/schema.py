@@ -122,11 +122,51 @@ SCHEMAS: Mapping[str, pa.Schema] = {
             *_PLACE,
         ],
     ),
+    "labels": _schema(
+        "labels",
+        [
+            ("transaction_id", pa.string()),
+            ("decision_id", pa.string()),
+            ("kind", pa.string()),
+            ("occurred_time", TIME),
+            ("reported_time", TIME),
+            ("received", TIME),
+            ("amount_minor", pa.int64()),
+            ("currency", pa.string()),
+            ("liable", pa.string()),
+            ("source", pa.string()),
+            ("source_event_id", pa.string()),
+            ("supersedes", pa.string()),  # an earlier source_event_id of the same source
+            ("action", pa.string()),  # of stand_in_advice: what the caller did
+            ("category", pa.string()),  # the same
+            ("subject", pa.string()),
+            *_PLACE,
+        ],
+    ),
+    "attributes": _schema(
+        "attributes",
+        [
+            ("subject", pa.string()),
+            ("attribute", pa.string()),
+            ("value", pa.string()),
+            ("reported_time", TIME),
+            ("source", pa.string()),
+            ("received", TIME),
+            *_PLACE,
+        ],
+    ),
 }
 """Each table's columns, the place in the journal last.
 
-Decisions have `watch` and `features` behind them, by product.
+Decisions have `watch` and `features` behind them, by product. Labels and attributes come from the
+store of labels: `boot` is its id, `worker` LABELS or ATTRIBUTES, and `sequence` the store's. Both
+are only added to: of labels that supersede each other the one that nothing supersedes counts (of
+two that supersede the same, the later by `reported_time`, then by `sequence`), and of a subject's
+attributes of one name the one of the latest `reported_time`.
 """
+
+LABELS, ATTRIBUTES = 0, 1
+"""Stand for the worker: the store counts the two tables apart."""
 
 
 def unified(tables: Sequence[pa.Table]) -> pa.Table:
@@ -147,7 +187,8 @@ def unified_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
         for field in schema:
             fields[field.name] = _wider(fields.get(field.name), field.type)
     versions = [schema.metadata or {} for schema in schemas]
-    newest = max(versions, key=lambda one: int(one.get(b"gateway.version", b"0")))
+    # Of one version the one that says most: older files do not say their boot's whole id.
+    newest = max(versions, key=lambda one: (int(one.get(b"gateway.version", b"0")), len(one)))
     return pa.schema(list(fields.items()), metadata=newest)
 
 

@@ -129,6 +129,12 @@ def server_span_id(record: Record) -> SpanId:
     return SpanId(trace_id, slots[_SERVER])
 
 
+def span_at(boot_id: bytes, worker: int, sequence: int, trace_id: bytes | None) -> SpanId:
+    """Return the same by a call's place, and its caller's trace where it sent one."""
+    slots = _slots(boot_id, worker, sequence)
+    return SpanId(trace_id or slots[_TRACE], slots[_SERVER])
+
+
 class SpanEncoder:
     """Turns calls, and what stands beside them, into spans.
 
