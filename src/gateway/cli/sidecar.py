@@ -37,6 +37,7 @@ from gateway.sidecar.feedback.store import Store
 from gateway.sidecar.feedback.traces import SETTLE_S, LabelTraces
 from gateway.sidecar.lake.decisions import pseudonym
 from gateway.sidecar.lake.lake import Lake
+from gateway.sidecar.lake.products import Products as LakeProducts
 from gateway.sidecar.lake.rows import Rows
 from gateway.sidecar.lake.shipping import KEY, Shipping, subject_key
 from gateway.sidecar.lake.snapshots import Snapshots
@@ -188,8 +189,10 @@ def sidecar(
             settle_s = 0.0 if once else SETTLE_S
             followers.append(LabelTraces(store(), decided, beside, settle_s=settle_s))
         if lake is not None:
-            rows = Rows(key=key, shape=Snapshots(journal).shape)
-            shipping = Shipping(shares["lake"], Lake.at(lake), rows, checkpoints["lake"])
+            served, filled = Snapshots(journal), Lake.at(lake)
+            rows = Rows(key=key, shape=served.shape)
+            kept = LakeProducts(filled.filesystem, filled.root, served.text)
+            shipping = Shipping(shares["lake"], filled, rows, checkpoints["lake"], products=kept)
             consumers.append(shipping)
             followers.append(LabelShipping(store(), Lake.at(lake)))
         metrics = Metrics(trace_id=_trace_id, lags=lags)

@@ -27,7 +27,9 @@ MEMORY = "3GB"
 class Engine(Protocol):
     """What runs queries."""
 
-    def define(self, table: str, columns: Mapping[str, Sequence[Any]], kinds: Sequence[str]) -> None:
+    def define(
+        self, table: str, columns: Mapping[str, Sequence[Any]], kinds: Sequence[str]
+    ) -> None:
         """Make a small table of these values. `kinds`: SQL types of its columns, in order."""
 
     def run(self, query: str, as_of: datetime) -> None:
@@ -74,7 +76,9 @@ class DuckDb:
     ) -> None:
         self._connection.close()
 
-    def define(self, table: str, columns: Mapping[str, Sequence[Any]], kinds: Sequence[str]) -> None:
+    def define(
+        self, table: str, columns: Mapping[str, Sequence[Any]], kinds: Sequence[str]
+    ) -> None:
         """Make a small table of these values. `kinds`: SQL types of its columns, in order."""
         spelt = ", ".join(f"{name} {kind}" for name, kind in zip(columns, kinds, strict=True))
         self._connection.execute(f"create or replace temp table {table} ({spelt})")

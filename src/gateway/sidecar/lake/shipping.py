@@ -12,6 +12,7 @@ from pathlib import Path
 from gateway.errors import JournalDamaged, JournalError, LakeError
 from gateway.journal.disk import refusal
 from gateway.sidecar.lake.lake import Lake
+from gateway.sidecar.lake.products import Products
 from gateway.sidecar.lake.rows import Rows
 from gateway.sidecar.tail.call import Batch, Position, Range, Source
 from gateway.sidecar.tail.checkpoint import Checkpoint
@@ -42,6 +43,7 @@ class Shipping:
         rows: Rows,
         checkpoint: Checkpoint,
         *,
+        products: Products | None = None,
         ship_s: float = SHIP_S,
         clock_s: Callable[[], float] = time.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
@@ -50,6 +52,7 @@ class Shipping:
         self._lake = lake
         self._rows = rows
         self._checkpoint = checkpoint
+        self._products = products
         self._ship_s = ship_s
         self._clock_s = clock_s
         self._wall_ns = wall_ns
@@ -95,6 +98,8 @@ class Shipping:
             self._compact(now_s)
             return None
         self._refused = batch
+        if self._products is not None:
+            self._products.keep({one.generation for one in batch.calls if one.generation})
         self._lake.ship(batch, self._rows)
         self._refused, self._shipped = None, batch.until
         self._checkpoint.save(batch.until)

@@ -39,14 +39,27 @@ class Snapshots:
         product = self.product(generation)
         return None if product is None else shape_of(product)
 
+    def text(self, generation: Generation) -> str | None:
+        """Return a generation's product.yaml; None where its snapshot is gone or unreadable."""
+        try:
+            path = self._path(generation)
+            return None if path is None else path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError, GatewayError):
+            return None
+
+    def _path(self, generation: Generation) -> Path | None:
+        for snapshot in reversed(self._registry.snapshots(generation.product)):
+            same = snapshot.generation == generation.generation
+            if same and generation.digest.startswith(snapshot.digest_start):
+                return snapshot.path / PRODUCT_YAML
+        return None
+
     def _find(self, generation: Generation) -> Product | None:
         name = generation.product, generation.generation
         try:
-            for snapshot in reversed(self._registry.snapshots(generation.product)):
-                same = snapshot.generation == generation.generation
-                if same and generation.digest.startswith(snapshot.digest_start):
-                    path = snapshot.path / PRODUCT_YAML
-                    return parse(path.read_text(encoding="utf-8"), str(path))
+            path = self._path(generation)
+            if path is not None:
+                return parse(path.read_text(encoding="utf-8"), str(path))
         except (OSError, UnicodeDecodeError, GatewayError) as error:
             self.unreadable[name] = str(error)[:500]
             return None
