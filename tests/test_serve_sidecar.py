@@ -181,6 +181,7 @@ def test_it_is_there_and_gives_way_and_all_is_behind_it_at_the_end(
         assert told["lake"] == str(lake)
         assert os.getsid(told["pid"]) == os.getsid(gateway.process.pid)
         assert niceness_of(told["pid"]) == {19}
+        assert int(Path(f"/proc/{told['pid']}/oom_score_adj").read_text()) == 500
         assert counted(told["metrics"])["gateway_consumer_lag_records"] == 0
         with callers.calling("grpcio", gateway.address, fingerprint) as calls:
             calls.wait_for(50)

@@ -28,6 +28,7 @@ from gateway.sidecar.tail.lag import Lag
 FINISH_S = 5.0
 """So long the consumers may take for what the last worker has left."""
 
+OOM_SCORE = "500"
 _LOOK_S = 0.2
 _STDIN = 0
 
@@ -59,10 +60,13 @@ def step_back() -> None:
     one, and Prometheus would learn nothing of an overload as long as it lasts. Niceness 19 is five
     times that, and all that nobody else wants. As SCHED_BATCH it never takes a worker's place by
     waking up. Niceness counts within a session (`succession.verification`): this has the workers'.
+    Where memory runs out, the kernel is to take it before them.
     """
     if sys.platform != "linux":
         os.nice(NICENESS)
         return
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE, encoding="ascii")
     for thread in os.listdir("/proc/self/task"):
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, int(thread), NICENESS)

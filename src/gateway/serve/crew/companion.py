@@ -137,16 +137,18 @@ class Companion:
             ) from None
         self._process = process
         assert process.stdout is not None
-        line = await process.stdout.readline()
-        row = json.loads(line) if line.endswith(b"\n") else {}
+        row = _row(await process.stdout.readline())
         if row and "error" not in row:
             self.told = row
             return
-        await process.wait()
+        if row is None:
+            self.kill()
+        code = await process.wait()
         if row:
             raise error_of(row["error"])
+        how = how_ended(code) if row is not None else "it said what nobody asked"
         raise GatewayError(
-            f"the {self.name} died while it started ({how_ended(process.returncode or 0)})",
+            f"the {self.name} died while it started ({how})",
             hint="What it said before stands above.",
         )
 
@@ -160,6 +162,17 @@ class Companion:
         log.warning(
             "the %s (pid %d) died%s: %s; %s. Decisions go on", self.name, pid, often, why, again
         )
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """Read what it said; nothing where its stdout ended before, None where that is no answer."""
+    if not line:
+        return {}
+    with suppress(ValueError):
+        row = json.loads(line)
+        if isinstance(row, dict) and row:
+            return row
+    return None
 
 
 async def _done_before(stopping: asyncio.Event, work: Any) -> bool:
