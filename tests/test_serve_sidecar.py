@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,13 @@ def test_a_journal_has_one_sidecar(
         assert run(["sidecar", "--journal", str(journal), "--once"]) == ExitCode.JOURNAL
         assert f"another sidecar (pid {os.getpid()})" in capsys.readouterr().err
     assert now(journal) == (one, False)
+    with running(state, one) as tell:
+        for lake in ("a" * 5000, "b", "c" * 9000, ""):
+            tell(replace(one, lake=lake))
+            assert now(journal) == (replace(one, lake=lake), True)
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "running").touch()
+    assert found(tmp_path / "new") is None, "it had not said anything yet"
     again = ["sidecar", "--journal", str(journal), "--once", "--http", "127.0.0.1:0"]
     assert run([*again, "--checkpoints", str(tmp_path / "kept")]) == ExitCode.OK
     assert now(journal)[0].checkpoints == str(tmp_path / "kept")

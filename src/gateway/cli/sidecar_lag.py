@@ -25,11 +25,6 @@ class Beside:
     lags: dict[str, Lag]
 
     @property
-    def is_behind(self) -> bool:
-        """Whether any consumer has not had all of the journal."""
-        return any(one.records for one in self.lags.values())
-
-    @property
     def row(self) -> dict[str, Any]:
         """The same as JSON values."""
         return {

@@ -1,7 +1,7 @@
 """That a sidecar runs, and where: a file beside the journal that it holds a lock on while it lives.
 
-`<state>/running`: one line of JSON. The lock is the file's own, so it is written in its place, and
-stays when its writer has ended: who looks learns what ran last, and that it does not any more.
+`<state>/running`: one line of JSON, padded. The lock is the file's own, so it is written in its
+place, and stays when its writer has ended: who looks learns what ran last, and whether it does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ NAME = "running"
 HAND_OVER_S = 15.0
 """How long one that nobody needs any more may take to end."""
 
-_TRIES, _TRY_S = 5, 0.02
+_BYTES_MIN = 4095
+"""So long at least: one that says more than the one before is whole after one write as well."""
+
+_TRIES, _TRY_S = 50, 0.02
+_PASSING_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +69,10 @@ def running(state: Path, one: Presence) -> Iterator[Callable[[Presence], None]]:
         _take(fd, state, one)
 
         def tell(more: Presence) -> None:
-            text = json.dumps(asdict(more)).encode() + b"\n"
+            text = json.dumps(asdict(more)).encode().ljust(_BYTES_MIN) + b"\n"
             try:
-                os.ftruncate(fd, 0)
-                os.pwrite(fd, text, 0)
+                os.pwrite(fd, text, 0)  # over what stood there: at no moment is there nothing
+                os.ftruncate(fd, len(text))
             except OSError as error:
                 raise refusal(error, "say where the sidecar is", path) from error
 
@@ -93,13 +97,15 @@ def found(state: Path) -> tuple[Presence, bool] | None:
         raise refusal(error, "look for the sidecar", path) from error
     try:
         is_held = not _locked(fd, fcntl.LOCK_SH)
+        if not os.fstat(fd).st_size:
+            return None  # the first one is about to say it, or never came to that
         return _read(fd, path), is_held
     finally:
         os.close(fd)  # and with it our lock
 
 
 def _take(fd: int, state: Path, one: Presence) -> None:
-    until_s = time.monotonic() + _TRIES * _TRY_S  # `gateway status` may be looking
+    until_s = time.monotonic() + _PASSING_S  # `gateway status` may be looking
     asked_to_end = 0
     while not _locked(fd, fcntl.LOCK_EX):
         time.sleep(_TRY_S)
