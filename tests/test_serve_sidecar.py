@@ -166,6 +166,10 @@ def test_a_journal_has_one_sidecar(
     again = ["sidecar", "--journal", str(journal), "--once", "--http", "127.0.0.1:0"]
     assert run([*again, "--checkpoints", str(tmp_path / "kept")]) == ExitCode.OK
     assert now(journal)[0].checkpoints == str(tmp_path / "kept")
+    published = journal / "shipped.json"
+    assert not published.exists(), "it decides nothing for who reads the journal otherwise"
+    assert run(again) == ExitCode.OK
+    assert published.exists()
 
 
 # From start to end
