@@ -45,6 +45,7 @@ from gateway.product import schema_fingerprint
 
 IN_FLIGHT = 64
 SETTLE_S = 1.5
+PORTS = ("--http", "127.0.0.1:0", "--feedback", "127.0.0.1:0")
 WITHOUT, AGAIN = "without", "again"
 ARMS = (WITHOUT, "beside", "dead ends", "stopped", AGAIN)
 
@@ -89,7 +90,7 @@ def main() -> None:
             for arm in (*ARMS[number % len(ARMS) :], *ARMS[: number % len(ARMS)]):
                 with tempfile.TemporaryDirectory(dir=scratch) as here:
                     otlp, lake = ends.get(arm, ("", ""))
-                    options = () if not otlp else ("--sidecar", "--http", "127.0.0.1:0")
+                    options = () if not otlp else ("--sidecar", *PORTS)
                     if otlp:
                         place = f"{here}/lake" if lake == "LAKE" else lake
                         options += ("--otlp", otlp, "--lake", place)

@@ -109,7 +109,7 @@ def niceness_of(pid: int) -> set[int]:
         (
             ["--sidecar", *PORTS[2:], "--http", "0.0.0.0:0"],
             ExitCode.USAGE,
-            "is no loopback address",
+            "no loopback",
         ),
         (["--sidecar", *PORTS, "--otlp", "ftp://x"], ExitCode.USAGE, "ftp://x"),
         (
@@ -194,6 +194,7 @@ def test_it_is_there_and_gives_way_and_all_is_behind_it_at_the_end(
         assert os.getsid(told["pid"]) == os.getsid(gateway.process.pid)
         assert niceness_of(told["pid"]) == {19}
         assert int(Path(f"/proc/{told['pid']}/oom_score_adj").read_text()) == 500
+        assert told["feedback"].startswith("127.0.0.1:")
         assert counted(told["metrics"])["gateway_consumer_lag_records"] == 0
         with callers.calling("grpcio", gateway.address, fingerprint) as calls:
             calls.wait_for(50)

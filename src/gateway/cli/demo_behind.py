@@ -36,8 +36,9 @@ class Places:
         The checkpoints are the demo's own: the receiver is new each time, so all of the journal is
         behind neither of them; and a sidecar of one's own begins with all of it afterwards.
         """
-        ends = ("--otlp", receiver.address, "--lake", self.lake, "--http", "127.0.0.1:0")
-        return ("--sidecar", *ends, "--checkpoints", str(self.checkpoints))
+        ends = ("--otlp", receiver.address, "--lake", self.lake)
+        ports = ("--http", "127.0.0.1:0", "--feedback", "127.0.0.1:0")
+        return ("--sidecar", *ends, *ports, "--checkpoints", str(self.checkpoints))
 
 
 @contextmanager

@@ -88,8 +88,8 @@ def serve(
     feedback: Annotated[
         str | None,
         Parameter(
-            help="With --sidecar: where it takes labels, a loopback HOST:PORT or unix:PATH; without "
-            "it 127.0.0.1:50052."
+            help="With --sidecar: where it takes labels, HOST:PORT of this host or unix:PATH; "
+            "without it 127.0.0.1:50052."
         ),
     ] = None,
     stages: Annotated[

@@ -224,6 +224,8 @@ def sidecar(
             kept_s = keep_s if "lake" in names else None
             retention = Retention(journal, state, names, keep_s=kept_s, forget_s=keep_s)
             stack.enter_context(Keeping(retention))
+        if attachment:
+            stack.callback(attachment.say_what_is_left)  # once the consumers have ended
         wing = stack.enter_context(
             Wing([*consumers, *followers], idle_s_max=ONCE_IDLE_S if once else None)
         )
@@ -235,8 +237,6 @@ def sidecar(
         tell(replace(present, metrics=address, lake=lake or "", consumers=names))
         _announce(address, taking, [one.name for one in (*consumers, *followers)], json=json)
         _wait(wing, attachment.is_over if attachment else lambda: False)
-    if attachment:
-        attachment.say_what_is_left()
     return ExitCode.OK
 
 
