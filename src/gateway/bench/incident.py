@@ -1,8 +1,8 @@
 """Incidents to practise on: something goes wrong under load, and is left in traces and metrics.
 
-    slow-model   a change brings a model that takes longer than the calls can wait
-    overload     for a while three times as many calls come as can be decided
-    bad-swap     a change that every check lets pass declines what it should not
+slow-model   a change brings a model that takes longer than the calls can wait
+overload     for a while three times as many calls come as can be decided
+bad-swap     a change that every check lets pass declines what it should not
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from gateway.errors import ExitCode, UsageError
 from gateway.model import read_product
 from gateway.product import schema_fingerprint
 
+SETTLE_S = 3.0
 SHIPPED_S = 4.0
 """After so long the sidecar has counted what came last, and shipped it."""
 
@@ -78,6 +79,7 @@ def incident(
                 folders={MEDIUM.name: product},
                 journal=journal,
             )
+            time.sleep(SETTLE_S)  # its spare worker loads meanwhile, beside the calls
             chosen.run(rig, seconds)
             time.sleep(SHIPPED_S)
             _announce(folder, server.metrics, json=json)
