@@ -137,6 +137,11 @@ def test_what_looks_like_markup_is_printed_as_it_is(complaint: Complaint) -> Non
     assert "no[red]where:x:" in complaint(ExitCode.USAGE, "check", "no[red]where:x:")
 
 
+def test_the_demo_says_why_its_lake_cannot_be(complaint: Complaint) -> None:
+    said = complaint(ExitCode.LAKE, "demo", "--once", "--payments", 1, "--lake", "no://where")
+    assert "the server did not start: no://where" in said
+
+
 @pytest.mark.parametrize("option", ["--payments=0", "--payments=-5", "--seed=-1"])
 def test_the_demo_takes_only_what_it_can_simulate(complaint: Complaint, option: str) -> None:
     assert option.split("=")[0] in complaint(ExitCode.USAGE, "demo", "--once", option)
@@ -234,6 +239,21 @@ def test_a_stopped_demo_takes_its_server_along(
     assert list(temp.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_a_demo_that_goes_on_says_how_far_what_is_behind_it_is(temp: Path) -> None:
+    with started(temp, "demo", "--payments", 300) as child:
+        said = read_until(child, b"The next round begins")
+        assert b"Metrics: http://127.0.0.1:" in said
+        child.send_signal(signal.SIGINT)
+        out, _ = child.communicate(timeout=40)
+    assert child.returncode == ExitCode.INTERRUPTED
+    shown = out.decode()
+    (line,) = (one for one in shown.splitlines() if one.startswith("The sidecar runs"))
+    for word in ("http://127.0.0.1:", "traces", "lake", "metrics", "more spans arrived"):
+        assert word in line
+    assert list(temp.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "command", ["check --reference", "check MODEL", "check MODEL --json", "serve --help", "--help"]
 )
@@ -250,12 +270,16 @@ def test_a_reader_that_leaves_at_once_is_no_error(command: str, temp: Path) -> N
 
 @pytest.mark.slow
 def test_two_demos_on_one_journal_have_no_transaction_in_common(tmp_path: Path) -> None:
-    journal = tmp_path / "journal"
+    journal, lake = tmp_path / "journal", tmp_path / "lake"
     ids: list[str] = []
-    for _ in range(2):
-        demo = [*COMMAND, "demo", "--once", "--json", "--payments", "200"]
+    for run_of in (1, 2):
+        demo = [*COMMAND, "demo", "--once", "--json", "--payments", "200", "--lake", str(lake)]
         shown = subprocess.run([*demo, "--journal", str(journal)], capture_output=True, check=True)
-        assert json.loads(shown.stdout)["lost"] == 0
+        summary = json.loads(shown.stdout)
+        assert summary["lost"] == 0
+        # Of all that the journal holds: the spans are sent to the second's receiver as well.
+        assert summary["journal"]["records"] == run_of * (200 + 500)
+        assert summary["spans"] == summary["lake"] == {"decisions": run_of * (200 + 500)}
     shown = subprocess.run(
         [*COMMAND, "journal", "cat", str(journal), "--json"], capture_output=True, check=True
     )

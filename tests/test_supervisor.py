@@ -87,6 +87,7 @@ class Running:
     address: str
     pids: dict[int, int]
     journal: Path
+    announced: dict[str, Any]
 
     def workers(self) -> tuple[Worker, ...]:
         with seen(self.journal) as (board, _):
@@ -130,7 +131,7 @@ def serving(
         assert line, log and log.read_text()
         told = json.loads(line)
         pids = {one["worker"]: one["pid"] for one in told["workers"]}
-        yield Running(process, told["address"], pids, journal)
+        yield Running(process, told["address"], pids, journal, told)
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ def bench(
     with (
         interrupted_by_sigterm(),
         tempfile.TemporaryDirectory(prefix="gateway-bench-") as scratch,
-        _bar(json) as tell,
+        bar(json) as tell,
     ):
         folders = _Folders(Path(scratch), tell)
         for scenario in asked:
@@ -159,7 +159,7 @@ Figures = Mapping[str, tuple[str, Callable[[Any], str]]]
 
 
 @contextmanager
-def _bar(quiet: bool) -> Iterator[Tell]:
+def bar(quiet: bool) -> Iterator[Tell]:
     """Show what is going on. Nothing is drawn but when told: a thread would cost a core."""
     with Progress(
         TextColumn("{task.description}"),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json as json_codec
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,8 +18,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from gateway.cli.decide import in_words
+from gateway.cli.demo_behind import (
+    Counted,
+    counted,
+    places,
+    records_left,
+    wait_until_behind,
+)
 from gateway.cli.demo_server import Server, interrupted_by_sigterm, serving
 from gateway.cli.replay import IN_FLIGHT, Replayed, Seen, replay, request_of
+from gateway.cli.sidecar_lag import Beside, beside
 from gateway.cli.terms import AtLeastOne, Json, microseconds, money, notes, out
 from gateway.decide import Policy, compile_policy, from_mapping
 from gateway.demo import Payment, build_world
@@ -29,11 +36,14 @@ from gateway.errors import ExitCode, UsageError
 from gateway.journal import Decision, Record, decision_id, read, segments
 from gateway.model import read_product
 from gateway.product import Action, Product, minor_per_major, schema_fingerprint
+from gateway.sidecar.traces.receiver import Receiver
 from gateway.v1.decision_pb2 import StandIn
 
 WARM_UP = 500
 """Calls before the measurement: the machine's caches and the client's are cold."""
 ROUND = 10_000
+SHOWN_AFTER_S = 1.0
+"""A wait that is over sooner needs no progress bar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +77,12 @@ def demo(
     journal: Annotated[
         Path | None, Parameter(help="Keep the records here. Otherwise a folder that is removed.")
     ] = None,
+    lake: Annotated[
+        str | None,
+        Parameter(
+            help="Keep the rows here: a directory, or a URI. Otherwise a folder that is removed."
+        ),
+    ] = None,
     product: Annotated[
         tuple[Path, ...],
         Parameter(
@@ -80,9 +96,10 @@ def demo(
 ) -> int:
     """Serve two products, send them simulated payments, show what happened.
 
-    Starts `gateway serve` as a process of its own, on a port of the system's choice, asks
+    Starts `gateway serve --sidecar` as a process of its own, on a port of the system's choice, asks
     it over gRPC about each payment, then compares what it was told with what stands in the
-    journal. Without --once it goes on, round after round, until Ctrl-C.
+    journal, and that with the spans that have arrived and the rows of the lake. Without --once it
+    goes on, round after round, until Ctrl-C.
     """
     folders = _with_own(product_folders(), product)
     served = {one.product.name: one for one in map(_served, folders)}
@@ -91,9 +108,12 @@ def demo(
     story = world.payments(rng)
     with (
         interrupted_by_sigterm(),
-        _journal_folder(journal) as directory,
-        serving(folders, directory) as server,
+        places(journal, lake) as here,
+        Receiver() as receiver,
+        serving(folders, here.journal, options=here.options(receiver)) as server,
     ):
+        if not once:
+            notes.print(f"Metrics: {server.metrics}; spans go to {receiver.address}", markup=False)
         while True:
             traffic = _draw(story, payments + WARM_UP, f"{seed}-{time.time_ns():x}", quiet=json)
             # The story's last payment happens now; no payment happens in the future.
@@ -102,17 +122,23 @@ def demo(
             replayed = _replay(server, traffic[WARM_UP:], served, shift_s, quiet=json)
             if once:
                 break
-            _show(_summary(replayed, served, directory), replayed, served)
+            recorded = _recorded(here.journal)
+            _show(_summary(replayed, served, recorded), replayed, served)
+            _show_sidecar(here.journal, receiver, recorded)
             notes.print("The next round begins. Ctrl-C ends the demo.")
+        _catch_up(here.journal, quiet=json)
         server.stop()
-        summary = _summary(replayed, served, directory)
+        recorded = _recorded(here.journal)
+        behind = counted(recorded, receiver, here.lake)
+        summary = {**_summary(replayed, served, recorded), **behind.row}
     if json:
         print(json_codec.dumps(summary, indent=2))
     else:
-        _show(summary, replayed, served)
+        _show(summary, replayed, served, behind)
         kept = f"gateway journal cat {journal}" if journal else "gateway check models/card-present"
         notes.print(f"Next: {kept}")
-    return ExitCode.FAILED if summary["lost"] or summary["errors"] else ExitCode.OK
+    is_whole = behind.agree and not (summary["lost"] or summary["errors"])
+    return ExitCode.OK if is_whole else ExitCode.FAILED
 
 
 def _with_own(folders: Sequence[Path], own: Sequence[Path]) -> list[Path]:
@@ -138,15 +164,6 @@ def _served(folder: Path) -> Served:
     product = read_product(folder)
     policy = compile_policy(product, from_mapping("identity", {}))
     return Served(product, policy, schema_fingerprint(product.features))
-
-
-@contextmanager
-def _journal_folder(journal: Path | None) -> Iterator[Path]:
-    if journal is not None:
-        yield journal
-        return
-    with tempfile.TemporaryDirectory(prefix="gateway-demo-") as folder:
-        yield Path(folder) / "journal"
 
 
 def _progress(what: str, quiet: bool) -> Progress:
@@ -202,10 +219,34 @@ def _replay(
         )
 
 
-def _summary(replayed: Replayed, served: dict[str, Served], journal: Path) -> dict[str, Any]:
-    """Count everything on the caller's side, and hold it against the journal."""
+def _catch_up(journal: Path, *, quiet: bool) -> None:
+    """Wait until what is behind the journal has all of it; show how far, where that takes long."""
+    begun_s = time.monotonic()
+    with ExitStack() as stack:
+        shown: list[Callable[[int], None]] = []
+
+        def seen(sidecar: Beside) -> None:
+            left = records_left(sidecar)
+            if left and not shown and time.monotonic() - begun_s > SHOWN_AFTER_S:
+                progress = stack.enter_context(_progress("Shipping spans and rows", quiet))
+                task = progress.add_task("Shipping spans and rows", total=left, rate="")
+                shown.append(
+                    lambda now: progress.update(task, completed=max(0, left - now)),
+                )
+            for show in shown:
+                show(left)
+
+        wait_until_behind(journal, seen)
+
+
+def _summary(
+    replayed: Replayed, served: dict[str, Served], recorded: dict[str, int]
+) -> dict[str, Any]:
+    """Count everything on the caller's side, and hold it against the journal.
+
+    `recorded`: each decision's action there, by its id.
+    """
     answered = [one for one in replayed.seen if one.response is not None]
-    recorded = _recorded(journal)
     lost = [
         one
         for one in answered
@@ -306,7 +347,12 @@ def _savings(answered: Sequence[Seen], served: dict[str, Served]) -> dict[str, A
     return total
 
 
-def _show(summary: dict[str, Any], replayed: Replayed, served: dict[str, Served]) -> None:
+def _show(
+    summary: dict[str, Any],
+    replayed: Replayed,
+    served: dict[str, Served],
+    behind: Counted | None = None,
+) -> None:
     out.print()
     out.print(
         f"[bold]{summary['decisions']:,} decisions[/bold] in {summary['seconds']:.1f} s "
@@ -323,6 +369,8 @@ def _show(summary: dict[str, Any], replayed: Replayed, served: dict[str, Served]
         f"[{'red' if lost else 'green'}]{lost} lost[/], "
         f"[{'red' if late else 'green'}]{late} late[/]."
     )
+    if behind is not None:
+        _show_behind(behind)
     for error, count in summary["errors"].items():
         out.print(f"[red]{count:,} calls failed[/red]: {error}")
     out.print("\n[bold]Three of them in words[/bold]")
@@ -332,6 +380,24 @@ def _show(summary: dict[str, Any], replayed: Replayed, served: dict[str, Served]
         in_words(request_of(sample.payment, fingerprint, 0.0), sample.response)
         truth = f"fraud ({sample.payment.scenario})" if sample.payment.fraud else "genuine"
         out.print(f"  The simulator knows: {truth}.", style="dim")
+
+
+def _show_behind(behind: Counted) -> None:
+    style = "green" if behind.agree else "red"
+    out.print(
+        f"Behind it: [{style}]{behind.spans:,} spans[/] at a collector and "
+        f"[{style}]{behind.lake:,} rows[/] in the lake, of {behind.journal:,} decisions "
+        "(the warm-up's are among them)."
+    )
+
+
+def _show_sidecar(journal: Path, receiver: Receiver, recorded: Collection[str]) -> None:
+    """Say where the sidecar is and how far; and what has arrived since it was said last."""
+    sidecar = beside(journal)
+    arrived = receiver.decisions({one.partition("-")[0] for one in recorded})
+    receiver.forget()
+    if sidecar is not None:
+        out.print(f"\nThe {sidecar.in_words}; {arrived:,} more spans arrived", markup=False)
 
 
 def _show_latency(summary: dict[str, Any], replayed: Replayed) -> None:

@@ -16,17 +16,21 @@ from typing import IO
 
 from gateway.errors import ExitCode, GatewayError
 
-STOP_S = 20.0
-"""How long the server may take to drain."""
+STOP_S = 30.0
+"""How long the server may take to drain, and its sidecar to finish."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """`gateway serve`, as a process of its own. `workers`: their processes, as it began."""
+    """`gateway serve`, as a process of its own. `workers`: their processes, as it began.
+
+    `metrics`: where its sidecar answers Prometheus; empty where it has none.
+    """
 
     child: subprocess.Popen[str]
     address: str
     workers: tuple[int, ...]
+    metrics: str = ""
 
     @property
     def pid(self) -> int:
@@ -68,7 +72,8 @@ def serving(
                 raise _did_not_start(said.read(), code)
             ready = json.loads(line)
             workers = tuple(one["pid"] for one in ready["workers"])
-            yield Server(child, ready["address"], workers)
+            metrics = ready["sidecar"]["metrics"] if ready["sidecar"] else ""
+            yield Server(child, ready["address"], workers, metrics)
         finally:
             _stop(child)
 

@@ -59,6 +59,7 @@ _VERBS = {
     "again, a file is all duplicates.",
     "erase": "Rewrite the lake without a subject, and say where the journal still has it.",
     "alerts": "Print Prometheus rules that say how fast promises' error budgets burn.",
+    "incident": "Let something go wrong, to practise on: find out why from traces and metrics.",
     "bench": "Measure the clock: lateness, goodput and stand-ins, from idle to overload.",
 }
 _EXAMPLES = {
@@ -132,6 +133,7 @@ _EXAMPLES = {
         "gateway alerts models/card-not-present models/card-present > rules.yml",
         "gateway alerts models/card-present --out /etc/prometheus/gateway.yml",
     ),
+    "incident": ("gateway incident", "gateway incident overload practice --seconds 30"),
     "bench": (
         "gateway bench overload --quick",
         "gateway bench overload --quick --json",

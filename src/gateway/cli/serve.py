@@ -5,11 +5,14 @@ from __future__ import annotations
 import json as json_codec
 import logging
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
+from gateway.cli.sidecar_child import SidecarOptions, companion_of
 from gateway.cli.terms import Folder, Json, notes, out, size_bytes
 from gateway.errors import ExitCode, UsageError
 from gateway.journal import Mode
@@ -63,12 +66,62 @@ def serve(
         bool,
         Parameter(negative="", show_default=False, help="Keep each worker on its own processor."),
     ] = False,
+    sidecar: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            show_default=False,
+            help="Keep a sidecar beside the workers: traces, metrics and a lake of the journal. "
+            "The options below are `gateway sidecar`'s.",
+        ),
+    ] = False,
+    lake: Annotated[
+        str | None, Parameter(help="With --sidecar: the lake to fill, a directory or a URI.")
+    ] = None,
+    otlp: Annotated[
+        str | None, Parameter(help="With --sidecar: the collector of traces to send to.")
+    ] = None,
+    http: Annotated[
+        str | None,
+        Parameter(help="With --sidecar: where Prometheus may ask; without it 127.0.0.1:9464."),
+    ] = None,
+    feedback: Annotated[
+        str | None,
+        Parameter(
+            help="With --sidecar: where it takes labels, HOST:PORT of this host or unix:PATH; "
+            "without it 127.0.0.1:50052."
+        ),
+    ] = None,
+    stages: Annotated[
+        Literal["notable", "all"] | None,
+        Parameter(help="With --sidecar: which calls have a span a stage."),
+    ] = None,
+    sampled: Annotated[
+        float | None,
+        Parameter(
+            validator=Number(gte=0, lte=1), help="With --sidecar: and this share of the others."
+        ),
+    ] = None,
+    keep: Annotated[
+        str | None,
+        Parameter(
+            help="With --sidecar and --lake: how long a segment stays once all is past it; "
+            "without it 7d."
+        ),
+    ] = None,
+    checkpoints: Annotated[
+        Path | None,
+        Parameter(help="With --sidecar: where it keeps how far it is, if not with the journal."),
+    ] = None,
     json: Json = False,
 ) -> int:
     """Serve products over gRPC until SIGTERM or Ctrl-C.
 
     One line on stdout says where, once calls are answered. Stopping answers what was
     received, then syncs the journal. SIGHUP replaces the workers one by one, with nothing lost.
+
+    The sidecar is a process of its own that gives way to the workers; it is started again when it
+    dies, and has some seconds at the end for what they have left.
     """
     logging.basicConfig(
         # As the workers': a line is whole, whoever else writes to the same terminal or file.
@@ -87,9 +140,12 @@ def serve(
         insecure=insecure,
     )
 
+    options = SidecarOptions(lake, otlp, http, feedback, stages, sampled, keep, checkpoints)
+    companion = companion_of(journal, options, is_asked=sidecar)
+
     def announce(started: Started) -> None:
         if json:
-            out.file.write(json_codec.dumps(_summarised(started)) + "\n")
+            out.file.write(json_codec.dumps(_summarised(started, lake)) + "\n")
         else:
             names = ", ".join(f"{name} (generation {n})" for name, n in started.products.items())
             count = len(started.workers)
@@ -100,19 +156,28 @@ def serve(
                 f"Next: gateway decide REQUEST.json --to {started.address}",
                 markup=False,
             )
+            if started.companion is not None:
+                notes.print(_sidecar_in_words(started.companion, lake), markup=False)
         out.file.flush()
 
-    supervise(settings, workers=workers, affinity=affinity, announce=announce)
+    supervise(settings, workers=workers, affinity=affinity, announce=announce, companion=companion)
     notes.print(f"Stopped. Next: gateway journal verify {journal}", markup=False)
     return ExitCode.OK
 
 
-def _summarised(started: Started) -> dict[str, Any]:
+def _summarised(started: Started, lake: str | None) -> dict[str, Any]:
+    told = started.companion
     return {
         "address": started.address,
         "products": started.products,
         "workers": [{"worker": number, "pid": pid} for number, pid in started.workers],
+        "sidecar": None if told is None else {**told, "lake": lake},
     }
+
+
+def _sidecar_in_words(told: Mapping[str, Any], lake: str | None) -> str:
+    filling = f"; fills {lake}" if lake else ""
+    return f"Sidecar (pid {told['pid']}): {told['metrics']}; labels: {told['feedback']}{filling}"
 
 
 def tls_of(certificate: Path | None, key: Path | None, client_authority: Path | None) -> Tls | None:

@@ -10,8 +10,9 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,7 @@ from cyclopts.validators import Number
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.registry import Collector
 
+from gateway.cli.attached import Attachment, errors_told, step_back
 from gateway.cli.serve import tls_of
 from gateway.cli.terms import Json, notes, span_ns
 from gateway.errors import ExitCode, ListenError, UsageError
@@ -43,6 +45,7 @@ from gateway.sidecar.lake.shipping import KEY, Shipping, subject_key
 from gateway.sidecar.lake.snapshots import Snapshots
 from gateway.sidecar.metrics.measures import Measures
 from gateway.sidecar.metrics.metrics import Metrics
+from gateway.sidecar.presence import Presence, running
 from gateway.sidecar.tail.call import Call
 from gateway.sidecar.tail.checkpoint import STATE, Checkpoint
 from gateway.sidecar.tail.lag import Lag
@@ -60,6 +63,7 @@ ONCE_IDLE_S = 3.0
 """With --once: a consumer that has found nothing new for so long is done."""
 
 
+@errors_told
 def sidecar(
     *,
     journal: Annotated[
@@ -123,6 +127,19 @@ def sidecar(
             negative="", show_default=False, help="Stop when everything that is there is behind."
         ),
     ] = False,
+    checkpoints: Annotated[
+        Path | None,
+        Parameter(
+            help="Keep how far each consumer is there instead of beside the journal: a new place "
+            "begins with the journal, and nothing of that is deleted."
+        ),
+    ] = None,
+    attached: Annotated[
+        bool,
+        Parameter(
+            negative="", show=False, help="Started by serve: give way to it, and end after it."
+        ),
+    ] = False,
     json: Json = False,
 ) -> int:
     """Make traces, metrics and a lake of the journal, and take labels: each once.
@@ -138,6 +155,8 @@ def sidecar(
         format="[%(asctime)s] %(levelname)-8s sidecar: %(message)s",
         datefmt="%H:%M:%S",
     )
+    if attached:
+        step_back()
     if stages not in ("notable", "all"):
         raise UsageError("is notable or all", subject=f"--stages {stages}")
     if not journal.is_dir():
@@ -157,33 +176,36 @@ def sidecar(
     consumers: list[Consumer] = []
     followers: list[LabelShipping | LabelTraces] = []
     state = journal / STATE
-
-    asked = {"metrics": True, "traces": collector is not None, "lake": lake is not None}
-    checkpoints = {name: Checkpoint(state, name) for name, is_asked in asked.items() if is_asked}
-    begun = {name: checkpoint.load() for name, checkpoint in checkpoints.items()}
-    common = SharedTail(lambda position: Tail(journal, position))
-    furthest_first = sorted(begun, key=lambda name: -begun[name].records)
-    shares = {name: common.share(begun[name]) for name in furthest_first}
+    kept = checkpoints or state
+    present = Presence(os.getpid(), attached, str(kept.absolute()))
 
     def lags() -> Mapping[str, Lag]:
         now_ns = time.time_ns()
         found = {one.name: lag_behind(journal, one.position, wall_ns=now_ns) for one in consumers}
         return found | {one.name: one.lag(now_ns) for one in followers}
 
+    attachment = Attachment(journal, lags) if attached else None
     with ExitStack() as stack:
 
         def store() -> Store:
             return stack.enter_context(Store(state / LABELS))
 
         # Before anything is read: a second sidecar ends here, and touches no checkpoint.
+        tell = stack.enter_context(running(state, present))
         claim = None if once else stack.enter_context(claimed(listen))
+        asked = {"metrics": True, "traces": collector is not None, "lake": lake is not None}
+        files = {name: Checkpoint(kept, name) for name, is_asked in asked.items() if is_asked}
+        begun = {name: checkpoint.load() for name, checkpoint in files.items()}
+        common = SharedTail(lambda position: Tail(journal, position))
+        furthest_first = sorted(begun, key=lambda name: -begun[name].records)
+        shares = {name: common.share(begun[name]) for name in furthest_first}
         key, labels = subject_key(state / KEY), store()
         if collector is not None:
             name = socket.gethostname()
             resource = resource_of(os.environ, host=name, version=version("decision-gateway"))
             exporter = stack.enter_context(Exporter(collector, resource))
             encoder = SpanEncoder(Detail(sampled_share=sampled, all_calls=stages == "all"))
-            consumers.append(Traces(shares["traces"], encoder, exporter, checkpoints["traces"]))
+            consumers.append(Traces(shares["traces"], encoder, exporter, files["traces"]))
             decided = Decided(journal, None if lake is None else Lake.at(lake))
             beside = stack.enter_context(Exporter(collector, resource))
             settle_s = 0.0 if once else SETTLE_S
@@ -192,18 +214,21 @@ def sidecar(
             served, filled = Snapshots(journal), Lake.at(lake)
             rows = Rows(key=key, shape=served.shape)
             kept = LakeProducts(filled.filesystem, filled.root, served.text)
-            shipping = Shipping(shares["lake"], filled, rows, checkpoints["lake"], products=kept)
+            shipping = Shipping(shares["lake"], filled, rows, files["lake"], products=kept)
             consumers.append(shipping)
             followers.append(LabelShipping(store(), Lake.at(lake)))
         metrics = Metrics(trace_id=_trace_id, lags=lags)
-        measures = Measures(shares["metrics"], metrics, checkpoints["metrics"])
+        measures = Measures(shares["metrics"], metrics, files["metrics"])
         consumers.append(measures)
         counts = Counts()
         address = stack.enter_context(_answering(http, measures, counts))
-        names = [one.name for one in consumers]
-        kept_s = keep_s if "lake" in names else None
-        retention = Retention(journal, state, names, keep_s=kept_s, forget_s=keep_s)
-        stack.enter_context(Keeping(retention))
+        names = tuple(one.name for one in consumers)
+        if checkpoints is None:
+            kept_s = keep_s if "lake" in names else None
+            retention = Retention(journal, state, names, keep_s=kept_s, forget_s=keep_s)
+            stack.enter_context(Keeping(retention))
+        if attachment:
+            stack.callback(attachment.say_what_is_left)  # once the consumers have ended
         wing = stack.enter_context(
             Wing([*consumers, *followers], idle_s_max=ONCE_IDLE_S if once else None)
         )
@@ -212,8 +237,9 @@ def sidecar(
             intake = Intake(labels, products, lambda subject: pseudonym(subject, key), counts)
             stack.enter_context(_taking(claim, intake, tls))
         taking = None if claim is None else claim.address
+        tell(replace(present, metrics=address, lake=lake or "", consumers=names))
         _announce(address, taking, [one.name for one in (*consumers, *followers)], json=json)
-        _wait(wing)
+        _wait(wing, attachment.is_over if attachment else lambda: False)
     return ExitCode.OK
 
 
@@ -272,15 +298,15 @@ def _announce(address: str, taking: str | None, names: list[str], *, json: bool)
         notes.print(f"Labels: {taking}. Next: gateway label FILE --to {taking}", markup=False)
 
 
-def _wait(wing: Wing) -> None:
-    """Wait until the consumers have ended, or SIGTERM or SIGINT asks them to."""
+def _wait(wing: Wing, is_over: Callable[[], bool]) -> None:
+    """Wait until the consumers have ended, SIGTERM or SIGINT asks them to, or it is over."""
     asked = threading.Event()
     before = {
         number: signal.signal(number, lambda *_: asked.set())
         for number in (signal.SIGTERM, signal.SIGINT)
     }
     try:
-        while wing.is_working and not asked.wait(0.1):
+        while wing.is_working and not asked.wait(0.1) and not is_over():
             pass
     finally:
         for number, handler in before.items():

@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from rich.markup import escape
 from rich.table import Table
 
+from gateway.cli.sidecar_lag import Beside, beside
 from gateway.cli.terms import Json, microseconds, notes, out
 from gateway.errors import ExitCode, GatewayError, JournalError
 from gateway.serve.crew.backoff import LOOPING, SOUND_S
@@ -61,8 +62,8 @@ def status(
 ) -> int:
     """Show how each worker of a running gateway is doing.
 
-    Reads what the workers write down; it asks none of them, so it also tells of those that
-    stand still. Exit code 1 unless all of them serve.
+    Reads what the workers and the sidecar write down; it asks none of them, so it also tells of
+    those that stand still. Exit code 1 unless all workers serve.
     """
     if not (journal / NAME).is_file():
         raise JournalError(
@@ -73,12 +74,19 @@ def status(
     with seen(journal) as (board, is_supervised):
         gateway = board.gateway
         rows = _rows(board, gateway, supervised=is_supervised)
+    sidecar = _sidecar(journal)
     # While one is replaced, there is one more, which starts or drains.
     all_serve = sum(row.serves for row in rows) >= gateway.workers
     if json:
-        print(json_codec.dumps(_summarised(gateway, rows, supervised=is_supervised), indent=2))
-    elif rows:
-        _print(gateway, rows)
+        summary = _summarised(gateway, rows, supervised=is_supervised)
+        summary["sidecar"] = None if sidecar is None else sidecar.row
+        print(json_codec.dumps(summary, indent=2))
+    else:
+        if rows:
+            _print(gateway, rows)
+        if sidecar is not None:
+            style = "" if sidecar.runs else "red"
+            out.print(sidecar.in_words, style=style, markup=False, soft_wrap=True)
     if not is_supervised:
         left = f"; {len(rows)} of its workers still drain" if rows else ""
         raise GatewayError(
@@ -89,6 +97,15 @@ def status(
     if not json:
         notes.print(_next(journal, gateway, rows), markup=False)
     return ExitCode.OK if all_serve else ExitCode.FAILED
+
+
+def _sidecar(journal: Path) -> Beside | None:
+    """Return the sidecar; what of it cannot be read keeps nothing else from being shown."""
+    try:
+        return beside(journal)
+    except JournalError as error:
+        notes.print(f"the sidecar: {error}. {error.hint}", markup=False)
+        return None
 
 
 def _rows(board: Board, gateway: Gateway, *, supervised: bool) -> list[Row]:

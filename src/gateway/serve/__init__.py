@@ -26,18 +26,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gateway.serve.crew.companion import Companion
     from gateway.serve.crew.settings import Settings
     from gateway.serve.fronts.front import Tls
     from gateway.serve.supervisor import Started, supervise
 
 _PLACES = {
+    "Companion": "crew.companion",
     "Settings": "crew.settings",
     "Started": "supervisor",
     "Tls": "fronts.front",
     "supervise": "supervisor",
 }
 
-__all__ = ["Settings", "Started", "Tls", "supervise"]
+__all__ = ["Companion", "Settings", "Started", "Tls", "supervise"]
 
 
 def __getattr__(name: str) -> Any:

@@ -29,6 +29,7 @@ from gateway.errors import GatewayError, JournalError, UsageError
 from gateway.journal import MAX_WORKER, Rejected, is_held, make_directory
 from gateway.serve.crew.backoff import LOOPING, Backoff
 from gateway.serve.crew.board import Board, Gateway, State, supervised
+from gateway.serve.crew.companion import Companion
 from gateway.serve.crew.control import (
     Load,
     Loaded,
@@ -68,11 +69,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """All workers answer calls. `products`: each with its generation; `workers`: number, pid."""
+    """All workers answer calls. `products`: each with its generation; `workers`: number, pid.
+
+    `companion`: what the process beside them told, and its pid; None where there is none.
+    """
 
     address: str
     products: dict[str, int]
     workers: tuple[tuple[int, int], ...]
+    companion: dict[str, Any] | None = None
 
 
 def supervise(
@@ -81,6 +86,7 @@ def supervise(
     workers: int | None,
     affinity: bool,
     announce: Callable[[Started], None],
+    companion: Companion | None = None,
 ) -> None:
     """Serve with so many workers until SIGTERM or SIGINT; replace all of them at each SIGHUP.
 
@@ -88,7 +94,8 @@ def supervise(
     for a look at all of them at once.
 
     `workers`: None for one less than the processors that this process may use, at least one.
-    `settings.journal_max_bytes` is for all of them together.
+    `settings.journal_max_bytes` is for all of them together. `companion`: a process that is to be
+    there as long as they are, and somewhat longer; one that cannot begin keeps them from serving.
 
     Raises:
         GatewayError: what kept it from starting, or a worker from ending well.
@@ -112,7 +119,7 @@ def supervise(
         board.begin(Gateway(os.getpid(), time.time_ns(), count_, claim.address))
         one = replace(settings, journal_max_bytes=share, reuse_port=not claim.is_unix)
         pinned = [cores[seat % len(cores)] if affinity else None for seat in range(count_)]
-        asyncio.run(Supervisor(one, claim, board, pinned).run(announce))
+        asyncio.run(Supervisor(one, claim, board, pinned, companion).run(announce))
 
 
 def _outwait(board: Board, journal: Path) -> None:
@@ -156,12 +163,18 @@ class Supervisor:
     """`pinned`: for each seat, the processor that its worker keeps to, or None."""
 
     def __init__(
-        self, settings: Settings, claim: Claim, board: Board, pinned: Sequence[int | None]
+        self,
+        settings: Settings,
+        claim: Claim,
+        board: Board,
+        pinned: Sequence[int | None],
+        companion: Companion | None = None,
     ) -> None:
         self._settings = settings
         self._claim = claim
         self._board = board
         self._pinned = pinned
+        self._companion = companion
         self._live: set[Live] = set()
         self._spare: Idle | None = None
         self._spare_taken = asyncio.Event()
@@ -196,6 +209,8 @@ class Supervisor:
             await asyncio.gather(*self._keepers)
             if self._spare is not None:
                 await dismissed(self._spare)
+            if self._companion is not None:
+                await self._companion.end()  # after the workers: it finishes what they have left
             for caught in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
                 loop.remove_signal_handler(caught)
         if self._interrupted:
@@ -207,7 +222,7 @@ class Supervisor:
         try:
             # The first worker loads its libraries while the folders are verified.
             self._spare = await opened()
-            if await self._unless_stopped(self._generations.begin()):
+            if await self._unless_stopped(self._begin()):
                 return
             # The first alone: what keeps it from serving would keep them all.
             seats = [await self._seated(0)]
@@ -224,7 +239,9 @@ class Supervisor:
             return
         first = seats[0].worker.ready.result()
         workers = tuple((seat.worker.number, seat.worker.process.pid) for seat in seats)
-        announce(Started(self._claim.address, first.products, workers))
+        beside = self._companion
+        told = None if beside is None else {**(beside.told or {}), "pid": beside.pid}
+        announce(Started(self._claim.address, first.products, workers, told))
         kept: list[Coroutine[Any, Any, Any]] = [
             *map(self._keep, seats),
             self._replace_when_asked(seats),
@@ -233,6 +250,8 @@ class Supervisor:
             self._unless_stopped(self._generations.keep(self._stopping)),
             self._reload_when_asked(),
         ]
+        if beside is not None:
+            kept.append(beside.keep(self._stopping))
         self._keepers = [asyncio.create_task(one) for one in kept]
         await self._stopping.wait()
 
@@ -244,6 +263,8 @@ class Supervisor:
             self._interrupted = True
             for worker in self._live:
                 worker.signal(signal.SIGKILL)
+            if self._companion is not None:
+                self._companion.kill()
         self._stopping.set()
 
     def _hang_up(self) -> None:
@@ -253,6 +274,22 @@ class Supervisor:
             self._to_replace.set()
 
     # Starting
+
+    async def _begin(self) -> None:
+        """Verify the folders, and start what is beside the workers meanwhile.
+
+        Raises:
+            GatewayError: why either cannot be.
+        """
+        begun = [asyncio.create_task(self._generations.begin())]
+        if self._companion is not None:
+            begun.append(asyncio.create_task(self._companion.begin()))
+        try:
+            await asyncio.gather(*begun)
+        finally:
+            for one in begun:
+                one.cancel()
+            await asyncio.wait(begun)
 
     async def _seated(self, index: int) -> _Seat:
         seat = _Seat(index, self._pinned[index])

@@ -4,6 +4,7 @@
     traces/     every call a span, at a collector
     metrics/    every call counted, for Prometheus; rules for the promises
     lake/       every call a row, in Parquet files
+    presence    that a sidecar runs, and where
     wing        a thread a consumer, each at its own pace
 
 Nothing here is imported by the serving wing, and nothing here imports it: they meet in `journal`.

@@ -4,6 +4,7 @@ The supervisor's side, which knows no gRPC, no model and no NumPy:
 
     crew        how many workers, and what each has
     live        the processes of the workers
+    companion   a process that is kept beside them, such as the sidecar
     backoff     when a worker that died is started again                              pure
     port        the address that they share
 

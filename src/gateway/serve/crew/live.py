@@ -50,11 +50,7 @@ class Live:
         """Say how it ended."""
         if self.error is not None:
             return str(self.error)
-        code = self.process.returncode or 0
-        if code >= 0:
-            return f"exit code {code}"
-        known = -code in set(signal.Signals)
-        return f"killed by {signal.Signals(-code).name if known else f'signal {-code}'}"
+        return how_ended(self.process.returncode or 0)
 
     async def serve(self, load: Load) -> GatewayError | None:
         """Let it serve a generation. Return why it does not, None where it does or has ended."""
@@ -92,6 +88,14 @@ class Live:
         """Send it a signal, if it is still there."""
         with suppress(ProcessLookupError):
             self.process.send_signal(number)
+
+
+def how_ended(code: int) -> str:
+    """Say how a process ended, from what asyncio gives as its exit code."""
+    if code >= 0:
+        return f"exit code {code}"
+    known = -code in set(signal.Signals)
+    return f"killed by {signal.Signals(-code).name if known else f'signal {-code}'}"
 
 
 async def opened() -> Idle:

@@ -6,4 +6,5 @@ spans       calls as OTLP spans                                             pure
 collector   where spans go, from OpenTelemetry's environment variables      pure
 otlp        sends them there, as often as it takes
 traces      from the tail to the collector, then the checkpoint
+receiver    a collector that counts, for the demo
 """
