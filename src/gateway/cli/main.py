@@ -59,6 +59,7 @@ _VERBS = {
     "again, a file is all duplicates.",
     "erase": "Rewrite the lake without a subject, and say where the journal still has it.",
     "alerts": "Print Prometheus rules that say how fast promises' error budgets burn.",
+    "evaluate": "Say whether products keep their promises, what they cost, for whom they fail.",
     "incident": "Let something go wrong, to practise on: find out why from traces and metrics.",
     "bench": "Measure the clock: lateness, goodput and stand-ins, from idle to overload.",
 }
@@ -132,6 +133,10 @@ _EXAMPLES = {
     "alerts": (
         "gateway alerts models/card-not-present models/card-present > rules.yml",
         "gateway alerts models/card-present --out /etc/prometheus/gateway.yml",
+    ),
+    "evaluate": (
+        "gateway evaluate --lake lake",
+        "gateway evaluate --lake lake --as-of 2026-11-01 --json",
     ),
     "incident": ("gateway incident", "gateway incident overload practice --seconds 30"),
     "bench": (

@@ -213,8 +213,8 @@ def sidecar(
         if lake is not None:
             served, filled = Snapshots(journal), Lake.at(lake)
             rows = Rows(key=key, shape=served.shape)
-            kept = LakeProducts(filled.filesystem, filled.root, served.text)
-            shipping = Shipping(shares["lake"], filled, rows, files["lake"], products=kept)
+            said = LakeProducts(filled.filesystem, filled.root, served.text)
+            shipping = Shipping(shares["lake"], filled, rows, files["lake"], products=said)
             consumers.append(shipping)
             followers.append(LabelShipping(store(), Lake.at(lake)))
         metrics = Metrics(trace_id=_trace_id, lags=lags)

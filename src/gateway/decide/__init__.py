@@ -25,7 +25,15 @@ from gateway.decide.explanation import (
     log_odds,
     served_probability,
 )
-from gateway.decide.policy import Chosen, CostClass, Decision, Flag, Policy, compile_policy
+from gateway.decide.policy import (
+    Chosen,
+    CostClass,
+    Decision,
+    Flag,
+    Policy,
+    compile_policy,
+    cost_classes,
+)
 
 __all__ = [
     "EDGE",
@@ -42,6 +50,7 @@ __all__ = [
     "Policy",
     "Scaled",
     "compile_policy",
+    "cost_classes",
     "cost_line",
     "dominated",
     "draw",

@@ -474,14 +474,7 @@ def compile_policy(
     unit = minor_per_major(product.costs.currency)
     actions = tuple(sorted(product.actions))
     categories = product.costs.categories
-    classes = [_cost_class("", 1.0, inf, product, actions, unit)]
-    class_of_mcc: dict[str, int] = {}
-    for name, category in categories.items():
-        class_of_mcc.update(dict.fromkeys(category.mcc, len(classes)))
-        up_to = inf if category.harm_up_to is None else minor_units(category.harm_up_to, unit)
-        classes.append(_cost_class(name, category.harm, up_to, product, actions, unit))
-        if up_to < inf:
-            classes.append(_cost_class(name, 1.0, inf, product, actions, unit))
+    classes, class_of_mcc = cost_classes(product, actions)
     rows = tuple(
         tuple((x.alpha, x.alpha_amount, x.beta, x.beta_amount) for x in cost_class.lines)
         for cost_class in classes
@@ -497,7 +490,7 @@ def compile_policy(
         score_low=max(calibration.domain[0], -float_info.max),
         score_high=min(calibration.domain[1], float_info.max),
         base_odds_ratio=base_ratio,
-        classes=tuple(classes),
+        classes=classes,
         class_of_mcc=class_of_mcc,
         stand_ins={
             reason: stand_in_rule(bands, mccs=mccs, minor_per_major=unit)
@@ -520,8 +513,28 @@ def compile_policy(
     )
 
 
+def cost_classes(
+    product: Product, actions: Sequence[Action]
+) -> tuple[tuple[CostClass, ...], dict[str, int]]:
+    """Return what these actions cost by class of payments, and the classes of MCCs.
+
+    The first is that of payments of no category; a category's second, above `harm_up_to`, follows
+    its first.
+    """
+    unit = minor_per_major(product.costs.currency)
+    classes = [_cost_class("", 1.0, inf, product, actions, unit)]
+    class_of_mcc: dict[str, int] = {}
+    for name, category in product.costs.categories.items():
+        class_of_mcc.update(dict.fromkeys(category.mcc, len(classes)))
+        up_to = inf if category.harm_up_to is None else minor_units(category.harm_up_to, unit)
+        classes.append(_cost_class(name, category.harm, up_to, product, actions, unit))
+        if up_to < inf:
+            classes.append(_cost_class(name, 1.0, inf, product, actions, unit))
+    return tuple(classes), class_of_mcc
+
+
 def _cost_class(
-    name: str, harm: float, up_to: float, product: Product, actions: tuple[Action, ...], unit: int
+    name: str, harm: float, up_to: float, product: Product, actions: Sequence[Action], unit: int
 ) -> CostClass:
     lines = tuple(
         cost_line(action, product.costs, harm=harm, minor_per_major=unit) for action in actions

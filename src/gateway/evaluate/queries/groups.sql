@@ -20,6 +20,7 @@ select
     d.action,
     d.explored,
     d.action = 'decline' and d.propensity < 1 as reached,
+    e.kind,
     e.fraud,
     e.step_up,
     count(*) as n,

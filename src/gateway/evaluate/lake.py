@@ -1,0 +1,52 @@
+"""From a lake's files to an evaluation: the queries in their order, then the mathematics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from gateway.evaluate.cells import cells_of
+from gateway.evaluate.engine import Engine
+from gateway.evaluate.evaluation import Evaluation, evaluated
+from gateway.evaluate.terms import Terms
+
+
+def evaluate(engine: Engine, terms: Sequence[Terms], as_of: datetime) -> Evaluation:
+    """Return the evaluation of products over what an engine sees.
+
+    Raises:
+        LakeError: a file cannot be read.
+    """
+    engine.define(
+        "products",
+        {
+            "product": [one.name for one in terms],
+            "unit": [one.unit for one in terms],
+            "contact_within_us": [one.contact_within_us for one in terms],
+        },
+        ("varchar", "integer", "bigint"),
+    )
+    categories = [(one.name, *category) for one in terms for category in one.categories]
+    names = ("product", "mcc", "up_to_minor", "class", "class_above")
+    engine.define(
+        "categories",
+        dict(zip(names, zip(*categories, strict=True), strict=True))
+        if categories
+        else dict.fromkeys(names, ()),
+        ("varchar", "varchar", "bigint", "integer", "integer"),
+    )
+    compared = [
+        (one.name, attribute)
+        for one in terms
+        if one.product.fairness is not None
+        for attribute in one.product.fairness.attributes
+    ]
+    engine.define(
+        "compared",
+        {"product": [one for one, _ in compared], "attribute": [one for _, one in compared]},
+        ("varchar", "varchar"),
+    )
+    engine.run("superseded", as_of)
+    engine.run("evidence", as_of)
+    cells, groups = (cells_of(engine.read(query, as_of)) for query in ("cells", "groups"))
+    return evaluated(terms, cells, groups, as_of)
