@@ -46,7 +46,8 @@ class Cells:
         places = self.columns["bucket"]
         if where is not None:
             values, places = values[where], places[where]
-        return np.bincount(places, weights=values, minlength=BUCKETS)
+        sums: Floats = np.bincount(places, weights=values, minlength=BUCKETS).astype(np.float64)
+        return sums
 
     def values(self, name: str) -> Iterator[Any]:
         """Yield the values that a column has, in order."""

@@ -57,8 +57,9 @@ class DuckDb:
         threads: int | None = None,
     ) -> None:
         # Nothing is fetched from anywhere: what is asked is in the library.
-        config = {"memory_limit": memory, "autoinstall_known_extensions": "false"}
-        self._connection = duckdb.connect(config=config)
+        self._connection = duckdb.connect(
+            config={"memory_limit": memory, "autoinstall_known_extensions": "false"}
+        )
         self._connection.execute("set TimeZone = 'UTC'")
         if threads:
             self._connection.execute(f"set threads={threads}")

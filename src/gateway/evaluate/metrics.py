@@ -61,7 +61,8 @@ def passed(cells: Cells) -> NDArray[np.bool_]:
     """Say which cells went through, so that labels tell of them."""
     stopped = np.isin(cells["step_up"], _STOPPED)
     caught = (cells["action"] == "review") & (cells["kind"] == "analyst_fraud")
-    return (cells["action"] != "decline") & ~stopped & ~caught
+    through: NDArray[np.bool_] = (cells["action"] != "decline") & ~stopped & ~caught
+    return through
 
 
 def support_sums(cells: Cells) -> SupportSums:
