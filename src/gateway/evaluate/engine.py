@@ -7,19 +7,29 @@ queries by their name; nobody else writes SQL.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from importlib.resources import files
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import duckdb
-import numpy as np
-from numpy.typing import NDArray
 
 from gateway.errors import LakeError
+from gateway.evaluate.measures import Columns
 
-Columns = Mapping[str, NDArray[Any]]
-"""Arrays of one length by name; what is null is masked."""
+Days = tuple[date, date]
+
+CELLS, GROUPS = "cells", "groups"
+ALL = "all"
+PARTS = {
+    ALL: "''",
+    "arm": "coalesce(arm, 'none')",
+    "class": "class::varchar",
+    "band": "band::varchar",
+    "month": "strftime(day, '%Y-%m')",
+    "group": "attribute || '=' || value",
+}
+"""What sums may be added up by, as SQL over cells."""
 
 MEMORY = "3GB"
 
@@ -35,8 +45,10 @@ class Engine(Protocol):
     def run(self, query: str, as_of: datetime) -> None:
         """Run a query that makes a table."""
 
-    def read(self, query: str, as_of: datetime) -> Columns:
-        """Run a query and return its rows as columns."""
+    def read(
+        self, query: str, days: Days | None = None, *, part: str = ALL, cells: str = CELLS
+    ) -> Columns:
+        """Run a query over cells and return its rows as columns."""
 
 
 class DuckDb:
@@ -90,11 +102,18 @@ class DuckDb:
 
     def run(self, query: str, as_of: datetime) -> None:
         """Run a query that makes a table. Raises LakeError."""
-        self._execute(query, as_of)
+        self._execute(query, {"as_of": as_of})
 
-    def read(self, query: str, as_of: datetime) -> Columns:
-        """Run a query and return its rows as columns, masked where null. Raises LakeError."""
-        found: Columns = self._execute(query, as_of).fetchnumpy()
+    def read(
+        self, query: str, days: Days | None = None, *, part: str = ALL, cells: str = CELLS
+    ) -> Columns:
+        """Run a query over cells of some days, both ends included; return its rows as columns.
+
+        What is null is masked. `part`: what it adds up by, one of `PARTS`; `cells`: of all, or of
+        groups. Raises LakeError.
+        """
+        parameters = {} if days is None else {"first": days[0], "last": days[1]}
+        found: Columns = self._execute(query, parameters, part=part, cells=cells).fetchnumpy()
         return found
 
     def _see(self, table: str, paths: Sequence[str], schema: Mapping[str, str]) -> None:
@@ -111,17 +130,16 @@ class DuckDb:
         except duckdb.Error as error:
             raise _refusal(error, table) from error
 
-    def _execute(self, query: str, as_of: datetime) -> duckdb.DuckDBPyConnection:
+    def _execute(
+        self, query: str, parameters: Mapping[str, Any], **names: str
+    ) -> duckdb.DuckDBPyConnection:
         text = (files("gateway.evaluate.queries") / f"{query}.sql").read_text(encoding="utf-8")
+        if "part" in names:
+            text = text.replace("{part}", PARTS[names["part"]]).replace("{cells}", names["cells"])
         try:
-            return self._connection.execute(text, {"as_of": as_of})
+            return self._connection.execute(text, dict(parameters))
         except duckdb.Error as error:
             raise _refusal(error, query) from error
-
-
-def masked(column: NDArray[Any], fill: Any) -> NDArray[Any]:
-    """Return a column with `fill` for null."""
-    return column.filled(fill) if isinstance(column, np.ma.MaskedArray) else column
 
 
 def _listed(paths: Sequence[str]) -> str:

@@ -1,27 +1,34 @@
-"""One evaluation: from cells to figures with verdicts, section by section. Pure.
+"""One evaluation: from sums to figures with verdicts, section by section.
 
 goals        promises with their error budgets, and targets of the owners
 money        what fraud and its prevention cost, by part of the traffic and over time
-calibration  whether probabilities hold, by part, and near the thresholds
+calibration  whether probabilities hold, by part, and by probability
 fairness     groups of customers against a reference
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gateway.evaluate import metrics
-from gateway.evaluate.cells import Cells
 from gateway.evaluate.delay import Completed, completed, curve
+from gateway.evaluate.engine import GROUPS, Days, Engine
 from gateway.evaluate.entry import SCHEMA, Entry
 from gateway.evaluate.intervals import Figure
-from gateway.evaluate.metrics import METRICS, Told, passed, told
+from gateway.evaluate.measures import NOTHING, Columns, Measures, masked, measures_of
+from gateway.evaluate.metrics import (
+    METRICS,
+    Sample,
+    Told,
+    costs_of,
+    false_positive_ratio,
+    share,
+    told,
+)
 from gateway.evaluate.rates import pooled_design_effect, rate, rate_ratio, ratio_of_sums
 from gateway.evaluate.sums import BUCKETS, Amounts, Cohorts, Counts, Reports
 from gateway.evaluate.terms import Terms
@@ -30,8 +37,13 @@ from gateway.evaluate.verdicts import amount_budget, budget, parities, target
 WINDOW = timedelta(days=90)
 """Goals are held to the mature decisions of so many days."""
 
+EVER = date(1970, 1, 1)
+
 OVER_EXPECTED = (0.8, 1.25)
 """Frauds that came over frauds expected: within it, probabilities hold."""
+
+BY = ("arm", "class", "band", "month")
+"""Parts of the traffic that figures are told of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +66,24 @@ class Evaluation:
         }
 
 
-def evaluated(terms: Sequence[Terms], cells: Cells, groups: Cells, as_of: datetime) -> Evaluation:
-    """Return the evaluation of products from the cells of all of them."""
+def evaluated(engine: Engine, terms: Sequence[Terms], as_of: datetime) -> Evaluation:
+    """Return the evaluation of products from the cells that an engine holds. Raises LakeError."""
     sections: dict[str, list[Entry]] = {
         name: [] for name in ("goals", "money", "calibration", "fairness")
     }
+    states = engine.read("states")
+    cohorts = engine.read("cohorts")
     labels = []
     for one in terms:
-        ours = cells.where(cells["product"] == one.name)
-        theirs = groups.where(groups["product"] == one.name)
-        view = View(one, ours, as_of)
-        holds = calibrated(view)
-        sections["goals"] += [*promises(view), *goals(view, holds=holds)]
-        sections["money"] += money(view, holds=holds)
-        sections["calibration"] += calibration(view)
-        sections["fairness"] += fairness(view, theirs, holds=holds)
-        labels.append(coverage(view))
+        view = View(engine, one, as_of.astimezone(UTC).date())
+        mature = view.sample(view.mature)
+        holds = _holds(over_expected(mature.sums))
+        mature = replace(mature, calibrated=holds)
+        sections["goals"] += [*promises(view), *goals(view, mature)]
+        sections["money"] += [*money(view, mature), *fraud_rates(view, mature, cohorts)]
+        sections["calibration"] += calibration(view, mature)
+        sections["fairness"] += fairness(view, holds)
+        labels.append(coverage(view, states))
     return Evaluation(
         as_of,
         tuple(one.name for one in terms),
@@ -78,82 +92,98 @@ def evaluated(terms: Sequence[Terms], cells: Cells, groups: Cells, as_of: dateti
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """A product's cells as of a time."""
+    """One product, seen on a day (UTC) through an engine."""
 
+    engine: Engine
     terms: Terms
-    cells: Cells
-    as_of: datetime
+    today: date
 
     @property
-    def today(self) -> np.datetime64:
-        """The day of `as_of`, UTC."""
-        return np.datetime64(self.as_of.astimezone(UTC).date(), "D")
+    def last_mature(self) -> date:
+        """The last day whose every payment is mature."""
+        return self.today - self.terms.maturity - timedelta(days=1)
 
-    def last(self, window: timedelta) -> Cells:
-        """Return the cells of the days that end now."""
-        return self._between(self.today - np.timedelta64(window.days - 1, "D"), self.today)
+    @property
+    def mature(self) -> Days:
+        """The days that goals are held to."""
+        return self.last_mature - WINDOW + timedelta(days=1), self.last_mature
 
-    def mature(self, window: timedelta | None = WINDOW) -> Cells:
-        """Return the cells of days whose every payment is mature, the last of a window's days."""
-        until = self.today - np.timedelta64(self.terms.maturity.days + 1, "D")
-        first = (
-            np.datetime64("0001-01-01", "D")
-            if window is None
-            else until - np.timedelta64(window.days - 1, "D")
-        )
-        return self._between(first, until)
+    def last(self, window: timedelta) -> Days:
+        """Return the days that end today."""
+        return self.today - window + timedelta(days=1), self.today
 
-    def entry(self, metric: str, one: Told, cells: Cells, says: str, **more: Any) -> Entry:
-        """Return a figure over cells as an entry."""
+    def sums(self, days: Days, part: str = "all", cells: str = "cells") -> dict[str, Measures]:
+        """Return the product's sums over days, by part."""
+        found = measures_of(self.engine.read("sums", days, part=part, cells=cells))
+        return found.get(self.terms.name, {})
+
+    def sample(self, days: Days) -> Sample:
+        """Return what metrics are told of, over days."""
+        rows = _of_product(self.engine.read("costs", days), self.terms.name)
+        hours = 24.0 * ((days[1] - days[0]).days + 1)
+        sums = self.sums(days).get("", NOTHING)
+        return Sample(self.terms, sums, costs_of(rows, self.terms), hours, calibrated=False)
+
+    def entry(self, metric: str, one: Told, days: Days, says: str, **more: Any) -> Entry:
+        """Return a figure over days as an entry."""
         return Entry(
-            self.terms.name, metric, one.basis, one.figure, cells.days, says, unit=one.unit, **more
+            self.terms.name, metric, one.basis, one.figure, days, says, unit=one.unit, **more
         )
 
-    def _between(self, first: np.datetime64, last: np.datetime64) -> Cells:
-        day = self.cells["day"]
-        return self.cells.where((day >= first) & (day <= last))
+    def named(self, part: str, value: str) -> dict[str, str]:
+        """Return a part of the traffic by the names that people know."""
+        if part == "class":
+            return {"category": self.terms.classes[int(value)]}
+        if part == "band":
+            return {"amount": self.terms.bands[int(value)]}
+        return {part: value}
 
 
-def coverage(view: View) -> dict[str, Any]:
-    """Return what labels there are, by state of the payment."""
-    cells = view.cells
-    until = view.today - np.timedelta64(view.terms.maturity.days + 1, "D")
-    is_mature = cells["day"] <= until
-    known = cells["kind"] != ""
-    through = passed(cells)
+def coverage(view: View, states: Columns) -> dict[str, Any]:
+    """Return how many payments there are, by the state of their labels."""
+    rows = _of_product(states, view.terms.name)
+    day = rows["day"].astype("datetime64[D]")
+    is_mature = day <= np.datetime64(view.last_mature, "D")
+    through, known, reversed_ = (
+        rows[name].astype(np.bool_) for name in ("went_through", "is_known", "reversed")
+    )
 
-    def count(where: NDArray[np.bool_]) -> int:
-        return int(cells.sum(where=where).sum())
+    def count(where: Any) -> int:
+        return int(rows["n"][where].sum())
 
     return {
         "product": view.terms.name,
         "maturity_days": view.terms.maturity.days,
-        "decisions": count(np.ones(len(cells), np.bool_)),
-        "without_label_for_ever": count(cells["action"] == "decline"),
-        "pending": count(through & ~is_mature & ~known & ~cells["reversed"]),
+        "first_day": str(day.min()) if len(day) else None,
+        "last_day": str(day.max()) if len(day) else None,
+        "last_mature_day": view.last_mature.isoformat(),
+        "decisions": count(np.ones(len(day), np.bool_)),
+        "without_label_for_ever": count(~through),
+        "pending": count(through & ~is_mature & ~known & ~reversed_),
         "provisional": count(through & ~is_mature & known),
-        "reversed": count(cells["reversed"]),
-        "mature": count(through & is_mature & ~cells["reversed"]),
+        "mature": count(through & is_mature & ~reversed_),
+        "reversed": count(reversed_),
     }
 
 
 def promises(view: View) -> Iterator[Entry]:
     """Yield each promise: its SLI, held to its objective, with what is left of its error budget."""
     for promise in view.terms.product.promises:
-        cells = view.last(promise.window)
+        days = view.last(promise.window)
+        sums = view.sums(days).get("", NOTHING)
         if promise.sli == "customer_loss":
-            yield _customer_loss(view, promise.id, promise.says, promise.objective, cells)
+            yield _customer_loss(view, promise.id, promise.says, promise.objective, days, sums)
             continue
-        counts = _sli(promise.sli, cells)
-        figure = rate(counts, like=pooled_design_effect(Counts(counts.k[None], counts.n[None])))
+        counts = _sli(promise.sli, sums)
+        figure = share(counts.k, counts.n)
         verdict = target(figure, at_least=promise.objective)
         left = budget(float(counts.k.sum()), float(counts.n.sum()), promise.objective)
         yield view.entry(
             promise.id,
             Told("all", figure),
-            cells,
+            days,
             promise.says,
             target=f"at least {promise.objective:g}",
             verdict=verdict.says,
@@ -162,49 +192,48 @@ def promises(view: View) -> Iterator[Entry]:
         )
 
 
-def _sli(sli: str, cells: Cells) -> Counts:
+def _sli(sli: str, sums: Measures) -> Counts:
     if sli == "decided_within_budget":
-        good = cells.sum("in_time")
-        return Counts(good, good + cells.sum("late"))
+        return Counts(sums["in_time"], sums["in_time"] + sums["late"])
     if sli == "scored_in_path":
-        return Counts(cells.sum(where=~cells["stood_in"]), cells.sum())
-    asked = cells["action"] == "step_up"
-    return Counts(cells.sum("contacted_in_time", asked), cells.sum(where=asked))
+        return Counts(sums["by_model"], sums["n"])
+    return Counts(sums["contacted_in_time"], sums["stepped_up"])
 
 
-def _customer_loss(view: View, name: str, says: str, objective: float, cells: Cells) -> Entry:
-    where = cells["fraud"] & (cells["liable"] == "customer")
-    lost = float(cells.sum("loss_minor", where).sum()) / view.terms.unit
-    n, events = float(cells.sum().sum()), float(cells.sum(where=where).sum())
+def _customer_loss(
+    view: View, name: str, says: str, objective: float, days: Days, sums: Measures
+) -> Entry:
+    """Held to what is reported so far: more may come, so that kept is said of mature days alone."""
+    lost = sums.total("customer_loss") / view.terms.unit
     left = amount_budget(lost, objective)
-    kept = "met" if left.kept else "missed"
-    figure = Figure(lost, lost, None, n, events, reason="too_young")
+    figure = Figure(
+        lost, lost, None, sums.total("n"), sums.total("customer_frauds"), reason="too_young"
+    )
+    is_over = days[1] <= view.last_mature
     return view.entry(
         name,
         Told("observed", figure, view.terms.product.costs.currency),
-        cells,
+        days,
         says,
         target=f"at most {objective:g}",
-        verdict=kept if not left.kept or n else "undecided",
+        verdict="missed" if not left.kept else "met" if is_over else "undecided",
         because="interval_outside" if not left.kept else "too_young",
         more={"kind": "promise", "sli": "customer_loss", "budget": left._asdict()},
     )
 
 
-def goals(view: View, *, holds: bool) -> Iterator[Entry]:
-    """Yield each goal, over mature decisions; the same as observed so far and completed beside."""
-    mature = view.mature()
+def goals(view: View, mature: Sample) -> Iterator[Entry]:
+    """Yield each goal, over mature decisions."""
     for goal in view.terms.product.goals:
-        wanted = (
-            {"at_most": goal.at_most} if goal.at_most is not None else {"at_least": goal.at_least}
+        side, limit = (
+            ("at_most", goal.at_most) if goal.at_most is not None else ("at_least", goal.at_least)
         )
-        side, limit = next(iter(wanted.items()))
-        for i, one in enumerate(told(goal.metric, mature, view.terms, calibrated=holds)):
-            judged = target(one.figure, **wanted) if i == 0 else None
+        for i, one in enumerate(told(goal.metric, mature)):
+            judged = target(one.figure, **{side: limit}) if i == 0 else None  # type: ignore[arg-type]
             yield view.entry(
                 goal.metric,
                 one,
-                mature,
+                view.mature,
                 SAYS[goal.metric],
                 target=f"{side.replace('_', ' ')} {limit:g}",
                 verdict=judged.says if judged else "",
@@ -213,227 +242,218 @@ def goals(view: View, *, holds: bool) -> Iterator[Entry]:
             )
 
 
-def money(view: View, *, holds: bool) -> Iterator[Entry]:
-    """Yield every metric of money over all, by part of the traffic, and by month."""
-    mature = view.mature(None)
+def money(view: View, mature: Sample) -> Iterator[Entry]:
+    """Yield every metric of money over all, and the first ones by part of the traffic."""
     for metric in METRICS:
         if metric == "review_load" and "review" not in view.terms.prices:
             continue
-        for one in told(metric, mature, view.terms, calibrated=holds):
-            yield view.entry(metric, one, mature, SAYS[metric])
-    for by, cells in parts(view, mature):
-        for metric in ("fraud_loss_bps", "approval_rate", "false_positive_rate"):
-            one = told(metric, cells, view.terms, calibrated=holds)[0]
-            yield view.entry(metric, one, cells, SAYS[metric], by=by)
-    yield from fraud_rates(view)
+        for one in told(metric, mature):
+            yield view.entry(metric, one, view.mature, SAYS[metric])
+    for part in BY:
+        days = (EVER, view.last_mature) if part == "month" else view.mature
+        for value, sums in view.sums(days, part).items():
+            here = replace(mature, sums=sums, costs=None)
+            for metric in ("fraud_loss_bps", "approval_rate", "false_positive_rate"):
+                one = told(metric, here)[0]
+                by = view.named(part, value)
+                yield view.entry(metric, one, days, SAYS[metric], by=by)
 
 
-def fraud_rates(view: View) -> Iterator[Entry]:
+def fraud_rates(view: View, mature: Sample, cohorts: Columns) -> Iterator[Entry]:
     """Yield frauds among what went through: observed so far, completed, and mature alone."""
-    recent = view.last(view.terms.maturity)
-    says = SAYS["fraud_rate"]
-    done = completed_rate(view, recent)
+    says, days = SAYS["fraud_rate"], view.last(view.terms.maturity)
+    done = _completed(view, cohorts)
     if done is not None:
-        yield view.entry("fraud_rate", Told("observed", done.so_far), recent, says)
+        yield view.entry("fraud_rate", Told("observed", done.so_far), days, says)
         yield view.entry(
             "fraud_rate",
             Told("completed", done.figure),
-            recent,
+            days,
             says,
             more={"shown": done.shown, "provisional": done.provisional},
         )
-    mature = view.mature()
-    through = passed(mature)
-    counts = Counts(mature.sum(where=through & mature["fraud"]), mature.sum(where=through))
-    figure = rate(counts, like=pooled_design_effect(Counts(counts.k[None], counts.n[None])))
-    yield view.entry("fraud_rate", Told("mature", figure), mature, says)
+    figure = share(mature.sums["fraud"], mature.sums["passed"])
+    yield view.entry("fraud_rate", Told("mature", figure), view.mature, says)
 
 
-def completed_rate(view: View, recent: Cells) -> Completed | None:
-    """Return the fraud rate of recent days with what is still to be reported; None: no reports."""
-    everything = view.cells
-    curve_of = _curve(everything, view.today, view.terms.maturity.days)
-    reports, cohorts = _cohorts(recent, view.today)
-    if not len(cohorts.age):
+def _completed(view: View, columns: Columns) -> Completed | None:
+    """Return the fraud rate of the days that are not mature; None where nothing went through.
+
+    Their curve of delays is drawn from all days, mature ones too.
+    """
+    rows = _of_product(columns, view.terms.name)
+    if not len(rows["n"]):
         return None
-    return completed(reports, cohorts, curve_of, like=1.0)
-
-
-def _curve(cells: Cells, today: np.datetime64, horizon: int) -> Any:
-    reports, cohorts = _cohorts(cells, today)
-    return curve(reports, cohorts, horizon) if len(cohorts.age) else None
-
-
-def _cohorts(cells: Cells, today: np.datetime64) -> tuple[Reports, Cohorts]:
-    days = np.unique(cells["day"])
-    place = np.searchsorted(days, cells["day"])
-    age = (today - days).astype(np.int64)
-    through = passed(cells)
+    day = rows["day"].astype("datetime64[D]")
+    days, place = np.unique(day, return_inverse=True)
+    age = (np.datetime64(view.today, "D") - days).astype(np.int64)
+    bucket, n = rows["bucket"].astype(np.int64), rows["n"].astype(np.float64)
     decisions = np.zeros((BUCKETS, len(days)))
-    np.add.at(decisions, (cells["bucket"][through], place[through]), cells["n"][through])
-    delay = cells["delay"].astype(np.int64)
-    seen = through & cells["fraud"] & (delay < age[place])
-    reports = Reports(cells["bucket"][seen], place[seen], delay[seen], cells["n"][seen])
-    return reports, Cohorts(age, decisions)
+    np.add.at(decisions, (bucket, place), n)
+    delay = masked(rows["delay"], -1).astype(np.int64)
+    seen = (delay >= 0) & (delay < age[place])
+    reports = Reports(bucket[seen], place[seen], delay[seen], n[seen])
+    watched = Cohorts(age, decisions)
+    horizon = view.terms.maturity.days
+    like = pooled_design_effect(
+        Counts(_by_bucket(bucket[seen], n[seen])[None], decisions.sum(axis=1)[None])
+    )
+    return completed(
+        reports,
+        watched,
+        curve(reports, watched, horizon),
+        like=like,
+        days=(age >= 0) & (age < horizon),
+    )
 
 
-def parts(view: View, cells: Cells) -> Iterator[tuple[dict[str, str], Cells]]:
-    """Yield parts of the traffic: by arm, category, band of amounts and month."""
-    names: dict[str, Callable[[Cells], NDArray[Any]]] = {
-        "arm": lambda c: c["arm"],
-        "category": lambda c: np.array(view.terms.classes, object)[c["class"]],
-        "amount": lambda c: np.array(view.terms.bands, object)[c["band"]],
-        "month": lambda c: c["day"].astype("datetime64[M]").astype(str).astype(object),
-    }
-    for name, column in names.items():
-        values = column(cells)
-        for value in np.unique(values.astype(str)).tolist():
-            yield {name: value}, cells.where(values == value)
+def over_expected(sums: Measures) -> Figure:
+    """Return frauds that came over frauds that the model expected, of what it let through."""
+    return ratio_of_sums(Amounts(sums["observed"], sums["expected"]), cap=1.0)
 
 
-def calibrated(view: View) -> bool:
-    """Say whether the probabilities hold, so that the model's own belief may be shown."""
-    one = over_expected(view.mature())
+def _holds(one: Figure) -> bool:
     low, high = OVER_EXPECTED
     return one.low is not None and one.high is not None and low <= one.low and one.high <= high
 
 
-def over_expected(cells: Cells) -> Figure:
-    """Return frauds that came over frauds that were expected, among what the model let through."""
-    where = passed(cells) & (cells["p"] > 0.0) & ~cells["stood_in"]
-    return ratio_of_sums(
-        Amounts(cells.sum(where=where & cells["fraud"]), cells.sum("p", where)),
-        cap=1.0,
-    )
+def calibration(view: View, mature: Sample) -> Iterator[Entry]:
+    """Yield observed over expected: over all, by part, and by probability."""
+    yield _held(view, mature.sums, view.mature, {})
+    for part in BY:
+        days = (EVER, view.last_mature) if part == "month" else view.mature
+        for value, sums in view.sums(days, part).items():
+            yield _held(view, sums, days, view.named(part, value))
+    yield from reliability(view)
 
 
-def calibration(view: View) -> Iterator[Entry]:
-    """Yield observed over expected: over all, by part, and by bin of probability."""
-    mature = view.mature()
-    yield _held(view, mature, {})
-    for by, cells in parts(view, mature):
-        yield _held(view, cells, by)
-    for place in mature.values("bin"):
-        cells = mature.where(mature["bin"] == place)
-        where = passed(cells) & ~cells["stood_in"]
-        n = float(cells.sum(where=where).sum())
-        if not n:
-            continue
-        counts = Counts(cells.sum(where=where & cells["fraud"]), cells.sum(where=where))
-        figure = rate(counts, like=1.0)
-        expected = float(cells.sum("p", where).sum()) / n
-        low, high = (1.0 / (1.0 + np.exp(-(place + i) / 2.0)) for i in (0, 1))
-        yield view.entry(
-            "fraud_rate_at_probability",
-            Told("mature", figure),
-            cells,
-            "Of payments that were given this probability, the share that was fraud.",
-            by={"probability": f"{low:.4%} to {high:.4%}"},
-            more={"expected": expected},
-        )
-
-
-def _held(view: View, cells: Cells, by: dict[str, str]) -> Entry:
-    one = over_expected(cells)
+def _held(view: View, sums: Measures, days: Days, by: dict[str, str]) -> Entry:
+    one = over_expected(sums)
     low, high = OVER_EXPECTED
-    verdict = "undecided"
-    if one.low is not None and one.high is not None:
-        if low <= one.low and one.high <= high:
-            verdict = "pass"
-        elif one.low > high or one.high < low:
-            verdict = "breach"
+    outside = (one.low is not None and one.low > high) or (one.high is not None and one.high < low)
     return view.entry(
         "observed_over_expected",
         Told("mature", one, "ratio"),
-        cells,
+        days,
         "Frauds that came over frauds that were expected: above 1 the model believes too little.",
         by=by,
         target=f"{low:g} to {high:g}",
-        verdict=verdict,
+        verdict="pass" if _holds(one) else "breach" if outside else "undecided",
     )
 
 
-def fairness(view: View, groups: Cells, *, holds: bool) -> Iterator[Entry]:
+def reliability(view: View) -> Iterator[Entry]:
+    """Yield the share of fraud by the probability that was given."""
+    rows = _of_product(view.engine.read("bins", view.mature), view.terms.name)
+    place = rows["bin"].astype(np.int64)
+    for one in np.unique(place).tolist():
+        here = place == one
+        bucket = rows["bucket"][here].astype(np.int64)
+        fraud, n, p = (_by_bucket(bucket, rows[name][here]) for name in ("fraud", "n", "p"))
+        low, high = (1.0 / (1.0 + np.exp(-(one + i) / 2.0)) for i in (0, 1))
+        yield view.entry(
+            "fraud_rate_at_probability",
+            Told("mature", rate(Counts(fraud, n), like=1.0)),
+            view.mature,
+            "Of payments that were given this probability, the share that was fraud.",
+            by={"probability": f"{low:.4%} to {high:.4%}"},
+            more={"expected": float(p.sum() / n.sum())},
+        )
+
+
+def fairness(view: View, holds: bool) -> Iterator[Entry]:
     """Yield each declared attribute's groups against its reference."""
     declared = view.terms.product.fairness
     if declared is None:
         return
-    until = view.today - np.timedelta64(view.terms.maturity.days + 1, "D")
-    mature = groups.where(groups["day"] <= until)
+    days = (EVER, view.last_mature)
+    groups = view.sums(days, "group", GROUPS)
     for attribute, about in declared.attributes.items():
-        yield from attribute_entries(
-            view, mature.where(mature["attribute"] == attribute), attribute, about.reference, holds
-        )
+        ours = {
+            name.removeprefix(f"{attribute}="): sums
+            for name, sums in groups.items()
+            if name.startswith(f"{attribute}=")
+        }
+        yield from _attribute(view, ours, attribute, about.reference, days, holds)
 
 
-def attribute_entries(
-    view: View, cells: Cells, attribute: str, reference: str, holds: bool
+def _attribute(
+    view: View,
+    groups: Mapping[str, Measures],
+    attribute: str,
+    reference: str,
+    days: Days,
+    holds: bool,
 ) -> Iterator[Entry]:
     """Yield one attribute: false positives in three forms, then the ratios beside them."""
     declared = view.terms.product.fairness
     assert declared is not None
-    values = [one for one in cells.values("value") if one != reference]
-    theirs = cells.where(cells["value"] == reference)
-    target_says = f"{declared.limit[0]:g} to {declared.limit[1]:g}"
+    low, high = declared.limit
+    theirs = groups.get(reference, NOTHING)
+    others = {name: sums for name, sums in groups.items() if name != reference}
     for basis in ("explored", "model_implied", "bounds"):
         ratios = [
-            metrics.false_positive_ratio(
-                cells.where(cells["value"] == one), theirs, basis, calibrated=holds
-            )
-            for one in values
+            false_positive_ratio(sums, theirs, basis, calibrated=holds) for sums in others.values()
         ]
-        low, high = declared.limit
         verdicts = parities(ratios, limits=(low, high), least_n=declared.min_n)
-        for one, ratio, verdict in zip(values, ratios, verdicts, strict=True):
-            gates = basis == "explored" and declared.gate == "false_positive_rate_ratio"
+        gates = basis == "explored" and declared.gate == "false_positive_rate_ratio"
+        for name, ratio, verdict in zip(others, ratios, verdicts, strict=True):
             yield view.entry(
                 "false_positive_rate_ratio",
                 Told(basis, ratio.figure, "ratio"),
-                cells.where(cells["value"] == one),
-                f"How many times as often a genuine payment of {one} is declined as one of "
+                days,
+                f"How many times as often a genuine payment of {name} is declined as one of "
                 f"{reference}.",
-                by={attribute: one, "reference": reference},
-                target=target_says,
+                by={attribute: name, "reference": reference},
+                target=f"{low:g} to {high:g}",
                 verdict=verdict.says if gates else "",
                 because=verdict.because,
                 more={"gates": gates, "p": verdict.p, "p_adjusted": verdict.p_adjusted},
             )
     for metric, says, counts_of in BESIDE:
         base = counts_of(theirs)
-        for one in values:
-            mine = cells.where(cells["value"] == one)
-            counts = counts_of(mine)
+        for name, sums in others.items():
+            mine = counts_of(sums)
             like = pooled_design_effect(
-                Counts(np.stack([counts.k, base.k]), np.stack([counts.n, base.n]))
+                Counts(np.stack([mine.k, base.k]), np.stack([mine.n, base.n]))
             )
             yield view.entry(
                 metric,
-                Told("all", rate_ratio(counts, base, like=like).figure, "ratio"),
-                mine,
-                says.format(group=one, reference=reference),
-                by={attribute: one, "reference": reference},
+                Told("all", rate_ratio(mine, base, like=like).figure, "ratio"),
+                days,
+                says.format(group=name, reference=reference),
+                by={attribute: name, "reference": reference},
             )
 
 
-BESIDE: tuple[tuple[str, str, Callable[[Cells], Counts]], ...] = (
+BESIDE: tuple[tuple[str, str, Callable[[Measures], Counts]], ...] = (
     (
         "approval_rate_ratio",
         "Share of {group}'s payments that went through over that of {reference}; below 0.8 the "
         "four-fifths rule of thumb would ask why.",
-        lambda c: Counts(c.sum(where=passed(c)), c.sum()),
+        lambda sums: Counts(sums["passed"], sums["n"]),
     ),
     (
         "decline_rate_ratio",
         "How many times as often a payment of {group} is declined as one of {reference}, frauds "
         "among them.",
-        lambda c: Counts(c.sum(where=c["action"] == "decline"), c.sum()),
+        lambda sums: Counts(sums["declined"], sums["n"]),
     ),
     (
         "step_up_rate_ratio",
         "How many times as often {group} is asked for proof as {reference}.",
-        lambda c: Counts(c.sum(where=c["action"] == "step_up"), c.sum()),
+        lambda sums: Counts(sums["stepped_up"], sums["n"]),
     ),
 )
+
+
+def _by_bucket(bucket: Any, values: Any) -> Floats:
+    return np.bincount(bucket, weights=values, minlength=BUCKETS).astype(np.float64)
+
+
+def _of_product(columns: Columns, product: str) -> dict[str, Any]:
+    here = masked(columns["product"], "").astype(str) == product
+    return {name: column[here] for name, column in columns.items()}
 
 
 SAYS = {

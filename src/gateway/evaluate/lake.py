@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from gateway.evaluate.cells import cells_of
 from gateway.evaluate.engine import Engine
 from gateway.evaluate.evaluation import Evaluation, evaluated
 from gateway.evaluate.terms import Terms
@@ -46,7 +45,6 @@ def evaluate(engine: Engine, terms: Sequence[Terms], as_of: datetime) -> Evaluat
         {"product": [one for one, _ in compared], "attribute": [one for _, one in compared]},
         ("varchar", "varchar"),
     )
-    engine.run("superseded", as_of)
-    engine.run("evidence", as_of)
-    cells, groups = (cells_of(engine.read(query, as_of)) for query in ("cells", "groups"))
-    return evaluated(terms, cells, groups, as_of)
+    for query in ("superseded", "evidence", "cells", "groups"):
+        engine.run(query, as_of)
+    return evaluated(engine, terms, as_of)

@@ -1,5 +1,6 @@
--- Decisions by groups of customers: what attributes say of their subjects. A subject of whom nothing
--- is said is in the group 'unknown'. The latest attribute that had come by then counts.
+-- The same cells by groups of customers: what attributes say of their subjects. A subject of whom
+-- nothing is said is in the group 'unknown'. The latest attribute that had come by then counts.
+create or replace temp table groups as
 with said as (
     select
         subject,
@@ -14,17 +15,28 @@ select
     c.attribute,
     coalesce(a.value, 'unknown') as value,
     cast(d.event_time as date) as day,
-    (instr('0123456789abcdef', substr(coalesce(d.subject, right(d.decision_id, 2)), 1, 1)) - 1) * 8
+    ((instr('0123456789abcdef', substr(coalesce(d.subject, right(d.decision_id, 2)), 1, 1)) - 1) * 8
         + (instr('0123456789abcdef', substr(coalesce(d.subject, right(d.decision_id, 2)), 2, 1)) - 1)
-        // 2 as bucket,
+        // 2)::utinyint as bucket,
     d.action,
-    d.explored,
+    d.stand_in <> 'none' as stood_in,
+    coalesce(d.explored, false) as explored,
+    d.action <> 'decline'
+        and coalesce(e.step_up, '') not in ('step_up_failed', 'step_up_abandoned')
+        and not (d.action = 'review' and coalesce(e.kind, '') = 'analyst_fraud') as went_through,
     d.action = 'decline' and d.propensity < 1 as reached,
-    e.kind,
-    e.fraud,
+    coalesce(e.fraud, false) as fraud,
     e.step_up,
-    count(*) as n,
+    e.liable,
+    count(*)::double as n,
+    sum(d.amount_minor)::double as amount_minor,
+    sum(case when e.fraud then coalesce(e.fraud_amount_minor, d.amount_minor) end)::double
+        as loss_minor,
     sum(d.probability) as p,
+    sum(d.probability * d.amount_minor) as p_amount_minor,
+    count_if(d.in_time)::double as in_time,
+    count_if(not d.in_time)::double as late,
+    0.0::double as contacted_in_time,
     sum(case when d.explored then 1 / d.propensity end) as w,
     sum(case when d.explored then 1 / (d.propensity * d.propensity) end) as w2,
     sum(case when d.explored then d.probability / d.propensity end) as w_p
