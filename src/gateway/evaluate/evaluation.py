@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gateway.evaluate.delay import Completed, completed, curve
 from gateway.evaluate.engine import GROUPS, Days, Engine
@@ -447,7 +448,7 @@ BESIDE: tuple[tuple[str, str, Callable[[Measures], Counts]], ...] = (
 )
 
 
-def _by_bucket(bucket: Any, values: Any) -> Floats:
+def _by_bucket(bucket: Any, values: Any) -> NDArray[np.float64]:
     return np.bincount(bucket, weights=values, minlength=BUCKETS).astype(np.float64)
 
 
