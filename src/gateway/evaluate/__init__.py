@@ -5,6 +5,11 @@
     candidates   calibration maps compared on payments that they were not fitted to
     stakes       what each action costs each payment, expected and realised
     intervals    of shares, of their ratio and difference, from what they are worth
+    rates        rates, their ratio and difference, ratios of sums, as wide as customers ask for
+    support      what declines hide: by exploration, by the model, or as bounds; each named
+    delay        how late reports come, and what is still to come
+    verdicts     met, missed, undecided; pass, breach; error budgets
+    power        how much more must be seen to decide
     sums         what the evaluator's queries hand over: sums by bucket of customers
     bootstrap    intervals by drawing whole clusters
     thresholds   where actions begin, by the costs and by the labels; the price of review

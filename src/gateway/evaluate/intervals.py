@@ -12,7 +12,7 @@ All functions take floats or arrays that broadcast, and return what the arrays m
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf, isfinite, nan
+from math import inf, isfinite, nan, sqrt
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 
 CONFIDENCE = 0.95
 
-_HALVINGS = 80
+_HALVINGS = 52
 _LOG_REACH = 46.0
 """Ratios are looked for between e^-46 and e^46: 1e-20 and 1e20."""
 
@@ -141,6 +141,23 @@ def wilson_bounds(share: Share, *, confidence: float = CONFIDENCE) -> tuple[Floa
     return np.where(known, low, 0.0), np.where(known, high, 1.0)
 
 
+def score_bounds(
+    value: float, variance: float, *, confidence: float = CONFIDENCE, dof: float = inf
+) -> tuple[float, float]:
+    """Return the ends of the interval of a sum of events that each bring something, above 0.
+
+    Its variance grows with it, so a sum s is spoken against where the one that came is further
+    from s than errors would be at s (a score interval, as Wilson's for rare events). It is worth
+    value²/variance events of equal size, and its variance is known no better than from as many:
+    these are the degrees of freedom at the most.
+    """
+    events = value**2 / variance if variance > 0.0 else inf
+    half = quantile(confidence, min(dof, max(1.0, events))) ** 2 / (2.0 * events)
+    root = sqrt(half * (half + 2.0))
+    # Both ends multiply to the square of the value; so written, the low one keeps its digits.
+    return value / (1.0 + half + root), value * (1.0 + half + root)
+
+
 def newcombe_bounds(
     one: Share, other: Share, *, confidence: float = CONFIDENCE
 ) -> tuple[Floats, Floats]:
@@ -190,17 +207,15 @@ def ratio_bounds(
         & (np.asarray(other.trials) > 0.0)
         & (np.asarray(one.events) + np.asarray(other.events) > 0.0)
     )
-    ends: list[Floats] = []
-    for sign in (1.0, -1.0):
-        below = np.full(np.shape(known), -_LOG_REACH)
-        above = np.full(np.shape(known), _LOG_REACH)
-        for _ in range(_HALVINGS):
-            middle = (below + above) / 2.0
-            # The score falls as the ratio grows.
-            further = ratio_score(one, other, np.exp(middle)) > sign * z
-            below, above = np.where(further, middle, below), np.where(further, above, middle)
-        ends.append(np.exp((below + above) / 2.0))
-    low, high = ends
+    sign = np.array([1.0, -1.0]).reshape((2, *[1] * np.ndim(known)))
+    below = np.full((2, *np.shape(known)), -_LOG_REACH)
+    above = -below
+    for _ in range(_HALVINGS):
+        middle = (below + above) / 2.0
+        # The score falls as the ratio grows.
+        further = ratio_score(one, other, np.exp(middle)) > sign * z
+        below, above = np.where(further, middle, below), np.where(further, above, middle)
+    low, high = np.exp((below + above) / 2.0)
     low = np.where(known & (np.asarray(one.events) > 0.0), low, 0.0)
     return low, np.where(known & (np.asarray(other.events) > 0.0), high, inf)
 
@@ -212,6 +227,14 @@ def ratio_p(one: Share, other: Share, ratio: Any) -> Floats:
     score = np.abs(ratio_score(one, other, ratio))
     p = 2.0 * stdtr(np.where(dof > 0.0, dof, 1.0), -np.where(np.isnan(score), 0.0, score))
     return np.where(dof > 0.0, p, 1.0)
+
+
+def ratio_p_beyond(one: Share, other: Share, limit: float, *, above: bool) -> float:
+    """Return the p-value of one / other not lying beyond a limit: below α just where the interval
+    of confidence 1 - α lies wholly above it (or below it). 1 where the estimate does not."""
+    score = float(ratio_score(one, other, limit))
+    beyond = score > 0.0 if above else score < 0.0
+    return float(ratio_p(one, other, limit)) if beyond else 1.0
 
 
 def pooled_dof(one: Share, other: Share) -> Any:

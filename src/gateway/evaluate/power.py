@@ -1,0 +1,134 @@
+"""How much more must be seen until an undecided figure is decided. Pure.
+
+If the truth is what the estimate is, the interval will lie on one side of a limit with a chance of
+`power` once the figure is worth as many trials as
+
+    rate   n = ((z_α·√(L(1-L)) + z_β·√(r(1-r))) / (r - L))²          (the score's error at L)
+    ratio  v₁ + v₀ = (ln(ratio / L) / (z_α + z_β))²,   v = (1-p)/events  (variances of the logs)
+
+with L the nearest limit. Trials are effective ones, so that the design effect stays in: what a
+share is worth grows with what is counted. Both groups of a ratio grow together, as time does.
+"""
+
+from __future__ import annotations
+
+from math import ceil, log, sqrt
+from typing import NamedTuple
+
+from gateway.evaluate.intervals import CONFIDENCE, Reason, Share, quantile
+from gateway.evaluate.support import Supported
+from gateway.evaluate.verdicts import LIMITS
+
+POWER = 0.8
+
+
+class Needed(NamedTuple):
+    """How much more is needed. `factor`: of all that has been seen, how much it must become.
+
+    `further`: mature labels besides those that were counted. Both are None where the estimate lies
+    on the limit, or too little is known to say; then `reason` may name it.
+    """
+
+    factor: float | None
+    further: int | None
+    reason: Reason | None = None
+
+
+class Exploration(NamedTuple):
+    """How much more exploration is needed.
+
+    `explored`: payments let through, besides those that were; `declines`: how many must come for
+    that at the propensity; None as in `Needed`.
+    """
+
+    factor: float | None
+    explored: int | None
+    declines: int | None
+    reason: Reason | None = None
+
+
+def further_for_rate(
+    share: Share, n: float, limit: float, *, power: float = POWER, confidence: float = CONFIDENCE
+) -> Needed:
+    """Return what decides a rate against a limit. `n`: trials as counted."""
+    if not (share.trials > 0.0 and share.dof > 0.0):
+        return Needed(None, None, "no_observations")
+    value = float(share.value)
+    if value == limit:
+        return Needed(None, None)
+    reach = quantile(confidence) * sqrt(limit * (1.0 - limit))
+    reach += _z(power) * sqrt(value * (1.0 - value))
+    return _grown((reach / (value - limit)) ** 2 / share.trials, n)
+
+
+def further_for_ratio(
+    one: Share,
+    other: Share,
+    n: float,
+    *,
+    limits: tuple[float, float] = LIMITS,
+    power: float = POWER,
+    confidence: float = CONFIDENCE,
+) -> Needed:
+    """Return what decides a ratio against limits. `n`: the first group's trials as counted."""
+    factor, reason = _ratio_factor(one, other, limits, power, confidence)
+    return Needed(None, None, reason) if factor is None else _grown(factor, n)
+
+
+def exploration_for_ratio(
+    one: Supported,
+    other: Supported,
+    explored: float,
+    propensity: float,
+    *,
+    limits: tuple[float, float] = LIMITS,
+    power: float = POWER,
+    confidence: float = CONFIDENCE,
+) -> Exploration:
+    """Return what exploration decides a ratio of two groups' explored figures.
+
+    `explored`: the first group's explored payments so far; `propensity`: with what chance each of
+    its declines is let through.
+    """
+    if not 0.0 < propensity <= 1.0:
+        raise ValueError("a propensity is above 0 and at most 1")
+    for side in (one, other):
+        if side.basis != "explored":
+            raise ValueError(f"exploration does not change a figure that is {side.basis}")
+        if side.lowest is None or side.lowest != side.highest:
+            return Exploration(None, None, None, side.figure.reason)
+    assert one.lowest is not None
+    assert other.lowest is not None
+    factor, reason = _ratio_factor(one.lowest, other.lowest, limits, power, confidence)
+    if factor is None:
+        return Exploration(None, None, None, reason)
+    further = _grown(factor, explored).further
+    assert further is not None
+    return Exploration(factor, further, ceil(further / propensity))
+
+
+def _ratio_factor(
+    one: Share, other: Share, limits: tuple[float, float], power: float, confidence: float
+) -> tuple[float | None, Reason | None]:
+    for side, none in ((one, "no_events"), (other, "no_events_in_reference")):
+        if not (side.trials > 0.0 and side.dof > 0.0):
+            return None, "no_observations"
+        if not side.events > 0.0:
+            return None, none  # type: ignore[return-value]
+    ratio = float(one.value / other.value)
+    nearest = min(abs(log(ratio / limit)) for limit in limits)
+    if nearest == 0.0:
+        return None, None
+    now = sum((1.0 - float(side.value)) / float(side.events) for side in (one, other))
+    return now / (nearest / (quantile(confidence) + _z(power))) ** 2, None
+
+
+def _grown(factor: float, n: float) -> Needed:
+    return Needed(factor, max(0, ceil(n * (factor - 1.0))))
+
+
+def _z(power: float) -> float:
+    """Return the normal quantile of a one-sided chance."""
+    if not 0.5 <= power < 1.0:
+        raise ValueError("power is a chance, 0.5 or more and below 1")
+    return float(quantile(2.0 * power - 1.0))
