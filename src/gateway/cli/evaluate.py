@@ -46,7 +46,7 @@ def evaluate(
     when = _time(as_of)
     place = Lake.at(lake)
     terms = _terms(place, product)
-    with DuckDb({table: place.files(table) for table in TABLES}, _columns()) as engine:
+    with DuckDb({table: place.files(table) for table in TABLES}, columns_of_tables()) as engine:
         found = evaluation_of(engine, terms, when)
     if json:
         print(json_codec.dumps(found.as_object(), indent=2))
@@ -97,7 +97,7 @@ _SQL = {
 }
 
 
-def _columns() -> dict[str, dict[str, str]]:
+def columns_of_tables() -> dict[str, dict[str, str]]:
     """Return the columns of tables that may have no file yet."""
     return {
         table: {

@@ -1,0 +1,106 @@
+"""Small lakes for the evaluator: rows as dictionaries, Parquet files as a sidecar writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gateway.sidecar.lake.schema import SCHEMAS
+
+BEGIN = datetime(2026, 6, 1, tzinfo=UTC)
+BOOT = "00112233445566aa"
+
+
+def day(number: float) -> datetime:
+    return BEGIN + timedelta(days=number)
+
+
+def decision(number: int, **more: Any) -> dict[str, Any]:
+    """Return a decision's row: approved, in time, by the model, unless `more` says otherwise."""
+    at = more.pop("event_time", day(number % 30))
+    return {
+        "product": "cnp",
+        "decision_id": f"{BOOT}-00-{number:012x}",
+        "transaction_id": f"t-{number}",
+        "generation": 1,
+        "event_time": at,
+        "received": at,
+        "amount_minor": 2_000,
+        "currency": "USD",
+        "category": "5999",
+        "channel": "app",
+        "subject": f"{number * 2_654_435_761 % 2**32:08x}{'0' * 24}",
+        "action": "approve",
+        "stand_in": "none",
+        "arm": "champion",
+        "probability": 0.01,
+        "propensity": 1.0,
+        "explored": False,
+        "in_time": True,
+        "worker": 0,
+        "boot": BOOT,
+        "sequence": number,
+        **more,
+    }
+
+
+def label(number: int, kind: str, **more: Any) -> dict[str, Any]:
+    """Return a label's row about transaction `t-{number}`, reported a day after the begin."""
+    reported = more.pop("reported_time", day(1))
+    return {
+        "product": "cnp",
+        "transaction_id": f"t-{number}",
+        "kind": kind,
+        "occurred_time": reported,
+        "reported_time": reported,
+        "received": reported,
+        "source": "bank",
+        "source_event_id": f"{kind}-{number}",
+        "worker": 0,
+        "boot": BOOT,
+        "sequence": 1,
+        **more,
+    }
+
+
+def attribute(subject: str, value: str, **more: Any) -> dict[str, Any]:
+    return {
+        "subject": subject,
+        "attribute": "age_band",
+        "value": value,
+        "reported_time": day(0),
+        "source": "crm",
+        "received": day(0),
+        "worker": 1,
+        "boot": BOOT,
+        "sequence": 1,
+        **more,
+    }
+
+
+def write(lake: Path, table: str, rows: Iterable[Mapping[str, Any]], name: str = "a") -> str:
+    """Write rows of one product as one file; return its path."""
+    rows = list(rows)
+    product = rows[0].get("product")
+    folder = lake / table
+    if product is not None:
+        folder /= f"product={product}"
+    folder /= "date=2026-06-01"
+    folder.mkdir(parents=True, exist_ok=True)
+    schema = SCHEMAS[table]
+    columns = [pa.array([row.get(one.name) for row in rows]).cast(one.type) for one in schema]
+    path = folder / f"{name}.parquet"
+    pq.write_table(pa.table(columns, schema=schema), path)
+    return str(path)
+
+
+def files(lake: Path) -> dict[str, Sequence[str]]:
+    return {
+        table: sorted(str(path) for path in (lake / table).rglob("*.parquet"))
+        for table in ("decisions", "labels", "attributes")
+    }
