@@ -16,6 +16,12 @@ def evaluate(engine: Engine, terms: Sequence[Terms], as_of: datetime) -> Evaluat
     Raises:
         LakeError: a file cannot be read.
     """
+    prepare(engine, terms, as_of)
+    return evaluated(engine, terms, as_of)
+
+
+def prepare(engine: Engine, terms: Sequence[Terms], as_of: datetime) -> None:
+    """Let an engine add up decisions and labels of products, as known at a time. Raises LakeError."""
     engine.define(
         "products",
         {
@@ -47,4 +53,3 @@ def evaluate(engine: Engine, terms: Sequence[Terms], as_of: datetime) -> Evaluat
     )
     for query in ("superseded", "evidence", "cells", "groups"):
         engine.run(query, as_of)
-    return evaluated(engine, terms, as_of)
