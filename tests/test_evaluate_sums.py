@@ -1,4 +1,4 @@
-"""The evaluator's sums against a plain loop over the same rows, its groups against fairlearn."""
+"""The evaluator against a plain loop over the same rows, its groups against fairlearn."""
 
 from __future__ import annotations
 
