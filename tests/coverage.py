@@ -99,6 +99,7 @@ def coverage(world: Callable[[np.random.Generator], Iterator[Seen]], seeds: int)
 class Customers:
     """`many` customers with about `payments` each; a part of them in the small group.
 
+    `uneven`: customers' sizes are Pareto's (1.2), up to a third of all payments.
     `kind`: "single" events are independent; "alike" customers have a rate of their own (intraclass
     correlation 0.05); in "bursts", 3 of 10 payments of a few customers are events.
     """
@@ -109,10 +110,14 @@ class Customers:
     small_rate: float = 0.0075
     small: float = 0.15
     kind: str = "alike"
+    uneven: bool = False
 
     def counts(self, chance: np.random.Generator) -> Counts:
         """Return counts (2, B): the small group, the others."""
         n = chance.poisson(self.payments * chance.gamma(1.0, 1.0, self.many))
+        if self.uneven:
+            size = self.payments * (0.2 + chance.pareto(1.2, self.many))
+            n = np.minimum(size, self.payments * self.many / 3.0).astype(int)
         small = chance.random(self.many) < self.small
         p = np.where(small, self.small_rate, self.rate)
         if self.kind == "alike":
@@ -350,6 +355,12 @@ WORLDS: dict[str, Callable[[np.random.Generator], Iterator[Seen]]] = {
     "bursts, 0.5 %": Customers(kind="bursts"),
     "bursts, 2 %": Customers(kind="bursts", rate=0.02, small_rate=0.02),
     "bursts, 0.2 %, many": Customers(kind="bursts", many=10_000, rate=0.002, small_rate=0.003),
+    "bursts, 20 events in all": Customers(kind="bursts", many=600, rate=0.004, small_rate=0.004),
+    "uneven customers, single": Customers(kind="single", uneven=True, rate=0.002, small_rate=0.002),
+    "uneven customers, alike": Customers(uneven=True),
+    "15 customers in the small group": Customers(
+        many=3_000, small=0.005, payments=40.0, rate=0.1, small_rate=0.1
+    ),
     "losses, 1 %, σ 1": Losses(rate=0.01, small_rate=0.01),
     "losses, 0.2 %, σ 1": Losses(rate=0.002, small_rate=0.002),
     "losses, 0.5 %, σ 1.5, capped": Losses(rate=0.005, small_rate=0.005, sigma=1.5, cap=5.0),
@@ -367,6 +378,16 @@ WORLDS: dict[str, Callable[[np.random.Generator], Iterator[Seen]]] = {
     "late, bursts, many": Late(rate=0.003, bursts=True, decisions=4_000.0),
 }
 
+UNMENDED: dict[str, Callable[[np.random.Generator], Iterator[Seen]]] = {
+    "uneven customers in bursts: the largest were spared or not": Customers(
+        kind="bursts", uneven=True, rate=0.01, small_rate=0.01
+    ),
+    "losses, σ 1.5, no cap: the greatest have not come": Losses(
+        rate=0.005, small_rate=0.005, sigma=1.5
+    ),
+}
+"""Where what was seen says too little of what was not, and no interval made of it can hold."""
+
 QUICK: dict[str, Callable[[np.random.Generator], Iterator[Seen]]] = {
     "few single events": Customers(kind="single", many=600, rate=0.002, small_rate=0.003),
     "customers alike": Customers(many=800),
@@ -383,19 +404,19 @@ def main() -> int:
     asked.add_argument("--only", default="", help="worlds whose name holds this")
     given = asked.parse_args()
     short = 0
-    for name, world in WORLDS.items():
+    for name, world in {**WORLDS, **UNMENDED}.items():
         if given.only not in name:
             continue
-        print(f"\n{name}")
+        print(f"\n{name}{' (not mended)' if name in UNMENDED else ''}")
         print(f"  {'interval':52} nominal coverage  MC SE  width  said")
         for row in coverage(world, given.seeds):
-            short += not row.covers
+            short += not row.covers and name not in UNMENDED
             print(
                 f"  {row.name:52} {NOMINAL:7.3f} {row.coverage:8.3f} {row.error:6.3f} "
                 f"{row.width:6.2f} {row.said:5.2f} {'' if row.covers else ' SHORT'}",
                 flush=True,
             )
-    print(f"\n{short} intervals are short of their nominal coverage")
+    print(f"\n{short} intervals are short that should not be")
     return 1 if short else 0
 
 

@@ -57,17 +57,36 @@ def test_rates_of_groups_are_fairlearns() -> None:
         assert ratio == pytest.approx(frame[metric]["c"] / frame[metric]["a"], rel=1e-12)
 
 
-def test_the_design_effect_is_statsmodels_cluster_variance() -> None:
-    counts = Customers(kind="bursts", rate=0.03).counts(np.random.default_rng(1))
-    k, n = counts.k[1].astype(int), counts.n[1].astype(int)
+def clustered(counts: Counts) -> float:
+    """Return statsmodels' cluster-robust variance over that of independent trials."""
+    k, n = counts.k.astype(int), counts.n.astype(int)
     y = np.concatenate([np.repeat([1.0, 0.0], [a, b - a]) for a, b in zip(k, n, strict=True)])
     fitted = sm.OLS(y, np.ones(len(y))).fit(
         cov_type="cluster", cov_kwds={"groups": np.repeat(np.arange(B), n)}
     )
-    p = y.mean()
-    want = fitted.bse[0] ** 2 / (p * (1 - p) / len(y))
-    assert own_design_effect(Counts(counts.k[1], counts.n[1])) == pytest.approx(want, rel=1e-9)
-    assert want > 3.0
+    return fitted.bse[0] ** 2 / (y.mean() * (1 - y.mean()) / len(y))
+
+
+def test_the_design_effect_is_statsmodels_cluster_variance() -> None:
+    chance = np.random.default_rng(1)
+    even = Counts(chance.binomial(200, chance.beta(1, 20, B)).astype(float), np.full(B, 200.0))
+    assert own_design_effect(even) == pytest.approx(clustered(even), rel=1e-9)
+    assert clustered(even) > 3.0
+    k, n = (one[1] for one in Customers(kind="bursts", rate=0.03).counts(chance))
+    uneven = Counts(k, n)
+    assert own_design_effect(uneven) == pytest.approx(clustered(uneven), rel=0.02)
+
+
+def test_a_bucket_that_pulls_the_rate_to_itself_is_seen_to() -> None:
+    """Residuals of a bucket with a third of all are too small; without it, they are not."""
+    n = np.full(B, 100.0)
+    n[0] = 6_000.0
+    counts = Counts(np.append(600.0, np.tile([4.0, 6.0], B)[: B - 1]), n)
+    without = (counts.k.sum() - counts.k) / (n.sum() - n)
+    want = (B - 1) / B * ((without - without.mean()) ** 2).sum()
+    alone = counts.k.sum() / n.sum()
+    assert own_design_effect(counts) == pytest.approx(want / (alone * (1 - alone) / n.sum()))
+    assert own_design_effect(counts) > 1.5 * clustered(counts)
 
 
 def test_independent_events_in_many_buckets_have_nearly_statsmodels_interval() -> None:

@@ -109,6 +109,16 @@ def test_without_exploration_of_some_there_is_no_value_but_a_range() -> None:
             assert found.figure.low < world.truth(world.base)[target] < found.figure.high
 
 
+def test_without_any_exploration_bounds_are_not_passed_off_as_explored() -> None:
+    one = Declines(many=8_000, unreached=1.0).sums(np.random.default_rng(7))[1]
+    assert one.unreached_n.sum() > 0.0
+    for target in TARGETS:
+        found = explored(one, target).figure
+        assert (found.value, found.low, found.high) == (None, None, None)
+        assert found.reason == "not_reached"
+        assert bounds(one, target).figure.low is not None
+
+
 def test_too_little_exploration_is_refused_and_so_is_a_model_that_does_not_hold() -> None:
     one, other = Declines(many=1_500).sums(np.random.default_rng(1))
     found = explored(one, "false_positive_rate")

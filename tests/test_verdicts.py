@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from coverage import Customers, Declines
 
-from gateway.evaluate.intervals import Figure, Share
+from gateway.evaluate.intervals import Figure, Share, ratio_bounds
 from gateway.evaluate.power import (
     exploration_for_ratio,
     further_for_rate,
@@ -16,7 +16,7 @@ from gateway.evaluate.power import (
 )
 from gateway.evaluate.rates import Ratio, rate_ratio, ratio_of, share_figure, worth
 from gateway.evaluate.sums import Counts
-from gateway.evaluate.support import bounds, explored
+from gateway.evaluate.support import bounds, explored, supported_ratio
 from gateway.evaluate.verdicts import amount_budget, budget, parities, target
 
 B = 128
@@ -72,13 +72,16 @@ def test_parity_is_pass_breach_or_undecided() -> None:
 
 def test_a_breach_that_many_comparisons_explain_is_undecided() -> None:
     near = ratio(62, 1_000, 40_000, 1_000_000)
-    low = near.figure.low
-    limits = (0.5, low * 0.999)  # by its own interval it is outside, by a hair
+    limits = (0.5, float(ratio_bounds(near.one, near.other, confidence=0.98)[0]))  # p is 0.02
     assert parities([near], limits=limits)[0].says == "breach"
     others = [ratio(4_000, 100_000, 40_000, 1_000_000)] * 9
     found = parities([near, *others], limits=limits)
     assert (found[0].says, found[0].because) == ("undecided", "many_compared")
     assert found[0].p_adjusted == pytest.approx(10 * found[0].p)
+    # Of ten true breaches beside it, a rule that bounds the share of false ones would let it pass.
+    breaches = [ratio(90_000, 100_000, 40_000, 1_000_000)] * 10
+    found = parities([near, *others, *breaches], limits=limits)
+    assert [one.says for one in found] == ["undecided"] + ["pass"] * 9 + ["breach"] * 10
     too_small = ratio(4, 99, 40_000, 1_000_000)
     assert parities([near, too_small], limits=limits)[0].says == "breach"  # not of the family
 
@@ -99,6 +102,23 @@ def test_alone_a_breach_is_just_an_interval_outside() -> None:
         assert (says == "breach") == beyond
         outside += beyond
     assert 20 < outside < 280
+
+
+def test_ratios_of_what_declines_hide_are_judged_by_the_same_rule() -> None:
+    one, other = Declines(many=12_000, small_base=0.02).sums(np.random.default_rng(3))
+    by_exploration, by_bounds, refused = (
+        supported_ratio(form(one), form(other))
+        for form in (
+            lambda s: explored(s, "false_positive_rate"),
+            lambda s: bounds(s, "false_positive_rate"),
+            lambda s: explored(s, "false_positive_rate", least=1e9),
+        )
+    )
+    found = parities([by_exploration, by_bounds, refused])
+    assert by_exploration.figure.low > 1.25
+    assert found[0].says == "breach"
+    assert found[1][:2] == ("undecided", "bounds_only")
+    assert found[2][:2] == ("undecided", "too_few_explored")
 
 
 def test_rarely_is_any_of_many_equal_groups_called_a_breach() -> None:

@@ -27,7 +27,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.evaluate.intervals import CONFIDENCE, Estimate, Figure, Reason, Share, wilson_bounds
-from gateway.evaluate.rates import checked, clusters_dof, rate, share_figure, steadied
+from gateway.evaluate.rates import (
+    checked,
+    clusters_dof,
+    left_out_variance,
+    rate,
+    share_figure,
+    worth_of,
+)
 from gateway.evaluate.sums import Cohorts, Counts, Floats, Places, Reports
 
 SETTLED = 0.9
@@ -105,7 +112,7 @@ def curve(
     all_n, all_risk = n.sum(axis=0), risk.sum(axis=0)
     value = _product(all_n, all_risk)
     without = _product(all_n - n, all_risk - risk)
-    variance = _left_out(without)
+    variance = left_out_variance(without.T)
     # What independent reports would have as variance (Greenwood's, backwards): no less than that.
     with np.errstate(divide="ignore", invalid="ignore"):
         step = np.where(all_n > 0.0, all_n / (all_risk * np.maximum(all_risk - all_n, 0.5)), 0.0)
@@ -182,17 +189,9 @@ def _adjusted(
         if not (others > 0.0).all():
             return Figure(value, None, None, decided, events, reason="one_cluster")
         left = (events - mine) / others
-        own = max(1.0, float(_left_out(left)) * trials / (value * (1.0 - value)))
-    effect = float(steadied(own, min(events, trials - events), len(k), like))
-    share = Share(events / effect, trials / effect, float(clusters_dof(counts.n)))
-    return share_figure(share, counts, effect, confidence)
-
-
-def _left_out(without: Floats) -> Floats:
-    """Return the jackknife's variance of figures, (...), of those without one bucket (B, ...)."""
-    buckets = len(without)
-    variance: Floats = (buckets - 1) / buckets * ((without - without.mean(axis=0)) ** 2).sum(axis=0)
-    return variance
+        own = float(left_out_variance(left)) * trials / (value * (1.0 - value))
+    worth = worth_of(events, trials, own, counts.n, like)
+    return share_figure(worth.share, counts, float(worth.design_effect), confidence)
 
 
 def _reversed(

@@ -2,9 +2,10 @@
 
 Payments of one customer are alike, and a customer's payments all lie in one bucket. So the sums of
 buckets are independent, and how much they differ says how much a figure can be off, whatever
-goes on inside (Taylor linearisation, as in surveys):
+goes on inside. It is told by leaving out one at a time (the jackknife, which sees that a bucket
+that holds much pulls the rate to itself):
 
-    V(Σk/Σn) = B/(B-1) · Σ_b (k_b - r·n_b)² / (Σn)²,     r = Σk/Σn
+    V(Σk/Σn) = (B-1)/B · Σ_b (r_-b - mean of r_-b)²,     r_-b = (Σk - k_b) / (Σn - n_b)
 
 The design effect is V over what independent trials would have, r(1-r)/Σn; a share is worth
 Σn / design effect trials (Rao and Scott 1992), and has its interval by them. Three rules for
@@ -14,13 +15,14 @@ what buckets cannot show well:
 - Few events hardly show that events come in bursts (the estimate's relative error is about
   √(2/B + 1/events)); then what counts *like* these have stands in, as far as their own number does
   not speak, but never to make an interval narrower than the own number does.
-- Degrees of freedom are those of B buckets, or of as many as hold what there is, if a few
-  customers have most of it: (Σn)²/Σn² - 1 at the most B - 1.
+- Degrees of freedom are those of B buckets, or of fewer: if a few customers have most of what
+  there is, and if events are few and come in bursts, V is itself known badly (Satterthwaite 1946).
+  As far as the design effect is borrowed, it is not.
 """
 
 from __future__ import annotations
 
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,14 +62,20 @@ def checked(*sums: Floats) -> None:
             raise ValueError("sums by bucket must be finite and 0 or more")
 
 
-def clusters_dof(weight: Floats) -> Floats:
+def clusters_dof(weight: Floats, design_effect: Any = 1.0) -> Floats:
     """Return the degrees of freedom of a variance between buckets, (...): 0 where one has all.
 
-    `weight` (..., B): what each bucket holds of what is compared.
+    `weight` (..., B): what each bucket holds of what is compared. A bucket's variance goes with
+    its weight, and what the design effect adds goes with the square of it (as if all of a bucket
+    were alike, which is true of a large customer): v_b, of which Satterthwaite's is
+    (Σv)²/Σv², less the one for the rate.
     """
     total, squares = weight.sum(axis=-1), (weight**2).sum(axis=-1)
     several = (weight > 0.0).sum(axis=-1) > 1
-    worth = np.where(several, total**2 / np.where(several, squares, 1.0), 1.0)
+    more = (np.asarray(design_effect) - 1.0) * total / np.where(several, squares, 1.0)
+    spread = weight + more[..., None] * weight**2
+    squared = np.where(several, (spread**2).sum(axis=-1), 1.0)
+    worth = np.where(several, spread.sum(axis=-1) ** 2 / squared, 1.0)
     return np.where(several, np.maximum(worth - 1.0, 1.0), 0.0)
 
 
@@ -79,6 +87,24 @@ def linear_variance(pull: Floats) -> Floats:
     return variance
 
 
+def left_out_variance(without: Floats) -> Floats:
+    """Return the jackknife's variance of figures, (...), of those without one bucket, (..., B)."""
+    buckets = without.shape[-1]
+    off = without - without.mean(axis=-1, keepdims=True)
+    variance: Floats = (buckets - 1) / buckets * (off**2).sum(axis=-1)
+    return variance
+
+
+def ratio_variance(over: Floats, under: Floats) -> Floats:
+    """Return the variance of Σover/Σunder, (...), of sums (..., B), by leaving out each bucket.
+
+    NaN where one bucket has all.
+    """
+    y, x = over.sum(axis=-1, keepdims=True), under.sum(axis=-1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return left_out_variance((y - over) / (x - under))
+
+
 def own_design_effect(counts: Counts) -> Floats:
     """Return what the buckets themselves say of the design effect, (...): NaN where they are mute.
 
@@ -87,8 +113,8 @@ def own_design_effect(counts: Counts) -> Floats:
     k, n = counts.k.sum(axis=-1), counts.n.sum(axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         rate = k / n
-        pull = counts.k - rate[..., None] * counts.n
-        return np.asarray(linear_variance(pull) / (n * rate * (1.0 - rate)))
+        alone = rate * (1.0 - rate) / n
+        return np.asarray(ratio_variance(counts.k, counts.n) / alone)
 
 
 def pooled_design_effect(counts: Counts) -> float:
@@ -97,10 +123,12 @@ def pooled_design_effect(counts: Counts) -> float:
     1 or more; 1 where nothing speaks.
     """
     k, n = counts.k.sum(axis=-1), counts.n.sum(axis=-1)
-    alone = float((k * (1.0 - k / np.maximum(n, 1.0))).sum())
-    rate = k / np.maximum(n, 1.0)
-    between = float(linear_variance(counts.k - rate[..., None] * counts.n).sum())
-    return max(1.0, between / alone) if alone > 0.0 else 1.0
+    weight = k * (1.0 - k / np.maximum(n, 1.0))
+    own = own_design_effect(counts)
+    speaks = np.isfinite(own) & (weight > 0.0)
+    if not speaks.any():
+        return 1.0
+    return max(1.0, float(np.average(own[speaks], weights=weight[speaks])))
 
 
 def steadied(own: Any, events: Any, buckets: int, like: float) -> Floats:
@@ -121,10 +149,23 @@ def worth(counts: Counts, like: float = 1.0) -> Worth:
     if (counts.k > counts.n).any():
         raise ValueError("there are more events than trials in a bucket")
     k, n = counts.k.sum(axis=-1), counts.n.sum(axis=-1)
-    own = own_design_effect(counts)
+    return worth_of(k, n, own_design_effect(counts), counts.n, like)
+
+
+def worth_of(k: Any, n: Any, own: Any, weight: Floats, like: float) -> Worth:
+    """Return what k events of n trials (...) are worth, of the design effect that buckets tell.
+
+    `own`: not finite where they are mute. `weight` (..., B): what each bucket holds of the trials.
+    """
     own = np.where(np.isfinite(own), np.maximum(own, 1.0), 1.0)
-    effect = steadied(own, np.minimum(k, n - k), counts.k.shape[-1], like)
-    return Worth(Share(k / effect, n / effect, clusters_dof(counts.n)), effect)
+    buckets, events = weight.shape[-1], np.minimum(k, n - k)
+    effect = steadied(own, events, buckets, like)
+    clusters = clusters_dof(weight, own)
+    bursts = (own - 1.0) / (2.0 * np.maximum(events, 1.0))
+    noise = np.where(clusters > 0.0, 1.0 / np.maximum(clusters, 1.0), inf) + bursts
+    # As far as the design effect is borrowed, its error is not that of the own buckets.
+    dof = np.minimum((effect / own) ** 2 / noise, max(buckets - 1, 1))
+    return Worth(Share(k / effect, n / effect, dof), effect)
 
 
 def rate(counts: Counts, *, like: float, confidence: float = CONFIDENCE) -> Figure:
@@ -246,7 +287,7 @@ def ratio_of_sums(
 
     `cap`: the most a single y can be; where none came, it and the design effect `like` say what
     may yet come. Where single frauds are so different that a few make the sum (lognormal with
-    σ above about 1.3), no interval covers what has not been seen: sum min(y, cap).
+    σ of 1.5), no interval covers what has not been seen: sum min(y, cap).
     """
     checked(*amounts)
     y, x = (float(one.sum()) for one in amounts)
@@ -261,7 +302,7 @@ def ratio_of_sums(
             return Figure(0.0, 0.0, None, x, y, reason="no_events")
         most = quantile(confidence, dof) ** 2 * cap * max(like, 1.0) / x
         return Figure(0.0, 0.0, most, x, y)
-    variance = float(linear_variance((amounts.over - value * amounts.under) / x))
+    variance = float(ratio_variance(*amounts))
     low, high = score_bounds(value, variance, confidence=confidence, dof=dof)
     return Figure(value, low, high, x, y)
 

@@ -20,7 +20,8 @@ stands for odds declined ones, besides itself:
 and A' with y for 1-y (doubly_robust: N - A). All are unbiased or nearly, as long as e is what was
 drawn with. Their effective sample size is (Σw)²/Σw² over explored; below `least` nothing is said.
 Where U > 0, nothing speaks for the unreached: the interval goes from all of them fraud to none,
-and there is no value. Whoever wants one sums only decisions that exploration reaches (by amount).
+and there is no value (and no interval where all are unreached: that would be bounds). Whoever
+wants one sums only decisions that exploration reaches (by amount).
 
 **model_implied**: A = Σ_{declined, unreached} (1-p), over Σ (1-p) of all. It is what the model
 believes of itself, so it is said only where its probabilities hold.
@@ -53,7 +54,7 @@ from gateway.evaluate.intervals import (
     score_bounds,
     wilson_bounds,
 )
-from gateway.evaluate.rates import checked, clusters_dof, linear_variance, steadied
+from gateway.evaluate.rates import checked, clusters_dof, linear_variance, ratio_variance, steadied
 from gateway.evaluate.sums import Floats, SupportSums
 
 Basis = Literal["explored", "model_implied", "bounds"]
@@ -149,6 +150,8 @@ def explored(
         return _unsaid("explored", target, method, t, effective, "no_observations")
     if t.declined_n > 0.0 and not effective >= max(least, 1.0):
         return _unsaid("explored", target, method, t, effective, "too_few_explored")
+    if t.unreached_n > 0.0 and not t.declined_n > 0.0:
+        return _unsaid("explored", target, method, t, effective, "not_reached")
     if not _declines(t) > 0.0:
         return _nothing_declined("explored", target, method, sums, effective, confidence)
     hidden = _hidden(sums, method, genuine=target != "true_positive_rate")
@@ -188,7 +191,7 @@ def model_implied(
     if not total > 0.0:
         return _unsaid("model_implied", target, None, t, effective, "no_observations")
     value = float(over.sum()) / total
-    variance = float(linear_variance((over - value * under) / total))
+    variance = float(np.nan_to_num(ratio_variance(over, under)))
     trials = min(total, value * (1.0 - value) / variance) if variance > 0.0 else total
     share = Share(value * trials, trials, float(clusters_dof(under)))
     return _said(
@@ -227,7 +230,7 @@ def bounds(
         total = float(under.sum())
         value = float(over.sum()) / total if total > 0.0 else part
         # The share of the declined is assumed, not counted: it has no error of its own.
-        variance = float(linear_variance((over - value * under) / total)) if total else 0.0
+        variance = float(np.nan_to_num(ratio_variance(over, under)))
         trials = _CERTAIN
         if 0.0 < value < 1.0:
             trials = min(total, value * (1.0 - value) / variance) if variance > 0.0 else total
