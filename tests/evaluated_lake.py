@@ -95,7 +95,10 @@ def write(lake: Path, table: str, rows: Iterable[Mapping[str, Any]], name: str =
     schema = SCHEMAS[table]
     columns = [pa.array([row.get(one.name) for row in rows]).cast(one.type) for one in schema]
     path = folder / f"{name}.parquet"
-    pq.write_table(pa.table(columns, schema=schema), path)
+    written = pa.table(columns, schema=schema)
+    if any("watch" in row for row in rows):
+        written = written.append_column("watch", pa.array([row.get("watch") for row in rows]))
+    pq.write_table(written, path)
     return str(path)
 
 

@@ -16,7 +16,7 @@ import pytest
 from fairlearn.metrics import MetricFrame, count, selection_rate
 
 from gateway.cli.evaluate import columns_of_tables
-from gateway.evaluate.engine import CELLS, GROUPS, DuckDb
+from gateway.evaluate.engine import CELLS, GROUPS, SEGMENTS, DuckDb
 from gateway.evaluate.evaluation import Evaluation
 from gateway.evaluate.lake import evaluate, prepare
 from gateway.evaluate.measures import Measures, measures_of
@@ -59,6 +59,10 @@ def rows() -> tuple[list[Row], list[Row], list[Row]]:
             stand_in=chance.choice(("none",) * 9 + ("deadline",)),
             in_time=chance.choice((True,) * 9 + (False, None)),
             arm=chance.choice(("champion", "canary")),
+            watch={
+                "channel": chance.choice(("app", "web")),
+                "checkout": chance.choice(("x", None)),
+            },
         )
         decisions.append(row)
         if chance.random() < 0.05:  # a retry that was answered otherwise
@@ -145,7 +149,12 @@ def by_hand(
             "month": f"{row['event_time']:%Y-%m}",
             "group": f"age_band={said}",
         }
-        mine, p, w = found[names[part]], row["probability"], 1 / row["propensity"]
+        if part == "segment":
+            watched = {name: value for name, value in row["watch"].items() if value}
+            places = [found[f"{name}={value}"] for name, value in watched.items()]
+        else:
+            places = [found[names[part]]]
+        p, w = row["probability"], 1 / row["propensity"]
         loss = (fraud_label.get("amount_minor") or row["amount_minor"]) if fraud_label else 0
         let, declined = row["explored"], row["action"] == "decline"
         adds = {
@@ -173,8 +182,9 @@ def by_hand(
             "step_up_known": row["action"] == "step_up" and any(k.startswith("step") for k in told),
             "step_up_passed": row["action"] == "step_up" and "step_up_passed" in told,
         }
-        for name, value in adds.items():
-            mine[name][bucket] += value
+        for mine in places:
+            for name, value in adds.items():
+                mine[name][bucket] += value
     return found
 
 
@@ -185,12 +195,13 @@ def _class(terms: Terms, row: Row) -> int:
     return 0
 
 
-@pytest.mark.parametrize("part", ["all", "arm", "class", "band", "month", "group"])
+@pytest.mark.parametrize("part", ["all", "arm", "class", "band", "month", "group", "segment"])
 def test_sums_are_a_plain_loops(
     part: str, engine: DuckDb, rows: tuple[list[Row], list[Row], list[Row]], terms: Terms
 ) -> None:
-    cells = GROUPS if part == "group" else CELLS
-    found = measures_of(engine.read("sums", DAYS, part=part, cells=cells))["cnp"]
+    cells = {"group": GROUPS, "segment": SEGMENTS}.get(part, CELLS)
+    column = "group" if part == "segment" else part
+    found = measures_of(engine.read("sums", DAYS, part=column, cells=cells))["cnp"]
     wanted = by_hand(rows, terms, part)
     assert found.keys() == wanted.keys()
     for value, columns in wanted.items():

@@ -6,6 +6,7 @@ queries by their name; nobody else writes SQL.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from importlib.resources import files
@@ -19,7 +20,11 @@ from gateway.evaluate.measures import Columns
 
 Days = tuple[date, date]
 
-CELLS, GROUPS = "cells", "groups"
+CELLS = "cells"
+GROUPS = "(select * from groups where kind = 'group')"
+SEGMENTS = "(select * from groups where kind = 'segment')"
+"""What is added up: all decisions, by groups of customers, or by watched segments."""
+
 ALL = "all"
 PARTS = {
     ALL: "''",
@@ -27,7 +32,7 @@ PARTS = {
     "class": "class::varchar",
     "band": "band::varchar",
     "month": "strftime(day, '%Y-%m')",
-    "group": "attribute || '=' || value",
+    "group": "name || '=' || value",
 }
 """What sums may be added up by, as SQL over cells."""
 
@@ -134,12 +139,25 @@ class DuckDb:
         self, query: str, parameters: Mapping[str, Any], **names: str
     ) -> duckdb.DuckDBPyConnection:
         text = (files("gateway.evaluate.queries") / f"{query}.sql").read_text(encoding="utf-8")
+        text = text.replace("{watch}", self._watched())
         if "part" in names:
             text = text.replace("{part}", PARTS[names["part"]]).replace("{cells}", names["cells"])
         try:
             return self._connection.execute(text, dict(parameters))
         except duckdb.Error as error:
             raise _refusal(error, query) from error
+
+    def _watched(self) -> str:
+        """Return the segments that decisions carry, as a list in SQL."""
+        described = self._connection.execute("describe decisions").fetchall()
+        kind = next((row[1] for row in described if row[0] == "watch"), "")
+        names = re.findall(r'(?:\(|, )"?([\w.-]+)"? [A-Z]', kind)
+        value = "struct_pack(kind := 'segment', name := '{0}', value := d.watch.\"{0}\"::varchar)"
+        packed = [value.format(name) for name in names]
+        return "[" + ", ".join(packed) + "]" if packed else _NO_SEGMENTS
+
+
+_NO_SEGMENTS = "[]::struct(kind varchar, name varchar, value varchar)[]"
 
 
 def _listed(paths: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.evaluate.delay import Completed, completed, curve
-from gateway.evaluate.engine import GROUPS, Days, Engine
+from gateway.evaluate.engine import ALL, CELLS, GROUPS, SEGMENTS, Days, Engine
 from gateway.evaluate.entry import SCHEMA, Entry
 from gateway.evaluate.intervals import Figure
 from gateway.evaluate.measures import NOTHING, Columns, Measures, masked, measures_of
@@ -43,7 +43,7 @@ EVER = date(1970, 1, 1)
 OVER_EXPECTED = (0.8, 1.25)
 """Frauds that came over frauds expected: within it, probabilities hold."""
 
-BY = ("arm", "class", "band", "month")
+BY = ("arm", "class", "band", "month", "segment")
 """Parts of the traffic that figures are told of."""
 
 
@@ -115,7 +115,7 @@ class View:
         """Return the days that end today."""
         return self.today - window + timedelta(days=1), self.today
 
-    def sums(self, days: Days, part: str = "all", cells: str = "cells") -> dict[str, Measures]:
+    def sums(self, days: Days, part: str = ALL, cells: str = CELLS) -> dict[str, Measures]:
         """Return the product's sums over days, by part."""
         found = measures_of(self.engine.read("sums", days, part=part, cells=cells))
         return found.get(self.terms.name, {})
@@ -133,8 +133,19 @@ class View:
             self.terms.name, metric, one.basis, one.figure, days, says, unit=one.unit, **more
         )
 
+    def parts(self) -> Iterator[tuple[Days, dict[str, str], Measures]]:
+        """Yield parts of the mature traffic: days, name and sums; months from the first on."""
+        for part in BY:
+            days = (EVER, self.last_mature) if part == "month" else self.mature
+            cells, column = (SEGMENTS, "group") if part == "segment" else (CELLS, part)
+            for value, sums in self.sums(days, column, cells).items():
+                yield days, self.named(part, value), sums
+
     def named(self, part: str, value: str) -> dict[str, str]:
         """Return a part of the traffic by the names that people know."""
+        if part == "segment":
+            name, _, segment = value.partition("=")
+            return {name: segment}
         if part == "class":
             return {"category": self.terms.classes[int(value)]}
         if part == "band":
@@ -250,14 +261,10 @@ def money(view: View, mature: Sample) -> Iterator[Entry]:
             continue
         for one in told(metric, mature):
             yield view.entry(metric, one, view.mature, SAYS[metric])
-    for part in BY:
-        days = (EVER, view.last_mature) if part == "month" else view.mature
-        for value, sums in view.sums(days, part).items():
-            here = replace(mature, sums=sums, costs=None)
-            for metric in ("fraud_loss_bps", "approval_rate", "false_positive_rate"):
-                one = told(metric, here)[0]
-                by = view.named(part, value)
-                yield view.entry(metric, one, days, SAYS[metric], by=by)
+    for days, by, sums in view.parts():
+        here = replace(mature, sums=sums, costs=None)
+        for metric in ("fraud_loss_bps", "approval_rate", "false_positive_rate"):
+            yield view.entry(metric, told(metric, here)[0], days, SAYS[metric], by=by)
 
 
 def fraud_rates(view: View, mature: Sample, cohorts: Columns) -> Iterator[Entry]:
@@ -321,10 +328,8 @@ def _holds(one: Figure) -> bool:
 def calibration(view: View, mature: Sample) -> Iterator[Entry]:
     """Yield observed over expected: over all, by part, and by probability."""
     yield _held(view, mature.sums, view.mature, {})
-    for part in BY:
-        days = (EVER, view.last_mature) if part == "month" else view.mature
-        for value, sums in view.sums(days, part).items():
-            yield _held(view, sums, days, view.named(part, value))
+    for days, by, sums in view.parts():
+        yield _held(view, sums, days, by)
     yield from reliability(view)
 
 

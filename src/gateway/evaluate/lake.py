@@ -21,7 +21,7 @@ def evaluate(engine: Engine, terms: Sequence[Terms], as_of: datetime) -> Evaluat
 
 
 def prepare(engine: Engine, terms: Sequence[Terms], as_of: datetime) -> None:
-    """Let an engine add up decisions and labels of products, as known at a time. Raises LakeError."""
+    """Let an engine add up what is known of products at a time. Raises LakeError."""
     engine.define(
         "products",
         {

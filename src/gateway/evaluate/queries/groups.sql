@@ -1,7 +1,8 @@
--- The same cells by groups of customers: what attributes say of their subjects. A subject of whom
--- nothing is said is in the group 'unknown'. The latest attribute that had come by then counts.
+-- The same cells by groups of customers and by watched segments of payments. What attributes say of a
+-- subject is its group: the latest that had come by then; of whom nothing is said is in 'unknown'.
+-- {watch} is put in by the engine: the segments that the decisions carry.
 create or replace temp table groups as
-with said as (
+with newest as (
     select
         subject,
         attribute,
@@ -9,11 +10,44 @@ with said as (
     from attributes
     where received <= $as_of
     group by all
+),
+said as (
+    select subject, map(list(attribute), list(value)) as groups
+    from newest
+    group by subject
+),
+asked as (
+    select p.product, list(c.attribute) filter (c.attribute is not null) as attributes
+    from products p
+    left join compared c on c.product = p.product
+    group by p.product
+),
+members as (
+    select
+        d.* exclude (product),
+        p.product,
+        unnest(
+            list_concat(
+                list_transform(
+                    coalesce(q.attributes, []),
+                    lambda x: struct_pack(
+                        kind := 'group', name := x, value := coalesce(a.groups[x], 'unknown')
+                    )
+                ),
+                {watch}
+            )
+        ) as member
+    from decisions d
+    join products p on p.product = d.product
+    join asked q on q.product = d.product
+    left join said a on a.subject = d.subject
+    where d.received <= $as_of
 )
 select
     d.product,
-    c.attribute,
-    coalesce(a.value, 'unknown') as value,
+    d.member.kind as kind,
+    d.member.name as name,
+    d.member.value as value,
     cast(d.event_time as date) as day,
     ((instr('0123456789abcdef', substr(coalesce(d.subject, right(d.decision_id, 2)), 1, 1)) - 1) * 8
         + (instr('0123456789abcdef', substr(coalesce(d.subject, right(d.decision_id, 2)), 2, 1)) - 1)
@@ -40,10 +74,8 @@ select
     sum(case when d.explored then 1 / d.propensity end) as w,
     sum(case when d.explored then 1 / (d.propensity * d.propensity) end) as w2,
     sum(case when d.explored then d.probability / d.propensity end) as w_p
-from decisions d
-join compared c on c.product = d.product
-left join said a on a.subject = d.subject and a.attribute = c.attribute
+from members d
 anti join superseded s on s.decision_id = d.decision_id
 left join evidence e on e.product = d.product and e.transaction_id = d.transaction_id
-where d.received <= $as_of
+where d.member.value is not null
 group by all;

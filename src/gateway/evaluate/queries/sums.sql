@@ -1,5 +1,5 @@
 -- What the metrics are made of, from cells of some days: by a part of the traffic and by bucket.
--- {part} and {cells} are put in by the engine, from names that it knows.
+-- {part} and {cells} are put in by the engine, from what it knows.
 select
     product,
     {part} as part,
