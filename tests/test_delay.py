@@ -9,7 +9,7 @@ import pytest
 from coverage import Late
 from statsmodels.duration.survfunc import SurvfuncRight
 
-from gateway.evaluate.delay import completed, curve
+from gateway.evaluate.delay import completed, completed_ratio, curve
 from gateway.evaluate.sums import Cohorts, Reports
 
 B = 16
@@ -159,3 +159,30 @@ def test_the_world_of_the_coverage_tells_its_own_truth() -> None:
     seen = {one.name: one for one in world(np.random.default_rng(1))}
     one = seen["completed rate, all days"]
     assert one.figure.value == pytest.approx(one.truth, rel=0.03)
+
+
+def test_a_completed_ratio_of_money_is_what_it_will_be_and_its_interval_holds_the_truth() -> None:
+    """Losses of 40 days that come with a delay; the truth is known as soon as all have come."""
+    chance, hits, values = np.random.default_rng(6), 0, []
+    age = np.arange(40, 0, -1)
+    for _ in range(60):
+        turnover = chance.poisson(40, (128, 40)) * 1_000.0
+        frauds = chance.poisson(0.5, (128, 40))
+        bucket, cohort = (
+            np.repeat(np.indices(frauds.shape)[i].ravel(), frauds.ravel()) for i in (0, 1)
+        )
+        delay = chance.geometric(0.12, len(bucket)) - 1
+        amount = chance.gamma(2.0, 50.0, len(bucket))
+        within = delay < 30
+        bucket, cohort, delay, amount = (x[within] for x in (bucket, cohort, delay, amount))
+        seen = delay < age[cohort]
+        lost = np.zeros((128, 40))
+        np.add.at(lost, (bucket[seen], cohort[seen]), amount[seen])
+        reports = Reports(bucket[seen], cohort[seen], delay[seen], np.ones(seen.sum()))
+        late = curve(reports, Cohorts(age, turnover / 1_000.0), 30)
+        figure = completed_ratio(lost, turnover, age, late)
+        truth = 0.5 * 100.0 * (1 - 0.88**30) / 40_000.0
+        values.append(figure.value / truth)
+        hits += figure.low <= truth <= figure.high
+    assert np.mean(values) == pytest.approx(1.0, abs=0.02)
+    assert hits >= 60 * 0.95 - 3 * np.sqrt(60 * 0.95 * 0.05)

@@ -26,7 +26,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.evaluate.intervals import CONFIDENCE, Estimate, Figure, Reason, Share, wilson_bounds
+from gateway.evaluate.intervals import (
+    CONFIDENCE,
+    Estimate,
+    Figure,
+    Reason,
+    Share,
+    score_bounds,
+    wilson_bounds,
+)
 from gateway.evaluate.rates import (
     checked,
     clusters_dof,
@@ -166,6 +174,41 @@ def completed(
     shown = float((n.sum(axis=0) * of.value[age]).sum()) / decided if decided > 0.0 else None
     figure = _adjusted(k * told, n * told, of, age, like, confidence)
     return Completed(so_far, figure, shown, shown is None or shown < SETTLED, too_young)
+
+
+def completed_ratio(
+    over: Floats,
+    under: Floats,
+    age: Places,
+    of: Curve | None,
+    *,
+    confidence: float = CONFIDENCE,
+) -> Figure:
+    """Return Σ over / Σ under·F(age) of sums (B, C): what was reported over what it is a share of.
+
+    For money: amounts of reported fraud over turnover. Cohorts of which too little has been shown
+    are left out. The interval is that of `score_bounds`; F is drawn up anew without each bucket.
+    """
+    checked(over, under)
+    n = float(under.sum())
+    if of is None:
+        return Figure(None, None, None, n, float(over.sum()), reason="too_young")
+    place = np.clip(age, 0, of.horizon)
+    told = of.value[place] >= LEAST_SHOWN
+    over, under = over * told, under * told
+    came, due = float(over.sum()), float((under @ of.value[place]).sum())
+    if not due > 0.0:
+        return Figure(None, None, None, n, came, reason="too_young")
+    value = came / due
+    if came == 0.0:
+        return Figure(value, 0.0, None, n, came, reason="no_events")
+    dof = float(clusters_dof(under.sum(axis=1)))
+    others = ((under.sum(axis=0) - under) * of.without[:, place]).sum(axis=1)
+    if not dof > 0.0 or not (others > 0.0).all():
+        return Figure(value, None, None, n, came, reason="one_cluster")
+    variance = float(left_out_variance((came - over.sum(axis=1)) / others))
+    low, high = score_bounds(value, variance, confidence=confidence, dof=dof)
+    return Figure(value, low, high, n, came)
 
 
 def _adjusted(

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.evaluate.delay import Completed, completed, curve
+from gateway.evaluate.delay import Completed, completed, completed_ratio, curve
 from gateway.evaluate.engine import ALL, CELLS, GROUPS, SEGMENTS, Days, Engine
 from gateway.evaluate.entry import SCHEMA, Entry
 from gateway.evaluate.intervals import Figure
 from gateway.evaluate.measures import NOTHING, Columns, Measures, masked, measures_of
 from gateway.evaluate.metrics import (
+    BPS,
     METRICS,
     Sample,
     Told,
@@ -81,7 +82,7 @@ def evaluated(engine: Engine, terms: Sequence[Terms], as_of: datetime) -> Evalua
         holds = _holds(over_expected(mature.sums))
         mature = replace(mature, calibrated=holds)
         sections["goals"] += [*promises(view), *goals(view, mature)]
-        sections["money"] += [*money(view, mature), *fraud_rates(view, mature, cohorts)]
+        sections["money"] += [*money(view, mature), *late_labels(view, mature, cohorts)]
         sections["calibration"] += calibration(view, mature)
         sections["fairness"] += fairness(view, holds)
         labels.append(coverage(view, states))
@@ -267,28 +268,37 @@ def money(view: View, mature: Sample) -> Iterator[Entry]:
             yield view.entry(metric, told(metric, here)[0], days, SAYS[metric], by=by)
 
 
-def fraud_rates(view: View, mature: Sample, cohorts: Columns) -> Iterator[Entry]:
-    """Yield frauds among what went through: observed so far, completed, and mature alone."""
-    says, days = SAYS["fraud_rate"], view.last(view.terms.maturity)
-    done = _completed(view, cohorts)
-    if done is not None:
-        yield view.entry("fraud_rate", Told("observed", done.so_far), days, says)
-        yield view.entry(
-            "fraud_rate",
-            Told("completed", done.figure),
-            days,
-            says,
-            more={"shown": done.shown, "provisional": done.provisional},
-        )
-    figure = share(mature.sums["fraud"], mature.sums["passed"])
-    yield view.entry("fraud_rate", Told("mature", figure), view.mature, says)
+def late_labels(view: View, mature: Sample, columns: Columns) -> Iterator[Entry]:
+    """Yield figures of the days that are not mature: observed so far, and completed.
 
-
-def _completed(view: View, columns: Columns) -> Completed | None:
-    """Return the fraud rate of the days that are not mature; None where nothing went through.
-
-    Their curve of delays is drawn from all days, mature ones too.
+    The curve of delays is drawn from all days, mature ones too. What is mature stands beside it.
     """
+    recent = _recent(view, columns)
+    if recent is not None:
+        days = view.last(view.terms.maturity)
+        more = {"shown": recent.rate.shown, "provisional": recent.rate.provisional}
+        for metric, unit, observed, full in (
+            ("fraud_rate", "share", recent.rate.so_far, recent.rate.figure),
+            ("fraud_loss_bps", "bps", recent.loss_so_far, recent.loss),
+        ):
+            says = SAYS[metric]
+            yield view.entry(metric, Told("observed", observed, unit), days, says)
+            yield view.entry(metric, Told("completed", full, unit), days, says, more=more)
+    figure = share(mature.sums["fraud"], mature.sums["passed"])
+    yield view.entry("fraud_rate", Told("mature", figure), view.mature, SAYS["fraud_rate"])
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """What the days that are not mature say: how many are fraud, and what that takes (in bps)."""
+
+    rate: Completed
+    loss_so_far: Figure
+    loss: Figure
+
+
+def _recent(view: View, columns: Columns) -> Recent | None:
+    """Return what labels say so far of the days that are not mature; None: nothing went through."""
     rows = _of_product(columns, view.terms.name)
     if not len(rows["n"]):
         return None
@@ -296,22 +306,29 @@ def _completed(view: View, columns: Columns) -> Completed | None:
     days, place = np.unique(day, return_inverse=True)
     age = (np.datetime64(view.today, "D") - days).astype(np.int64)
     bucket, n = rows["bucket"].astype(np.int64), rows["n"].astype(np.float64)
-    decisions = np.zeros((BUCKETS, len(days)))
-    np.add.at(decisions, (bucket, place), n)
     delay = masked(rows["delay"], -1).astype(np.int64)
     seen = (delay >= 0) & (delay < age[place])
+
+    def table(values: Any, some: Any) -> NDArray[np.float64]:
+        found = np.zeros((BUCKETS, len(days)))
+        filled = np.nan_to_num(masked(values, 0.0).astype(np.float64))
+        np.add.at(found, (bucket[some], place[some]), filled[some])
+        return found
+
+    everything = np.ones(len(n), np.bool_)
+    watched = Cohorts(age, table(n, everything))
     reports = Reports(bucket[seen], place[seen], delay[seen], n[seen])
-    watched = Cohorts(age, decisions)
     horizon = view.terms.maturity.days
-    like = pooled_design_effect(
-        Counts(_by_bucket(bucket[seen], n[seen])[None], decisions.sum(axis=1)[None])
-    )
-    return completed(
-        reports,
-        watched,
-        curve(reports, watched, horizon),
-        like=like,
-        days=(age >= 0) & (age < horizon),
+    young = (age >= 0) & (age < horizon)
+    late = curve(reports, watched, horizon)
+    counts = Counts(table(n, seen).sum(axis=1), watched.decisions.sum(axis=1))
+    like = pooled_design_effect(Counts(counts.k[None], counts.n[None]))
+    lost, turnover = table(rows["loss"], seen) * young * BPS, table(rows["amount"], everything)
+    turnover = turnover * young
+    return Recent(
+        completed(reports, watched, late, like=like, days=young),
+        ratio_of_sums(Amounts(lost.sum(axis=1), turnover.sum(axis=1))),
+        completed_ratio(lost, turnover, age, late),
     )
 
 

@@ -5,7 +5,9 @@ select
     day,
     bucket,
     case when fraud then delay end as delay,
-    sum(n) as n
+    sum(n) as n,
+    sum(amount_minor) as amount,
+    sum(loss_minor) as loss
 from cells
 where went_through
 group by all;
