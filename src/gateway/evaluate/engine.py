@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from importlib.resources import files
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import duckdb
 
@@ -39,6 +39,19 @@ PARTS = {
 MEMORY = "3GB"
 
 
+class Given(NamedTuple):
+    """What a query is given: `values` for its $names, `texts` for its {names}.
+
+    A text is SQL: whoever makes one quotes what is in it.
+    """
+
+    values: Mapping[str, Any]
+    texts: Mapping[str, str]
+
+
+NOTHING = Given({}, {})
+
+
 class Engine(Protocol):
     """What runs queries."""
 
@@ -47,8 +60,11 @@ class Engine(Protocol):
     ) -> None:
         """Make a small table of these values. `kinds`: SQL types of its columns, in order."""
 
-    def run(self, query: str, as_of: datetime) -> None:
+    def run(self, query: str, as_of: datetime, given: Given = NOTHING) -> None:
         """Run a query that makes a table."""
+
+    def rows(self, query: str, given: Given = NOTHING) -> Columns:
+        """Run a query and return its rows as columns."""
 
     def read(
         self, query: str, days: Days | None = None, *, part: str = ALL, cells: str = CELLS
@@ -105,9 +121,14 @@ class DuckDb:
             places = ", ".join("?" for _ in columns)
             self._connection.executemany(f"insert into {table} values ({places})", rows)
 
-    def run(self, query: str, as_of: datetime) -> None:
+    def run(self, query: str, as_of: datetime, given: Given = NOTHING) -> None:
         """Run a query that makes a table. Raises LakeError."""
-        self._execute(query, {"as_of": as_of})
+        self._execute(query, {**given.values, "as_of": as_of}, given.texts)
+
+    def rows(self, query: str, given: Given = NOTHING) -> Columns:
+        """Run a query and return its rows as columns, masked where null. Raises LakeError."""
+        found: Columns = self._execute(query, given.values, given.texts).fetchnumpy()
+        return found
 
     def read(
         self, query: str, days: Days | None = None, *, part: str = ALL, cells: str = CELLS
@@ -118,7 +139,8 @@ class DuckDb:
         groups. Raises LakeError.
         """
         parameters = {} if days is None else {"first": days[0], "last": days[1]}
-        found: Columns = self._execute(query, parameters, part=part, cells=cells).fetchnumpy()
+        texts = {"part": PARTS[part], "cells": cells}
+        found: Columns = self._execute(query, parameters, texts).fetchnumpy()
         return found
 
     def _see(self, table: str, paths: Sequence[str], schema: Mapping[str, str]) -> None:
@@ -136,12 +158,12 @@ class DuckDb:
             raise _refusal(error, table) from error
 
     def _execute(
-        self, query: str, parameters: Mapping[str, Any], **names: str
+        self, query: str, parameters: Mapping[str, Any], texts: Mapping[str, str]
     ) -> duckdb.DuckDBPyConnection:
         text = (files("gateway.evaluate.queries") / f"{query}.sql").read_text(encoding="utf-8")
         text = text.replace("{watch}", self._watched())
-        if "part" in names:
-            text = text.replace("{part}", PARTS[names["part"]]).replace("{cells}", names["cells"])
+        for name, spelt in texts.items():
+            text = text.replace(f"{{{name}}}", spelt)
         try:
             return self._connection.execute(text, dict(parameters))
         except duckdb.Error as error:
