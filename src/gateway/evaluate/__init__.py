@@ -16,6 +16,9 @@
     replay       recorded payments, decided again and priced
     ledger       what a comparison of two generations keeps of each payment, in columns
     whatif       what differs between the two, and what it costs
+    histograms   how often each value of a decision came, by hour; read through the engine
+    drift        whether that is what it was, against the same hours of the weeks before
+    onset        when a change began, in a series of days
 
 This room does no I/O, reads no clock and makes no chance of its own: a random generator is an
 argument. It knows no ONNX Runtime: scores come as arrays.
