@@ -150,7 +150,9 @@ def test_distances_are_scipys_and_a_loops(now: list[int], then: list[int]) -> No
     ks = kolmogorov(layout, *(layout.join(one)[0] for one in plain))
     place = layout.group[1:]
     samples = [np.repeat(place, counts) for counts in (now, then)]
-    assert ks == pytest.approx(ks_2samp(*samples, method="asymp").statistic, abs=1e-12)
+    with np.errstate(divide="ignore"):  # of its p-value, for one row
+        want = ks_2samp(*samples, method="asymp").statistic
+    assert ks == pytest.approx(want, abs=1e-12)
 
 
 def test_slots_are_weighed_as_the_window_has_them() -> None:
@@ -221,7 +223,7 @@ def chance() -> np.random.Generator:
 # No change, no alarm.
 
 
-@pytest.mark.parametrize(("a_week", "times"), [(200, 40), (1_000, 30), (10_000, 10), (100_000, 4)])
+@pytest.mark.parametrize(("a_week", "times"), [(200, 25), (1_000, 20), (10_000, 8), (100_000, 3)])
 def test_nothing_alarms_where_nothing_changes(
     chance: np.random.Generator, a_week: int, times: int
 ) -> None:
@@ -245,10 +247,10 @@ def test_a_fixed_threshold_would_alarm_on_few_decisions(chance: np.random.Genera
     shares = np.tile([0.0, *[0.05] * 20, *[0.0] * 11], (HOURS, 1))
     found = [
         drift_of(histograms([text("merchant", names)], [drawn(chance, 250, shares)]), END)[0]
-        for _ in range(40)
+        for _ in range(30)
     ]
     fixed = sum(one.value is not None and one.value > 0.1 for one in found)
-    assert fixed >= 5
+    assert fixed >= 4
     assert "drifted" not in verdicts(found)
 
 
@@ -310,7 +312,8 @@ def test_traffic_at_other_hours_is_no_drift(chance: np.random.Generator) -> None
     ("a_week", "by", "effect", "least", "most"),
     [
         (1_000, 0.2, 0.1, 0.0, 0.05),  # PSI 0.04: below what counts
-        (1_000, 0.2, 0.01, 0.5, 1.0),
+        (1_000, 0.2, 0.01, 0.1, 0.9),
+        (2_000, 0.2, 0.01, 0.7, 1.0),
         (5_000, 0.2, 0.01, 0.98, 1.0),
         (200, 0.6, 0.1, 0.3, 1.0),
         (1_000, 0.6, 0.1, 0.98, 1.0),
@@ -474,6 +477,16 @@ def test_too_little_is_undecided(
     (one,) = drift_of(histograms([number("f")], [counts]), END)
     assert one.verdict == "undecided"
     assert not why or why in one.notes
+
+
+def test_hours_that_are_new_have_nothing_to_be_compared_with(
+    chance: np.random.Generator,
+) -> None:
+    hourly = np.where((HOUR % 24 < 12) == (HOUR >= LAST_WEEK), 100.0, 0.0)
+    counts = drawn(chance, 0, normal_shares(since(LAST_WEEK, 1.0)), hourly)
+    (one,) = drift_of(histograms([number("f")], [counts]), END)
+    assert (one.verdict, one.value) == ("undecided", None)
+    assert one.notes == ("the references have hardly anything at these hours",)
 
 
 def test_few_references_do_with_a_note(chance: np.random.Generator) -> None:

@@ -17,6 +17,12 @@ however they hang together. And it must be worth an alarm: PSI beyond chance of 
 A field is steady where PSI beyond chance is below that, and noise alone exceeds it in less than one
 window of twenty; what is neither is undecided.
 
+Simulated, twelve fields of ten bins, eight reference weeks: a normal value that moves by 0.4 of its
+standard deviation is found 70 % of the time at 500 decisions a week and 98 % at 1,000; by 0.8,
+55 % at 200. A move by 0.2 is a PSI of 0.04: for it `effect` has to be 0.02, which finds 15 %
+at 1,000 and all at 5,000. Of 600 families without a change, at 200 to 100,000 a week, none alarmed;
+where the means of weeks differ by 0.2 by themselves, about 3 % do.
+
 A declared event takes its days out of the references, and turns an alarm into "explained" where
 the other days of the window do not alarm by themselves. Loss, false positives, calibration and
 latency are measured elsewhere, and no event silences them.
@@ -92,18 +98,18 @@ class Drift:
     product: str
     what: What
     name: str
-    verdict: Verdict
-    value: float | None
-    js: float | None
-    ks: float | None
-    chance: float | None
-    noise_floor: float | None
-    p: float | None
-    rank: int | None
-    weeks: int
     n: int
     n_reference: int
-    bins: tuple[Bin, ...]
+    weeks: int
+    verdict: Verdict = "undecided"
+    value: float | None = None
+    js: float | None = None
+    ks: float | None = None
+    chance: float | None = None
+    noise_floor: float | None = None
+    p: float | None = None
+    rank: int | None = None
+    bins: tuple[Bin, ...] = ()
     began: date | None = None
     began_between: tuple[date, date] | None = None
     explained_by: str | None = None
@@ -148,7 +154,7 @@ def drift_of(
     rest = (
         _assessed(histograms, span, calendar, met, effect, alpha)
         if left.sum() * 2 >= hours
-        else found_nothing(found)
+        else _undecided(found)
     )
     return tuple(
         one
@@ -160,7 +166,7 @@ def drift_of(
     )
 
 
-def found_nothing(found: Sequence[Drift]) -> tuple[Drift, ...]:
+def _undecided(found: Sequence[Drift]) -> tuple[Drift, ...]:
     """Return the same where too little is left of a window to say anything."""
     return tuple(replace(one, verdict="undecided") for one in found)
 
@@ -225,37 +231,28 @@ def _compared(
     n = int(windows[0].sum())
     slot = _slot_of(span, n)
     now, then = _summed(windows[0], slot), [_summed(windows[k], slot) for k in kept]
+    notes = () if len(kept) == span.weeks else (f"{len(kept)} of {span.weeks} reference weeks",)
+    n_reference = int(sum(one.sum() for one in then))
     drift = Drift(
-        *(histograms.binning.product, field.what, field.name, "undecided"),
-        *(None, None, None, None, None, None, None),
-        weeks=len(kept),
-        n=n,
-        n_reference=int(sum(one.sum() for one in then)),
-        bins=(),
-        notes=() if len(kept) == span.weeks else (f"{len(kept)} of {span.weeks} reference weeks",),
+        *(histograms.binning.product, field.what, field.name),
+        *(n, n_reference, len(kept)),
+        notes=notes,
     )
-    if not kept or drift.n < ROWS_MIN or drift.n_reference < ROWS_MIN:
+    if min(n, n_reference) < ROWS_MIN:
         return _Found(drift, None, effect)
     layout = layout_of(field, now, np.sum(then, axis=0))
     rows, now, then = layout.join(rows), layout.join(now), [layout.join(one) for one in then]
     seen = distances(now, np.sum(then, axis=0))
-    changed = _changed(span, rows, seen, until=span.begin) if layout.bins > 1 else None
-    before = [
-        (k, one)
-        for k, one in zip(kept, then, strict=True)
-        if changed and span.end - k * span.step <= changed.earliest * 24
-    ]
-    if changed and _apart(before, kept, then, seen) <= _MOVED / len(kept):
-        kept, then = [k for k, _ in before], [one for _, one in before]
+    if seen.m < ROWS_MIN:
+        note = "the references have hardly anything at these hours"
+        return _Found(replace(drift, notes=(*notes, note)), None, effect)
+    early, since = _before_it_changed(span, rows, seen, kept, then)
+    if since is not None:
+        kept, then = [kept[i] for i in early], [then[i] for i in early]
         seen = distances(now, np.sum(then, axis=0))
-        since = _EPOCH + timedelta(days=changed.earliest)
         note = f"compared with the {len(kept)} weeks before it changed, about {since}"
-        drift = replace(
-            drift,
-            weeks=len(kept),
-            n_reference=int(sum(one.sum() for one in then)),
-            notes=(*drift.notes, note),
-        )
+        n_reference = int(sum(one.sum() for one in then))
+        drift = replace(drift, weeks=len(kept), n_reference=n_reference, notes=(*notes, note))
     pooled = np.sum(then, axis=0)
     drift = replace(
         drift,
@@ -282,24 +279,29 @@ def _compared(
     return _Found(drift, noise.p(seen.psi), effect, noise.quantile(_SEEN), rows, seen)
 
 
-def _apart(
-    before: Sequence[tuple[int, Floats]],
-    kept: Sequence[int],
-    then: Sequence[Floats],
-    seen: Distances,
-) -> float:
-    """Return how probable it is that the later reference weeks differ so from those `before`, by
-    how much these differ from each other (Student's t), towards what the window has."""
-    along = _along(seen)
-    early = [k for k, _ in before]
-    figures = np.array([one.sum(axis=0) @ along / one.sum() for one in then])
-    is_early = np.isin(kept, early)
-    n = int(is_early.sum())
-    if n < 2 or n == len(kept):
-        return 1.0
-    one, other = figures[~is_early], figures[is_early]
-    error = float(other.std(ddof=1)) * (1.0 / n + 1.0 / len(one)) ** 0.5
-    return float(stdtr(n - 1, -(one.mean() - other.mean()) / error)) if error > 0 else 1.0
+def _before_it_changed(
+    span: _Span, rows: Floats, seen: Distances, kept: Sequence[int], then: Sequence[Floats]
+) -> tuple[Places, date | None]:
+    """Return which references came before a change among them, and its day; all and None without.
+
+    A change towards what the window has, seen day by day, and by how much whole weeks differ:
+    those behind it from those before it, by Student's t with the latter's variance. Few weeks
+    before it prove little, so a change that is older than about five weeks is the usual.
+    """
+    everything = np.arange(len(kept))
+    changed = _changed(span, rows, seen, until=span.begin) if rows.shape[1] > 1 else None
+    if changed is None:
+        return everything, None
+    is_early = np.array([span.end - k * span.step <= changed.earliest * 24 for k in kept])
+    n, later = int(is_early.sum()), int((~is_early).sum())
+    if n < 2 or not later:
+        return everything, None
+    figures = np.array([one.sum(axis=0) @ _along(seen) / one.sum() for one in then])
+    error = float(figures[is_early].std(ddof=1)) * (1.0 / n + 1.0 / later) ** 0.5
+    off = float(figures[~is_early].mean() - figures[is_early].mean())
+    if off <= 0 or stdtr(n - 1, -off / max(error, 1e-12)) > _MOVED / len(kept):
+        return everything, None
+    return everything[is_early], _EPOCH + timedelta(days=changed.earliest)
 
 
 def _along(seen: Distances) -> Floats:

@@ -194,7 +194,7 @@ def binning_of(
     Raises:
         LakeError: a file cannot be read.
     """
-    fields = _fields(engine, as_of, declared)
+    fields = _fields(engine, declared)
     share = min(1.0, BINNING_ROWS / rows) if rows else 1.0
     _tell(engine, product, fields, begin, end, share, as_of)
     quantiles = engine.rows("drift_quantiles")
@@ -283,7 +283,7 @@ def _counted(
     return Histograms(binning, hours, days)
 
 
-def _fields(engine: Engine, as_of: datetime, declared: Mapping[str, str]) -> tuple[Field, ...]:
+def _fields(engine: Engine, declared: Mapping[str, str]) -> tuple[Field, ...]:
     """Return all that decisions of this lake have values of."""
     there = set(engine.rows("drift_columns")["name"].tolist())
     fields = [Field(what, what, kind) for what, kind in _BASE]
