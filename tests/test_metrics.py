@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,8 +34,10 @@ from gateway.journal import (
     Shed,
 )
 from gateway.sidecar.metrics.buckets import Histogram, around
+from gateway.sidecar.metrics.measures import Measures
 from gateway.sidecar.metrics.metrics import COMMON_S, Metrics
 from gateway.sidecar.tail.call import Batch, Call, Position
+from gateway.sidecar.tail.checkpoint import Checkpoint
 from gateway.sidecar.tail.lag import Lag
 
 MS = 1_000_000
@@ -197,6 +201,34 @@ def test_every_count_is_that_of_a_plain_loop() -> None:
     assert found[labelled("gateway_worker_starts_total", worker="0")] == 1
     scored = labelled("gateway_shadow_calls_total", product="cnp", model="v8", outcome="scored")
     assert found[scored] == sum(call.generation is CNP for call in calls)
+
+
+def test_what_is_counted_does_not_wait_for_lags_that_take_long(tmp_path: Path) -> None:
+    asked, answers = Event(), Event()
+
+    def lags() -> dict[str, Lag]:
+        asked.set()
+        assert answers.wait(10)
+        return {"lake": Lag(5, 900, 0)}
+
+    calls = [decided(random.Random(1), 1)]
+
+    class Once:
+        position = Position()
+
+        def read(self) -> Batch | None:
+            return batch(calls)
+
+    metrics = Metrics(trace_id=lambda _: "0" * 32, lags=lags)
+    measures = Measures(Once(), metrics, Checkpoint(tmp_path, "metrics"))
+    with ThreadPoolExecutor() as beside:
+        shown_then = beside.submit(lambda: list(measures.collect()))
+        assert asked.wait(10)
+        try:
+            assert beside.submit(measures.step).result(5) is not None
+        finally:
+            answers.set()
+        assert "gateway_consumer_lag_records" in {one.name for one in shown_then.result(5)}
 
 
 def test_what_is_no_decision_is_counted_too() -> None:

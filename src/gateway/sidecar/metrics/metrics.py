@@ -121,9 +121,9 @@ class _Counts:
 
 
 class Metrics(Collector):
-    """What Prometheus is shown. `take` and `collect` run on one thread, or under one lock.
+    """What Prometheus is shown. `take` and `counted` run on one thread, or under one lock.
 
-    `trace_id` gives a call's, in hex; `lags` each consumer's lag by its name.
+    `trace_id` gives a call's, in hex; `lags` each consumer's lag by its name, and may take long.
     """
 
     def __init__(
@@ -293,6 +293,11 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family, in a settled order."""
+        yield from self.counted()
+        yield from self.behind()
+
+    def counted(self) -> Iterator[Metric]:
+        """Yield what was counted."""
         yield _histogram(
             "rpc_server_call_duration_seconds",
             "From arrival to the reply's leaving, of each call.",
@@ -341,7 +346,16 @@ class Metrics(Collector):
         for name, (help_, labels) in _COUNTERS.items():
             yield _counter(f"gateway_{name}", help_, labels, tables[name])
         yield self._generations()
-        yield from self._lag()
+
+    def behind(self) -> Iterator[Metric]:
+        """Yield how far each consumer is behind."""
+        lags = self._lags()
+        for unit, help_, value in _LAGS:
+            name = f"gateway_consumer_lag_{unit}"
+            family = GaugeMetricFamily(name, help_, labels=("consumer",))
+            for consumer, lag in sorted(lags.items()):
+                family.add_metric((consumer,), value(lag))
+            yield family
 
     def _generations(self) -> Metric:
         family = GaugeMetricFamily(
@@ -356,15 +370,6 @@ class Metrics(Collector):
         for labels, workers in sorted(serving.items()):
             family.add_metric(labels, workers)
         return family
-
-    def _lag(self) -> Iterator[Metric]:
-        lags = self._lags()
-        for unit, help_, value in _LAGS:
-            name = f"gateway_consumer_lag_{unit}"
-            family = GaugeMetricFamily(name, help_, labels=("consumer",))
-            for consumer, lag in sorted(lags.items()):
-                family.add_metric((consumer,), value(lag))
-            yield family
 
 
 def _arm(generation: Generation | None, place: int) -> str:
