@@ -169,7 +169,8 @@ def test_a_label_is_kept_counted_and_linked_to_its_decision(
             assert run(["label", str(path), *options]) == ExitCode.REFUSED
             assert counted(sidecar.metrics)["gateway_labels_total"] == 4
             capsys.readouterr()
-            other = ["sidecar", "--journal", str(journal), "--http", "127.0.0.1:0"]
+            (tmp_path / "other").mkdir()  # a journal has one sidecar
+            other = ["sidecar", "--journal", str(tmp_path / "other"), "--http", "127.0.0.1:0"]
             assert run([*other, "--listen", sidecar.feedback]) == ExitCode.CANNOT_LISTEN
             assert "the port is in use" in capsys.readouterr().err
             until(lambda: len(linked(receiver)) == 3)
