@@ -82,18 +82,17 @@ def consumers_of(asked: Asked) -> Consumers:
     sources = _sources(asked)
     of_journal: list[Consumer] = []
     of_labels: list[LabelShipping | LabelTraces] = []
-    lake = None if asked.lake is None else Lake.at(asked.lake)
     if asked.exporter is not None:
         checkpoint, source = sources[TRACES]
         encoder = SpanEncoder(asked.detail)
         of_journal.append(Traces(source, encoder, asked.exporter(), checkpoint))
-        decided = Decided(asked.journal, lake)
+        decided = Decided(asked.journal, None if asked.lake is None else Lake.at(asked.lake))
         settle_s = 0.0 if asked.once else SETTLE_S
-        labels = LabelTraces(asked.store(), decided, asked.exporter(), settle_s=settle_s)
-        of_labels.append(labels)
+        of_labels.append(LabelTraces(asked.store(), decided, asked.exporter(), settle_s=settle_s))
     if asked.lake is not None:
         checkpoint, source = sources[LAKE]
         rows = Rows(key=asked.key, shape=Snapshots(asked.journal).shape)
+        # Each its own: a lake remembers for one thread what its folders hold.
         of_journal.append(Shipping(source, Lake.at(asked.lake), rows, checkpoint))
         of_labels.append(LabelShipping(asked.store(), Lake.at(asked.lake)))
     checkpoint, source = sources[METRICS]
