@@ -63,7 +63,7 @@ ONLY_IN = {
     "grpc_reflection": {"serve/", "sidecar/feedback/"},
     "sqlite3": {"sidecar/feedback/store.py"},
     "psutil": {"cli/status.py"},
-    "pyarrow": {"scaffold/", "sidecar/"},
+    "pyarrow": {"scaffold/", "sidecar/", "cli/evaluate.py"},
     "pydantic": {"product/"},
     "ruamel": {"product/"},
     "rich": {"cli/"},
@@ -71,7 +71,7 @@ ONLY_IN = {
     "prometheus_client": {"sidecar/", "cli/sidecar.py"},
     "opentelemetry": {"sidecar/"},
     "statsmodels": {"evaluate/"},
-    "duckdb": set(),
+    "duckdb": {"evaluate/engine.py"},
     "pyspark": set(),
 }
 """Where the outside may be known."""

@@ -15,10 +15,11 @@ from faulty_disk import Clock, crash
 from test_tail import BOOT, DECISION, drained, filled, opened
 
 from gateway.errors import JournalDamaged, JournalError
-from gateway.journal import Generation, Pause, Replied, Writer
+from gateway.journal import Generation, Pause, Replied, Writer, segment_at
+from gateway.sidecar.tail import listing
 from gateway.sidecar.tail.call import Mark, Position
 from gateway.sidecar.tail.checkpoint import Checkpoint, consumers
-from gateway.sidecar.tail.lag import Lag, lag
+from gateway.sidecar.tail.lag import Lag, Lags, lag
 from gateway.sidecar.tail.tail import Tail
 
 NAME = f"01700000000000000000-003-{BOOT.hex()}-000000000000001.journal"
@@ -131,6 +132,29 @@ def test_a_lag_is_what_is_left_in_records_bytes_and_age(tmp_path):
     writer.append([late.encode()])
     left = lag(tmp_path, tail.position, wall_ns=15_000)
     assert (left.records, left.age_ns) == (2, 2000)  # it filled the segment, which was sealed
+    crash(writer)
+
+
+def test_lags_of_many_are_each_ones_and_a_header_is_read_once(tmp_path, monkeypatch):
+    writer = opened(tmp_path, segment_bytes=2000)
+    filled(writer, 30)
+    tail, positions = Tail(tmp_path, clock_ns=Clock(), records_max=7), {}
+    while tail.read():
+        positions[str(len(positions))] = tail.position
+    looked = []
+
+    def counted(path):
+        looked.append(path)
+        return segment_at(path)
+
+    monkeypatch.setattr(listing, "segment_at", counted)
+    lags = Lags(tmp_path)
+    for _ in range(3):
+        found = lags.of(positions, wall_ns=0)
+    assert sorted(looked) == sorted(tmp_path.glob("*.journal"))
+    for name, position in positions.items():
+        assert found[name] == lag(tmp_path, position, wall_ns=0)
+    assert len({one.records for one in found.values()}) == len(positions) > 3
     crash(writer)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,6 +59,9 @@ def rows(*lines: str, header: str = HEADER) -> str:
     return "\n".join((header, *lines)) + "\n"
 
 
+SPACED = ("--product", "test", "--source", "the desk")
+
+
 @pytest.mark.parametrize(
     ("content", "more", "says", "tries"),
     [
@@ -85,6 +89,7 @@ def rows(*lines: str, header: str = HEADER) -> str:
         ),
         (rows("a,b", header="kind,Kind "), (), "has more than one", ""),
         (rows("a,b", header="kind,kind"), (), "has more than one column", "Rename"),
+        ("kind" + "," * 100_000, (), "names no columns", "with a header"),
         (rows(GOOD), ("--attributes", "--product", "x"), "--product is of labels", ""),
         (rows(GOOD), ("--attributes",), "has no column subject", "Columns: subject, attribute"),
     ],
@@ -204,6 +209,15 @@ def test_a_bad_row_is_named_and_the_good_ones_go_in(said: Said, service: Service
         if one.label.source == "bad-rows"
     }
     assert kept == {"t-1", "t-6\nx", "t-9"}
+
+
+def test_the_command_to_send_again_is_one_that_a_shell_takes(said: Said) -> None:
+    _, _, err = said(rows("t-1,chargback,2026-11-02T09:00:00Z,1,USD,e"), *SPACED)
+    _, found, command = err.partition("what was taken is recognised: ")
+    words = shlex.split(command)
+    assert found
+    assert words[:2] == ["gateway", "label"]
+    assert tuple(words[3:7]) == SPACED
 
 
 def test_no_cell_is_in_what_is_said(said: Said) -> None:

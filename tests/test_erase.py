@@ -20,7 +20,7 @@ from journalled import BOOT, GENERATION, MS, decision, refusal
 from lake_calls import on_disk, read
 
 from gateway.cli.main import run
-from gateway.errors import ExitCode
+from gateway.errors import ExitCode, JournalDamaged
 from gateway.journal import Entry, Replied, Writer, segments
 from gateway.sidecar.lake.decisions import pseudonym
 from gateway.sidecar.lake.lake import Lake
@@ -304,3 +304,16 @@ def test_no_kill_loses_a_row_or_keeps_one() -> None:
         timeout=120,
     )
     assert int(ran.stdout) >= 9  # three files, three steps each
+
+
+@pytest.mark.parametrize("damaged", [b"", b"abc", bytes(33)])
+def test_a_damaged_key_is_an_error_to_who_fills_the_lake_and_not_a_weaker_key(
+    tmp_path: Path, damaged: bytes
+) -> None:
+    path = tmp_path / "sidecar" / "subject.key"
+    key = subject_key(path)
+    assert subject_key(path) == key
+    path.write_bytes(damaged)
+    with pytest.raises(JournalDamaged, match="is no key"):
+        subject_key(path)
+    assert path.read_bytes() == damaged, "a copy of it may be found"

@@ -173,6 +173,10 @@ def test_a_label_is_kept_counted_and_linked_to_its_decision(
             assert run([*other, "--listen", sidecar.feedback]) == ExitCode.JOURNAL
             assert run([*other, "--listen", "127.0.0.1:0"]) == ExitCode.JOURNAL
             assert capsys.readouterr().err.count("another sidecar (pid ") == 2
+            (tmp_path / "other").mkdir()  # a journal has one sidecar
+            other = ["sidecar", "--journal", str(tmp_path / "other"), "--http", "127.0.0.1:0"]
+            assert run([*other, "--listen", sidecar.feedback]) == ExitCode.CANNOT_LISTEN
+            assert "the port is in use" in capsys.readouterr().err
             until(lambda: len(linked(receiver)) == 3)
             until(lambda: counted(sidecar.metrics)["gateway_consumer_lag_records"] == 0)
             assert sidecar.ended() == ExitCode.OK

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from faulty_disk import crash
 from hypothesis import given
 from hypothesis import strategies as st
+from journalled import ARRIVAL_NS, GENERATION, decision
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
@@ -25,16 +29,21 @@ from gateway.journal import (
     Record,
     Refused,
     Rejected,
+    Replied,
     Reply,
     Scored,
     ScoredCall,
     Segment,
     Shed,
+    Writer,
 )
 from gateway.sidecar.metrics.buckets import Histogram, around
+from gateway.sidecar.metrics.measures import Measures
 from gateway.sidecar.metrics.metrics import COMMON_S, Metrics
 from gateway.sidecar.tail.call import Batch, Call, Position
+from gateway.sidecar.tail.checkpoint import Checkpoint
 from gateway.sidecar.tail.lag import Lag
+from gateway.sidecar.tail.tail import Tail
 
 MS = 1_000_000
 BATCH = 70
@@ -197,6 +206,70 @@ def test_every_count_is_that_of_a_plain_loop() -> None:
     assert found[labelled("gateway_worker_starts_total", worker="0")] == 1
     scored = labelled("gateway_shadow_calls_total", product="cnp", model="v8", outcome="scored")
     assert found[scored] == sum(call.generation is CNP for call in calls)
+
+
+def test_what_is_counted_does_not_wait_for_lags_that_take_long(tmp_path: Path) -> None:
+    asked, answers = Event(), Event()
+
+    def lags() -> dict[str, Lag]:
+        asked.set()
+        assert answers.wait(10)
+        return {"lake": Lag(5, 900, 0)}
+
+    calls = [decided(random.Random(1), 1)]
+
+    class Once:
+        position = Position()
+
+        def read(self) -> Batch | None:
+            return batch(calls)
+
+    metrics = Metrics(trace_id=lambda _: "0" * 32, lags=lags)
+    measures = Measures(Once(), metrics, Checkpoint(tmp_path, "metrics"))
+    with ThreadPoolExecutor() as beside:
+        shown_then = beside.submit(lambda: list(measures.collect()))
+        assert asked.wait(10)
+        try:
+            assert beside.submit(measures.step).result(5) is not None
+        finally:
+            answers.set()
+        assert "gateway_consumer_lag_records" in {one.name for one in shown_then.result(5)}
+
+
+def test_a_generation_is_served_by_the_workers_that_are_there(tmp_path: Path) -> None:
+    """Not by those that were killed, replaced or stopped since the sidecar began."""
+    metrics, tail = Metrics(trace_id=lambda _: "0" * 32), Tail(tmp_path)
+    key = labelled(
+        "gateway_generation_info",
+        product=GENERATION.product,
+        generation=str(GENERATION.generation),
+        digest=GENERATION.digest[:12],
+        models=",".join(GENERATION.arms),
+    )
+
+    def served() -> float:
+        while one := tail.read():
+            metrics.take(one)
+        return shown(metrics).get(key, 0)
+
+    def worker(number: int, boot: bytes) -> Writer:
+        writer = Writer.open(tmp_path, worker=number, boot_id=boot * 16, products=[GENERATION])
+        first = writer.append([decision(stand_in=1).encode()])
+        writer.append([Replied(first, ARRIVAL_NS + MS, (0,)).encode()])
+        return writer
+
+    killed, other = worker(0, b"a"), worker(1, b"b")
+    assert served() == 2
+    crash(killed)
+    again = worker(0, b"c")
+    assert served() == 2
+    other.close()
+    assert served() == 1
+    replacement = worker(2, b"d")
+    assert served() == 2
+    for one in (again, replacement):
+        one.close()
+    assert served() == 0
 
 
 def test_what_is_no_decision_is_counted_too() -> None:

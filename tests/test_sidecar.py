@@ -16,13 +16,15 @@ from pathlib import Path
 import callers
 import catalogue
 import pytest
+from journalled import ARRIVAL_NS, GENERATION, MS, decision
 from otlp_receiver import Receiver, listening
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from test_supervisor import serving
 
+from gateway.cli import sidecar_lag
 from gateway.cli.main import run
 from gateway.errors import ExitCode
-from gateway.journal import Decision, Record, read, segments, verify
+from gateway.journal import Decision, Record, Replied, Writer, read, segments, verify
 from gateway.model import load_generation
 from gateway.sidecar.lake.lake import Lake
 
@@ -151,6 +153,55 @@ def test_a_worker_at_its_limit_drops_what_the_sidecar_has_and_counts_nothing(
     assert report.ok
     assert sum(report.lost.values()) == 0
     assert len(Lake.at(str(lake)).dataset("decisions").to_table()) == len(told.answers)
+
+
+def filled(journal: Path, count: int, boot_id: bytes) -> None:
+    """Write a worker's journal: `count` calls, their replies, and the end."""
+    with Writer.open(journal, worker=0, boot_id=boot_id, products=[GENERATION]) as writer:
+        for _ in range(count):
+            first = writer.append([decision().encode()])
+            writer.append([Replied(first, ARRIVAL_NS + MS, (0,)).encode()])
+
+
+def rows_of(lake: Path) -> int:
+    return len(Lake.at(str(lake)).dataset("decisions").to_table())
+
+
+def test_a_damaged_checkpoint_holds_its_own_consumer_back_alone(tmp_path: Path) -> None:
+    journal, lake = tmp_path / "journal", tmp_path / "lake"
+    filled(journal, 20, b"a" * 16)
+    command = [sys.executable, "-m", "gateway", "sidecar", "--journal", str(journal), "--once"]
+    once = [*command, "--http", "127.0.0.1:0", "--lake", str(lake)]
+    subprocess.run(once, timeout=30, check=True)
+    assert rows_of(lake) == 20
+    filled(journal, 30, b"b" * 16)
+    checkpoint = journal / "sidecar" / "checkpoints" / "metrics.json"
+    checkpoint.write_text("{", encoding="utf-8")
+    ended = subprocess.run(once, timeout=30, check=False, capture_output=True)
+    assert ended.returncode == ExitCode.DAMAGED_JOURNAL, "who waits for the end is told"
+    with beside(journal, "--lake", str(lake), "--keep", "0s") as (_, address):
+        until(lambda: rows_of(lake) == 50)
+        assert "gateway_decisions_total" not in counted(address)
+        told = sidecar_lag.beside(journal)
+        assert told is not None
+        assert told.lags["metrics"] is None
+        assert "metrics waits" in told.in_words
+        assert checkpoint.read_text(encoding="utf-8") == "{", "it may be mended yet"
+        checkpoint.unlink()
+        until(lambda: counted(address).get("gateway_decisions_total") == 50)
+    assert verify(journal).ok
+
+
+def test_what_cannot_be_looked_up_is_left_out_and_all_else_is_shown(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    filled(journal, 20, b"a" * 16)
+    with beside(journal) as (_, address):
+        until(lambda: counted(address).get("gateway_decisions_total") == 20)
+        assert counted(address)["gateway_consumer_lag_records"] == 0
+        journal.rename(tmp_path / "away")
+        found = counted(address)
+        assert found["gateway_decisions_total"] == 20
+        assert "gateway_consumer_lag_records" not in found
 
 
 def test_wrong_input_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

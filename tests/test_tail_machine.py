@@ -7,6 +7,7 @@ by a consumer that was killed.
 
 from __future__ import annotations
 
+import gc
 import shutil
 import tempfile
 from contextlib import suppress
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 from faulty_disk import NO_SPACE, Clock, FaultyDisk, crash
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -418,6 +420,73 @@ def test_a_consumer_that_keeps_up_reads_nothing_by_itself(tmp_path: Path) -> Non
     assert spans.is_shared
     assert rows.is_shared
     assert len(opened) > 1
+
+
+def test_a_consumer_that_hangs_lets_the_others_hold_no_more_than_they_need(
+    tmp_path: Path,
+) -> None:
+    """However small the batches are: each has a mark for every boot."""
+    clock = Clock()
+    common = SharedTail(lambda position: Tail(tmp_path, position, clock_ns=clock))
+    hung, rows, counts = (common.share(Position()) for _ in range(3))
+
+    def held() -> int:
+        gc.collect()
+        return sum(isinstance(one, Batch) for one in gc.get_objects())
+
+    before, most, given = held(), 0, 0
+    with (
+        patch.object(shared, "HELD_BATCHES_MAX", 8),
+        Writer.open(tmp_path, worker=0, boot_id=b"b" * 16, products=[BESIDE]) as writer,
+    ):
+        for _ in range(30):
+            first = writer.append([replace(CALL, stand_in=1).encode()])
+            writer.append([Replied(first, clock(), (first,)).encode()])
+            for share in (rows, counts):
+                while batch := share.read():
+                    given += len(batch.calls)
+            most = max(most, held() - before)
+        assert given == 2 * 30
+        assert most <= 8
+        assert held() - before <= 1, "the others have had it all"
+        while batch := hung.read():
+            given += len(batch.calls)
+        assert given == 3 * 30
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_a_reading_that_fails_midway_begins_again_where_it_was(
+    tmp_path: Path, is_shared: bool
+) -> None:
+    """Memory runs out, say, when calls were taken out of what waits and are in no batch yet."""
+    common = SharedTail(lambda position: Tail(tmp_path, position, clock_ns=Clock()))
+    share, other = common.share(Position()), common.share(Position())
+    with Writer.open(tmp_path, worker=0, boot_id=b"b" * 16, products=[BESIDE]) as writer:
+        for _ in range(3):
+            first = writer.append([replace(CALL, stand_in=1).encode()])
+            writer.append([Replied(first, 0, (first,)).encode()])
+    if not is_shared:
+        share.number = None
+        with patch.object(shared, "NEAR_RECORDS", -1):
+            assert_fails_once_and_loses_nothing(share)
+    else:
+        assert_fails_once_and_loses_nothing(share)
+        assert len(other.read().calls) == 3
+
+
+def assert_fails_once_and_loses_nothing(share: Share) -> None:
+    whole = Tail._batch
+
+    def fails(tail: Tail, building: Any) -> Any:
+        if building.count:
+            raise MemoryError
+        return whole(tail, building)
+
+    with patch.object(Tail, "_batch", fails), pytest.raises(MemoryError):
+        share.read()
+    batch = share.read()
+    assert batch is not None
+    assert len(batch.calls) == 3
 
 
 TestSharedMachine = SharedMachine.TestCase

@@ -105,7 +105,7 @@ def wait_until_behind(journal: Path, seen: Callable[[Beside], None]) -> None:
 
 def records_left(sidecar: Beside) -> int:
     """Return how many records the furthest behind has before it, of who is waited for."""
-    lags = [lag.records for name, lag in sidecar.lags.items() if name in _WAITED_FOR]
+    lags = [lag.records for name, lag in sidecar.lags.items() if lag and name in _WAITED_FOR]
     return max(lags, default=0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_codec
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -87,8 +88,8 @@ def label(
     if not told.rows:
         raise UsageError("has a header, but no rows", subject=str(file))
     options = ["--attributes"] if attributes else []
-    options += [f"--{name} {value}" for name, value in given.items() if value]
-    again = " ".join(("gateway label", str(file), *options, f"--to {to}"))
+    options += [text for name, value in given.items() if value for text in (f"--{name}", value)]
+    again = shlex.join(("gateway", "label", str(file), *options, "--to", to))
     _conclude(told, file, to, again, json=json)
     return ExitCode.REFUSED if told.refused else ExitCode.OK
 

@@ -9,8 +9,7 @@ import os
 import signal
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib.metadata import version
@@ -24,40 +23,26 @@ from prometheus_client.registry import Collector
 
 from gateway.cli.attached import Attachment, errors_told, step_back
 from gateway.cli.serve import tls_of
+from gateway.cli.sidecar_consumers import Asked, consumers_of
 from gateway.cli.terms import Json, notes, span_ns
 from gateway.errors import ExitCode, ListenError, UsageError
 from gateway.model.registry import STORE, Registry
 from gateway.serve import Tls
 from gateway.serve.crew.port import Claim, claimed
 from gateway.serve.fronts.address import checked_address
-from gateway.sidecar.feedback.decided import Decided
 from gateway.sidecar.feedback.intake import Counts, Intake, Products
 from gateway.sidecar.feedback.server import FeedbackServer, credentials
-from gateway.sidecar.feedback.shipping import LabelShipping
 from gateway.sidecar.feedback.store import FILE as LABELS
 from gateway.sidecar.feedback.store import Store
-from gateway.sidecar.feedback.traces import SETTLE_S, LabelTraces
 from gateway.sidecar.lake.decisions import pseudonym
-from gateway.sidecar.lake.lake import Lake
-from gateway.sidecar.lake.products import Products as LakeProducts
-from gateway.sidecar.lake.rows import Rows
-from gateway.sidecar.lake.shipping import KEY, Shipping, subject_key
-from gateway.sidecar.lake.snapshots import Snapshots
-from gateway.sidecar.metrics.measures import Measures
-from gateway.sidecar.metrics.metrics import Metrics
+from gateway.sidecar.lake.shipping import KEY, subject_key
 from gateway.sidecar.presence import Presence, running
-from gateway.sidecar.tail.call import Call
-from gateway.sidecar.tail.checkpoint import STATE, Checkpoint
-from gateway.sidecar.tail.lag import Lag
-from gateway.sidecar.tail.lag import lag as lag_behind
+from gateway.sidecar.tail.checkpoint import STATE
 from gateway.sidecar.tail.retention import Keeping, Retention
-from gateway.sidecar.tail.shared import SharedTail
-from gateway.sidecar.tail.tail import Tail
 from gateway.sidecar.traces.collector import collector_of, resource_of
 from gateway.sidecar.traces.otlp import Exporter
-from gateway.sidecar.traces.spans import Detail, SpanEncoder, server_span_id
-from gateway.sidecar.traces.traces import Traces
-from gateway.sidecar.wing import Consumer, Wing
+from gateway.sidecar.traces.spans import Detail
+from gateway.sidecar.wing import Wing
 
 ONCE_IDLE_S = 3.0
 """With --once: a consumer that has found nothing new for so long is done."""
@@ -173,78 +158,55 @@ def sidecar(
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
     collector = collector_of(os.environ, otlp)
-    consumers: list[Consumer] = []
-    followers: list[LabelShipping | LabelTraces] = []
     state = journal / STATE
     kept = checkpoints or state
     present = Presence(os.getpid(), attached, str(kept.absolute()))
-
-    def lags() -> Mapping[str, Lag]:
-        now_ns = time.time_ns()
-        found = {one.name: lag_behind(journal, one.position, wall_ns=now_ns) for one in consumers}
-        return found | {one.name: one.lag(now_ns) for one in followers}
-
-    attachment = Attachment(journal, lags) if attached else None
     with ExitStack() as stack:
+        # Before anything is read: a second sidecar ends here, and touches no checkpoint.
+        tell = stack.enter_context(running(state, present))
+        claim = None if once else stack.enter_context(claimed(listen))
 
         def store() -> Store:
             return stack.enter_context(Store(state / LABELS))
 
-        # Before anything is read: a second sidecar ends here, and touches no checkpoint.
-        tell = stack.enter_context(running(state, present))
-        claim = None if once else stack.enter_context(claimed(listen))
-        asked = {"metrics": True, "traces": collector is not None, "lake": lake is not None}
-        files = {name: Checkpoint(kept, name) for name, is_asked in asked.items() if is_asked}
-        begun = {name: checkpoint.load() for name, checkpoint in files.items()}
-        common = SharedTail(lambda position: Tail(journal, position))
-        furthest_first = sorted(begun, key=lambda name: -begun[name].records)
-        shares = {name: common.share(begun[name]) for name in furthest_first}
-        key, labels = subject_key(state / KEY), store()
-        if collector is not None:
-            name = socket.gethostname()
-            resource = resource_of(os.environ, host=name, version=version("decision-gateway"))
-            exporter = stack.enter_context(Exporter(collector, resource))
-            encoder = SpanEncoder(Detail(sampled_share=sampled, all_calls=stages == "all"))
-            consumers.append(Traces(shares["traces"], encoder, exporter, files["traces"]))
-            decided = Decided(journal, None if lake is None else Lake.at(lake))
-            beside = stack.enter_context(Exporter(collector, resource))
-            settle_s = 0.0 if once else SETTLE_S
-            followers.append(LabelTraces(store(), decided, beside, settle_s=settle_s))
-        if lake is not None:
-            served, filled = Snapshots(journal), Lake.at(lake)
-            rows = Rows(key=key, shape=served.shape)
-            said = LakeProducts(filled.filesystem, filled.root, served.text)
-            shipping = Shipping(shares["lake"], filled, rows, files["lake"], products=said)
-            consumers.append(shipping)
-            followers.append(LabelShipping(store(), Lake.at(lake)))
-        metrics = Metrics(trace_id=_trace_id, lags=lags)
-        measures = Measures(shares["metrics"], metrics, files["metrics"])
-        consumers.append(measures)
-        counts = Counts()
-        address = stack.enter_context(_answering(http, measures, counts))
-        names = tuple(one.name for one in consumers)
+        def exporter() -> Exporter:
+            assert collector is not None
+            host, ours = socket.gethostname(), version("decision-gateway")
+            resource = resource_of(os.environ, host=host, version=ours)
+            return stack.enter_context(Exporter(collector, resource))
+
+        key, labels, counts = subject_key(state / KEY), store(), Counts()
+        consumers = consumers_of(
+            Asked(
+                journal=journal,
+                kept=kept,
+                key=key,
+                store=store,
+                exporter=None if collector is None else exporter,
+                detail=Detail(sampled_share=sampled, all_calls=stages == "all"),
+                lake=lake,
+                once=once,
+            )
+        )
+        address = stack.enter_context(_answering(http, consumers.measures, counts))
+        names = tuple(one.name for one in consumers.of_journal)
         if checkpoints is None:
-            kept_s = keep_s if "lake" in names else None
+            kept_s = None if lake is None else keep_s
             retention = Retention(journal, state, names, keep_s=kept_s, forget_s=keep_s)
             stack.enter_context(Keeping(retention))
+        attachment = Attachment(journal, consumers.lags) if attached else None
         if attachment:
             stack.callback(attachment.say_what_is_left)  # once the consumers have ended
-        wing = stack.enter_context(
-            Wing([*consumers, *followers], idle_s_max=ONCE_IDLE_S if once else None)
-        )
+        wing = stack.enter_context(Wing(consumers.all, idle_s_max=ONCE_IDLE_S if once else None))
         if claim is not None:
             products = Products(Registry(journal / STORE))
             intake = Intake(labels, products, lambda subject: pseudonym(subject, key), counts)
             stack.enter_context(_taking(claim, intake, tls))
         taking = None if claim is None else claim.address
         tell(replace(present, metrics=address, lake=lake or "", consumers=names))
-        _announce(address, taking, [one.name for one in (*consumers, *followers)], json=json)
+        _announce(address, taking, [one.name for one in consumers.all], json=json)
         _wait(wing, attachment.is_over if attachment else lambda: False)
     return ExitCode.OK
-
-
-def _trace_id(call: Call) -> str:
-    return server_span_id(call.record).trace_id.hex()
 
 
 @contextmanager

@@ -11,18 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway.errors import JournalDamaged
 from gateway.sidecar.presence import Presence, found
+from gateway.sidecar.tail.call import Position
 from gateway.sidecar.tail.checkpoint import STATE, Checkpoint
-from gateway.sidecar.tail.lag import Lag, lag
+from gateway.sidecar.tail.lag import Lag, Lags
 
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """The sidecar that ran last beside a journal. `lags`: by consumer."""
+    """The sidecar that ran last beside a journal.
+
+    `lags`: by consumer; None where its checkpoint cannot be read.
+    """
 
     presence: Presence
     runs: bool
-    lags: dict[str, Lag]
+    lags: dict[str, Lag | None]
 
     @property
     def row(self) -> dict[str, Any]:
@@ -33,7 +38,8 @@ class Beside:
             "metrics": self.presence.metrics or None,
             "lake": self.presence.lake or None,
             "consumers": {
-                name: {"records": one.records, "bytes": one.bytes, "age_s": one.age_ns / 1e9}
+                name: one
+                and {"records": one.records, "bytes": one.bytes, "age_s": one.age_ns / 1e9}
                 for name, one in self.lags.items()
             },
         }
@@ -57,18 +63,24 @@ def beside(journal: Path) -> Beside | None:
     if told is None:
         return None
     presence, runs = told
-    kept, now_ns = Path(presence.checkpoints), time.time_ns()
-    return Beside(
-        presence,
-        runs,
-        {
-            name: lag(journal, Checkpoint(kept, name).load(), wall_ns=now_ns)
-            for name in presence.consumers
-        },
-    )
+    kept = Path(presence.checkpoints)
+    positions = {name: _position(Checkpoint(kept, name)) for name in presence.consumers}
+    known = {name: position for name, position in positions.items() if position is not None}
+    lags = Lags(journal).of(known, wall_ns=time.time_ns())
+    return Beside(presence, runs, {name: lags.get(name) for name in positions})
 
 
-def _behind(name: str, one: Lag) -> str:
+def _position(checkpoint: Checkpoint) -> Position | None:
+    """Return how far a consumer is; None where its checkpoint is damaged."""
+    try:
+        return checkpoint.load()
+    except JournalDamaged:
+        return None
+
+
+def _behind(name: str, one: Lag | None) -> str:
+    if one is None:
+        return f"{name} waits: its checkpoint cannot be read"
     if not one.records:
         return f"{name} has all"
     return f"{name} is {one.records:,} records behind ({one.age_ns / 1e9:.0f} s)"

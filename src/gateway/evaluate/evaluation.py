@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.evaluate.delay import Completed, completed, completed_ratio, curve
+from gateway.evaluate.drifts import drifts
 from gateway.evaluate.engine import ALL, CELLS, GROUPS, SEGMENTS, Days, Engine
 from gateway.evaluate.entry import SCHEMA, Entry
 from gateway.evaluate.intervals import Figure
@@ -71,7 +72,7 @@ class Evaluation:
 def evaluated(engine: Engine, terms: Sequence[Terms], as_of: datetime) -> Evaluation:
     """Return the evaluation of products from the cells that an engine holds. Raises LakeError."""
     sections: dict[str, list[Entry]] = {
-        name: [] for name in ("goals", "money", "calibration", "fairness")
+        name: [] for name in ("goals", "money", "calibration", "drift", "fairness")
     }
     states = engine.read("states")
     cohorts = engine.read("cohorts")
@@ -86,6 +87,7 @@ def evaluated(engine: Engine, terms: Sequence[Terms], as_of: datetime) -> Evalua
         sections["calibration"] += calibration(view, mature)
         sections["fairness"] += fairness(view, holds)
         labels.append(coverage(view, states))
+    sections["drift"] += drifts(engine, terms, as_of)
     return Evaluation(
         as_of,
         tuple(one.name for one in terms),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Protocol
@@ -130,8 +131,8 @@ class Wing:
                 self._ends.wait(retry_s)
                 retry_s = min(2.0 * retry_s, RETRY_S_MAX)
                 continue
-            except Exception:
-                log.exception("%s failed; it tries again", consumer.name)
+            except Exception as error:
+                log.error("%s failed; it tries again: %s", consumer.name, _place_of(error))
                 self._ends.wait(RETRY_S_MAX)
                 continue
             retry_s = RETRY_S
@@ -141,3 +142,10 @@ class Wing:
             if self._idle_s_max is not None and self._clock_s() - idle_since_s > self._idle_s_max:
                 return
             self._ends.wait(consumer.idle_s)
+
+
+def _place_of(error: Exception) -> str:
+    """Return what an error is and where it was raised; its text may hold what a caller sent."""
+    frames = reversed(traceback.extract_tb(error.__traceback__))
+    places = (f"{frame.filename}:{frame.lineno}" for frame in frames)
+    return f"{type(error).__name__} at {' < '.join(places)}"

@@ -82,7 +82,13 @@ def opened(path: Path) -> Iterator[Sheet]:
 
 def _of_csv(text: Any, subject: str) -> Sheet:
     size = max(os.fstat(text.fileno()).st_size, 1)
-    header = text.readline()
+    header = text.readline(_HEAD_BYTES)
+    if len(header) == _HEAD_BYTES:
+        raise UsageError(
+            f"its first line has more than {_HEAD_BYTES:,} characters: it names no columns",
+            subject=subject,
+            hint=_HINT,
+        )
     outside = "".join(header.split('"')[::2])
     delimiter = max(DELIMITERS, key=outside.count)
     try:

@@ -6,10 +6,10 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from gateway.errors import JournalDamaged, JournalError, LakeError
+from gateway.journal.directory import make_directory, sync_directory
 from gateway.journal.disk import refusal
 from gateway.sidecar.lake.lake import Lake
 from gateway.sidecar.lake.products import Products
@@ -154,19 +154,24 @@ def subject_key(path: Path) -> bytes:
     """Return the key of the subjects' pseudonyms; it is made where there is none.
 
     Raises:
-        JournalError: it cannot be read or written.
+        JournalError: it cannot be read or written. JournalDamaged: what is there is no key.
     """
     try:
-        with suppress(FileNotFoundError):
-            return path.read_bytes()
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        key, new = os.urandom(_KEY_BYTES), path.with_suffix(".new")
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(key)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
+        if not path.exists():
+            make_directory(path.parent)
+            _make_key(path)
     except OSError as error:
         raise refusal(error, "keep the key of the subjects' pseudonyms", path) from error
-    return key
+    return known_key(path)
+
+
+def _make_key(path: Path) -> None:
+    """Write a key, durably: rows of a lake will go by it that outlives a power cut."""
+    new = path.with_suffix(".new")
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(os.urandom(_KEY_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+    sync_directory(path.parent)

@@ -80,7 +80,8 @@ class Measures(Collector):
             self._unsaved = None
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every family, as it is now."""
+        """Yield every family, as it is now. What counts does not wait for what is looked up."""
         with self._lock:
-            found = list(self._metrics.collect())
+            found = list(self._metrics.counted())
         yield from found
+        yield from self._metrics.behind()

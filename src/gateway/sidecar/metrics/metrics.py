@@ -38,7 +38,7 @@ from gateway.product import Action, StandIn
 from gateway.sidecar.metrics.buckets import Counts, Example, Histogram, around
 from gateway.sidecar.metrics.missing import Missing
 from gateway.sidecar.metrics.stamps import Ints, Stamps, lengths, stamps_of
-from gateway.sidecar.tail.call import Batch, Call, Gone, LateReply, LateScored
+from gateway.sidecar.tail.call import Batch, Call, Gone, LateReply, LateScored, Position
 from gateway.sidecar.tail.lag import Lag
 
 COMMON_S = (
@@ -121,9 +121,9 @@ class _Counts:
 
 
 class Metrics(Collector):
-    """What Prometheus is shown. `take` and `collect` run on one thread, or under one lock.
+    """What Prometheus is shown. `take` and `counted` run on one thread, or under one lock.
 
-    `trace_id` gives a call's, in hex; `lags` each consumer's lag by its name.
+    `trace_id` gives a call's, in hex; `lags` each consumer's lag by its name, and may take long.
     """
 
     def __init__(
@@ -145,6 +145,7 @@ class Metrics(Collector):
         self._boots: set[Boot] = set()
         self._bounds: dict[str, tuple[float, ...]] = {}
         self._served: dict[tuple[int, bytes, str], Generation] = {}
+        self._ended: set[Boot] = set()
 
     def take(self, batch: Batch) -> None:
         """Count a batch."""
@@ -170,6 +171,16 @@ class Metrics(Collector):
                     self._counts.lost[("damage",)] += 1
                 case _:
                     self._aside(aside)
+        self._end(batch.until)
+
+    def _end(self, until: Position) -> None:
+        """Note whose journal has ended, and forget what of them has left the folder too."""
+        left = self._ended - until.marks.keys()
+        if left:
+            self._waits = {boot: one for boot, one in self._waits.items() if boot not in left}
+            self._served = {key: one for key, one in self._served.items() if key[:2] not in left}
+        # Between two segments this holds of a worker too, for the moment of a rotation.
+        self._ended = {boot for boot, mark in until.marks.items() if mark.is_finished}
 
     def _begun(self, boot: Boot) -> None:
         if boot not in self._boots:
@@ -293,6 +304,11 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family, in a settled order."""
+        yield from self.counted()
+        yield from self.behind()
+
+    def counted(self) -> Iterator[Metric]:
+        """Yield what was counted."""
         yield _histogram(
             "rpc_server_call_duration_seconds",
             "From arrival to the reply's leaving, of each call.",
@@ -341,7 +357,16 @@ class Metrics(Collector):
         for name, (help_, labels) in _COUNTERS.items():
             yield _counter(f"gateway_{name}", help_, labels, tables[name])
         yield self._generations()
-        yield from self._lag()
+
+    def behind(self) -> Iterator[Metric]:
+        """Yield how far each consumer is behind."""
+        lags = self._lags()
+        for unit, help_, value in _LAGS:
+            name = f"gateway_consumer_lag_{unit}"
+            family = GaugeMetricFamily(name, help_, labels=("consumer",))
+            for consumer, lag in sorted(lags.items()):
+                family.add_metric((consumer,), value(lag))
+            yield family
 
     def _generations(self) -> Metric:
         family = GaugeMetricFamily(
@@ -351,20 +376,12 @@ class Metrics(Collector):
         )
         serving = Counter(
             (one.product, str(one.generation), one.digest[:12], ",".join(one.arms))
-            for one in self._served.values()
+            for (*boot, _), one in self._served.items()
+            if tuple(boot) not in self._ended
         )
         for labels, workers in sorted(serving.items()):
             family.add_metric(labels, workers)
         return family
-
-    def _lag(self) -> Iterator[Metric]:
-        lags = self._lags()
-        for unit, help_, value in _LAGS:
-            name = f"gateway_consumer_lag_{unit}"
-            family = GaugeMetricFamily(name, help_, labels=("consumer",))
-            for consumer, lag in sorted(lags.items()):
-                family.add_metric((consumer,), value(lag))
-            yield family
 
 
 def _arm(generation: Generation | None, place: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,26 @@ class Lag:
     records: int
     bytes: int
     age_ns: int
+
+
+class Lags:
+    """Of several consumers of one journal: a segment's header is read once. Any thread may ask."""
+
+    def __init__(self, directory: Path) -> None:
+        self._listing = Listing(directory)
+        self._lock = threading.Lock()
+
+    def of(self, positions: Mapping[str, Position], *, wall_ns: int) -> dict[str, Lag]:
+        """Return each one's, by its name. `wall_ns`: now.
+
+        Raises:
+            JournalError: the directory or a file cannot be read.
+        """
+        with self._lock:
+            boots = self._listing.look()
+        return {
+            name: lag_of(boots, position, wall_ns=wall_ns) for name, position in positions.items()
+        }
 
 
 def is_past(position: Position, path: Path) -> bool:

@@ -20,8 +20,32 @@ HELD_CALLS_MAX = 4 * RECORDS_MAX
 HELD_BYTES_MAX = 32 << 20
 """Of the journal: what is held beyond is left to tails of their own."""
 
+HELD_BATCHES_MAX = 256
+"""The same of small ones: each holds a position, and that has a mark for every boot."""
+
 NEAR_RECORDS = RECORDS_MAX
 """Who is so close behind in each boot reads up to the others, and joins them."""
+
+
+class _Reading:
+    """A tail that begins again where it was, should it fail midway: it may have let go of calls."""
+
+    def __init__(self, opened: Callable[[Position], Tail], position: Position) -> None:
+        self.at = position
+        self._opened = opened
+        self._tail: Tail | None = opened(position)
+
+    def read(self) -> Batch | None:
+        tail, self._tail = self._tail or self._opened(self.at), None
+        try:
+            batch = tail.read()
+        except JournalError:
+            self._tail = tail  # this it says before it lets go of anything
+            raise
+        self._tail = tail
+        if batch is not None:
+            self.at = batch.until
+        return batch
 
 
 class SharedTail:
@@ -31,8 +55,7 @@ class SharedTail:
         self.opened = opened
         self._lock = threading.Lock()
         self._shares: list[Share] = []
-        self._tail: Tail | None = None
-        self._at = Position()
+        self._common: _Reading | None = None
         self._held: deque[Batch] = deque()
         self._first = 0
 
@@ -42,10 +65,9 @@ class SharedTail:
         The first one's is where the common reading begins: let it be the one that is the furthest.
         """
         with self._lock:
-            if self._tail is None:
-                self._tail = self.opened(position)
-                self._at = position
-            is_here = position == self._at and not self._held
+            if self._common is None:
+                self._common = _Reading(self.opened, position)
+            is_here = position == self._common.at and not self._held
             one = Share(self, position, self._first if is_here else None)
             self._shares.append(one)
             return one
@@ -76,35 +98,44 @@ class SharedTail:
         None: that is too far, or not ahead of `position`.
         """
         with self._lock:
-            self._read()
-            if not _is_near(position, self._at):
+            at = self._read()
+            if not _is_near(position, at):
                 return None
-            batch = self.opened(position).up_to(self._at)
-            if batch is None and position != self._at:
+            batch = self.opened(position).up_to(at)
+            if batch is None and position != at:
                 return None
             return batch, self._first + len(self._held)
 
     def drop(self) -> None:
         """Let go of what every consumer that shares has had, and of what is too much."""
         with self._lock:
-            numbers = [one.number for one in self._shares if one.number is not None]
+            # Who has fallen behind will not come back for what is held: it is read up to it.
+            numbers = [
+                one.number
+                for one in self._shares
+                if one.number is not None and one.number >= self._first
+            ]
             least = min(numbers, default=self._first + len(self._held))
             calls = sum(len(one.calls) + len(one.asides) for one in self._held)
             size = sum(one.size for one in self._held)
             while self._held and (
-                self._first < least or calls > HELD_CALLS_MAX or size > HELD_BYTES_MAX
+                self._first < least
+                or calls > HELD_CALLS_MAX
+                or size > HELD_BYTES_MAX
+                or len(self._held) > HELD_BATCHES_MAX
             ):
                 gone = self._held.popleft()
                 self._first += 1
                 calls -= len(gone.calls) + len(gone.asides)
                 size -= gone.size
 
-    def _read(self) -> None:
-        assert self._tail is not None
-        batch = self._tail.read()
+    def _read(self) -> Position:
+        """Hold what follows, if anything does, and return where the common reading is then."""
+        assert self._common is not None
+        batch = self._common.read()
         if batch is not None:
             self._held.append(batch)
-            self._at = batch.until
+        return self._common.at
 
 
 class Share:
@@ -114,7 +145,7 @@ class Share:
         self.number = number
         self.position = position
         self._shared = shared
-        self._own: Tail | None = None
+        self._own: _Reading | None = None
 
     @property
     def is_shared(self) -> bool:
@@ -150,7 +181,7 @@ class Share:
             batch, self.number = joined
             return batch
         if self._own is None:
-            self._own = self._shared.opened(self.position)
+            self._own = _Reading(self._shared.opened, self.position)
         return self._own.read()
 
 
