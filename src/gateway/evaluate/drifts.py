@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 
 from gateway.evaluate.drift import WEEKS, WINDOW_HOURS, Drift, drift_of
@@ -37,7 +37,7 @@ def drifts(engine: Engine, terms: Sequence[Terms], as_of: datetime) -> Iterator[
 
 
 def _of_product(
-    engine: Engine, terms: Terms, volume: dict[int, int], as_of: datetime
+    engine: Engine, terms: Terms, volume: Mapping[int, int], as_of: datetime
 ) -> Iterator[Entry]:
     now = int(as_of.astimezone(UTC).timestamp() // 3600)
     end = min(now, max(volume) + 1)
