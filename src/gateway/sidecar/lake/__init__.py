@@ -11,6 +11,7 @@
     ranges      which files count, and which are to be one                      pure
     parquet     files that are there whole or not at all
     lake        ranges of the journal as files: shipped, joined, erased
+    compaction  when small files are joined
     shipping    from the tail to the lake, then the checkpoint
 
 What never happens: a row that `files` shows twice, whatever was killed or shipped again; a file
