@@ -37,8 +37,10 @@ from otlp_receiver import (
     ExportTraceServiceResponse,
     Receiver,
     hangs,
+    is_server,
     listening,
     refuses,
+    server_spans,
     spans_of,
     takes_and_says_nothing,
 )
@@ -227,7 +229,7 @@ class Faults:
         receiver.take(spans[2:])
         with receiver.lock:
             self._outcome.rejected |= {
-                (one.trace_id, one.span_id) for one in spans[:2] if is_server(one.name)
+                (one.trace_id, one.span_id) for one in spans[:2] if is_server(one)
             }
         answer = ExportTraceServiceResponse()
         answer.partial_success.rejected_spans = len(spans[:2])
@@ -318,15 +320,6 @@ def decisions(journal: Path) -> Iterator[Record]:
         for item in read(segment):
             if isinstance(item, Record) and isinstance(item.entry, Decision):
                 yield item
-
-
-def is_server(name: str) -> bool:
-    return name == "gateway.v1.DecisionService/Decide"
-
-
-def server_spans(receiver: Receiver) -> set[Ids]:
-    with receiver.lock:
-        return {ids for ids, span in receiver.spans.items() if is_server(span.name)}
 
 
 def files(lake: Path) -> tuple[str, ...]:

@@ -76,6 +76,17 @@ def spans_of(request: ExportTraceServiceRequest) -> list[Span]:
     ]
 
 
+def is_server(span: Span) -> bool:
+    """Say whether a span is the server's of a decision, and no stage's."""
+    return span.name == "gateway.v1.DecisionService/Decide"
+
+
+def server_spans(receiver: Receiver) -> set[tuple[bytes, bytes]]:
+    """Return the ids of the server spans that came, each once."""
+    with receiver.lock:
+        return {ids for ids, span in receiver.spans.items() if is_server(span)}
+
+
 def refuses(code: grpc.StatusCode, retry_after_s: float | None = None) -> Fault:
     def fault(receiver: Receiver, request: ExportTraceServiceRequest, context: Any) -> None:
         if retry_after_s is None:

@@ -15,9 +15,9 @@ from functools import partial, partialmethod
 from itertools import count
 from typing import Any
 
-from gateway.cli import sidecar
+from gateway.cli import sidecar_consumers
 from gateway.cli.main import main
-from gateway.sidecar.lake import shipping
+from gateway.sidecar.lake import compaction, shipping
 from gateway.sidecar.lake.lake import Lake
 
 
@@ -40,8 +40,8 @@ def dying(log: str, step: str, number: int) -> None:
     patched: Any = Lake
     patched.at = at
     patched.compact = partialmethod(Lake.compact, grace_s=0.0, least_files=3)
-    shipping.COMPACT_S = 0.4
-    sidecar.Shipping = partial(shipping.Shipping, ship_s=0.1)  # type: ignore[misc]
+    compaction.COMPACT_S = 0.4
+    sidecar_consumers.Shipping = partial(shipping.Shipping, ship_s=0.1)  # type: ignore[misc]
 
 
 if __name__ == "__main__":

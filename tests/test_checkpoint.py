@@ -19,12 +19,17 @@ from gateway.journal import Generation, Pause, Replied, Writer, segment_at
 from gateway.sidecar.tail import listing
 from gateway.sidecar.tail.call import Mark, Position
 from gateway.sidecar.tail.checkpoint import Checkpoint, consumers
-from gateway.sidecar.tail.lag import Lag, Lags, lag
+from gateway.sidecar.tail.lag import Lag, Lags
 from gateway.sidecar.tail.tail import Tail
 
 NAME = f"01700000000000000000-003-{BOOT.hex()}-000000000000001.journal"
 MARK = Mark(NAME, 400, 17, 23, True, (Generation(2, "cnp", 9, "d9", ("v9", "v10")),))
 POSITION = Position({(3, BOOT): MARK})
+
+
+def lag(directory: Path, position: Position, *, wall_ns: int) -> Lag:
+    """Look at the directory for one consumer, as nobody had looked before."""
+    return Lags(directory).of({"one": position}, wall_ns=wall_ns)["one"]
 
 
 def test_what_was_saved_is_loaded_and_nothing_saved_is_the_begin(tmp_path):

@@ -611,7 +611,8 @@ def test_a_call_that_cannot_be_answered_by_its_timeout_is_told_so_and_not_run(
         infer(asked([[2, 1, 0]]), timeout=10)
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert error.details().startswith("timeout")
-    assert 0.03 <= took_s < 1.0, "it was told while the model still worked"
+    # An arrival is dated to the look before it: up to a tick of 5 ms early.
+    assert 0.025 <= took_s < 1.0, "it was told while the model still worked"
     assert gate.ran == [0.0, 2.0]
 
 

@@ -22,7 +22,7 @@ from gateway.journal import Decision, Mode, Record, Writer, decision_id, read, s
 from gateway.model import load_generation
 from gateway.v1.decision_pb2_grpc import DecisionServiceStub
 
-KILLS = 20
+KILLS = 10
 CALLERS = 4
 
 
@@ -87,7 +87,7 @@ def test_no_answer_claims_to_have_taken_longer_than_its_caller_waited(
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_every_decision_that_a_client_received_survives_20_kills(tmp_path: Path) -> None:
+def test_every_decision_that_a_client_received_survives_kills(tmp_path: Path) -> None:
     """The oracle is the client's own list; each kill comes at another moment of the load."""
     folder = catalogue.write_folder(tmp_path / "product")
     fingerprint = load_generation(folder).schema.fingerprint

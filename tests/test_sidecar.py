@@ -17,7 +17,7 @@ import callers
 import catalogue
 import pytest
 from journalled import ARRIVAL_NS, GENERATION, MS, decision
-from otlp_receiver import Receiver, listening
+from otlp_receiver import Receiver, listening, server_spans
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from test_supervisor import serving
 
@@ -68,12 +68,6 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def server_spans(receiver: Receiver) -> int:
-    name = "gateway.v1.DecisionService/Decide"
-    with receiver.lock:
-        return sum(span.name == name for span in receiver.spans.values())
-
-
 @pytest.mark.slow
 def test_every_call_is_a_span_and_a_count_though_the_sidecar_is_killed(tmp_path: Path) -> None:
     """Three kills under load: at the end the collector has each decision's span, once."""
@@ -87,10 +81,10 @@ def test_every_call_is_a_span_and_a_count_though_the_sidecar_is_killed(tmp_path:
             for _ in range(3):
                 with beside(journal, *otlp):
                     told.wait_for(60)
-                    until(lambda: server_spans(receiver) > 0)
+                    until(lambda: len(server_spans(receiver)) > 0)
         assert told.failed == {}
         with beside(journal, *otlp) as (process, address):
-            until(lambda: server_spans(receiver) == len(told.answers))
+            until(lambda: len(server_spans(receiver)) == len(told.answers))
             until(lambda: counted(address)["gateway_consumer_lag_records"] == 0)
             assert counted(address)["gateway_generation_info"] >= 1
             process.send_signal(signal.SIGTERM)
@@ -102,7 +96,7 @@ def test_every_call_is_a_span_and_a_count_though_the_sidecar_is_killed(tmp_path:
         for item in read(segment)
         if isinstance(item, Record) and isinstance(item.entry, Decision)
     ]
-    assert server_spans(receiver) == len(decisions) == len(told.answers)
+    assert len(server_spans(receiver)) == len(decisions) == len(told.answers)
     assert receiver.altered == 0
     rows = Lake.at(str(tmp_path / "lake")).dataset("decisions").to_table()
     ids = rows.column("decision_id").to_pylist()

@@ -500,7 +500,10 @@ def test_swaps_under_a_shadow_make_no_header_longer(serve: Serve, tmp_path: Path
             with callers.calling("grpcio", running.address, running.fingerprint) as told:
                 told.wait_for(20)
                 running.swap(both[i % 2])
-        ask(running, 300)
+        # Two segments that begin when the shadows of all swaps have had their say.
+        swapped = {one.path for one in segments(running.journal)}
+        while len({one.path for one in segments(running.journal)} - swapped) < 2:
+            ask(running, 100)
         running.ended()
     headers = [one.header for one in segments(running.journal)]
     assert len(headers) > 1

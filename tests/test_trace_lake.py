@@ -17,7 +17,6 @@ from journalled import BOOT, GENERATION, MS, TRACE, TRACEPARENT, decision, refus
 from test_cli_trace import S, at, place, said, write
 
 from gateway.cli.calls import call_at, calls_of
-from gateway.cli.sources import Kinds
 from gateway.cli.waterfall import as_line, as_object, waterfall
 from gateway.errors import ExitCode
 from gateway.journal import (
@@ -41,9 +40,10 @@ from gateway.sidecar.lake import parquet
 from gateway.sidecar.lake.features import Shape
 from gateway.sidecar.lake.lake import Lake
 from gateway.sidecar.lake.rows import Rows
-from gateway.sidecar.lake.search import Wanted, find, search
+from gateway.sidecar.lake.search import find, search
 from gateway.sidecar.tail.call import Call, Range
 from gateway.sidecar.tail.tail import Tail
+from gateway.sidecar.traces.verdict import Kinds
 from gateway.v1.decision_pb2 import DECLINE, DecideResponse
 
 __all__ = ["said"]
@@ -308,7 +308,7 @@ def test_a_list_reads_no_other_days_and_no_column_that_it_does_not_show(
 
     monkeypatch.setattr(parquet.Groups, "read", watched)
     since_ns = lake_calls.START_NS + day_ms * MS
-    found = search(lake, since_ns, Wanted(), limit=10)
+    found = search(lake, since_ns, Kinds(), limit=10)
     assert [call.record.sequence for call in found.calls] == [*range(day_ms + 1, day_ms + 4)]
     kept = {"features", "watch", "subject", "transaction_id", "amount_minor", "event_time"}
     assert seen
@@ -330,7 +330,7 @@ def test_row_groups_before_the_time_are_not_read(
         "read",
         lambda self, group, columns=None: seen.append(group) or plain(self, group, columns),
     )
-    found = search(lake, lake_calls.START_NS + 85_000 * MS, Wanted(), limit=100)
+    found = search(lake, lake_calls.START_NS + 85_000 * MS, Kinds(), limit=100)
     assert found.count == 16
     assert set(seen) == {8, 9}
     seen.clear()
@@ -384,8 +384,7 @@ def test_what_is_found_in_the_lake_is_what_a_loop_over_the_calls_finds(
     rows = Rows(key=b"k" * 32, shape=lambda _: None)
     held = Range(2, BOOT, 1, len(calls))
     lake.write(held, rows.parts(calls, ()))
-    wanted = Wanted(kinds.slow, kinds.stood_in, kinds.errors, kinds.trace_id)
-    found = search(lake, 0, wanted, limit=limit)
+    found = search(lake, 0, kinds, limit=limit)
     expected = [one for one in calls if kinds.holds(one)]
     assert found.count == len(expected)
     by_sequence = {one.record.sequence: one for one in expected}
@@ -407,8 +406,8 @@ def test_the_calls_of_a_journal_are_those_of_its_lake(journal: Path, lake: Path)
     of_journal = {
         one.record.sequence: one for one in calls_of(r for r in records if isinstance(r, Record))
     }
-    found = search(Lake.at(str(lake)), 0, Wanted(), limit=100)
+    found = search(Lake.at(str(lake)), 0, Kinds(), limit=100)
     assert {one.record.sequence for one in found.calls} == of_journal.keys()
     held = {(2, BOOT[:8].hex()): 3}
-    found = search(Lake.at(str(lake)), 0, Wanted(), limit=100, held=held)
+    found = search(Lake.at(str(lake)), 0, Kinds(), limit=100, held=held)
     assert {one.record.sequence for one in found.calls} == {1, 2}

@@ -10,7 +10,7 @@ from pathlib import Path
 from gateway.bench.machine import resident_bytes
 from gateway.bench.phase import Swap
 from gateway.bench.product import File, Kind, edition, product_text
-from gateway.bench.rig import Rig
+from gateway.bench.rig import Rig, Server
 from gateway.model.registry import Registry
 
 STORE = "generations"
@@ -76,16 +76,20 @@ class Editor:
 
     def _write(self, champion: File, shadow: File | None) -> None:
         self._generation += 1
-        beside = self.folder / ".product.yaml.new"
-        beside.write_text(
-            product_text(
-                champion,
-                name=self._kind.name,
-                budget_ms=self._kind.budget_ms,
-                generation=self._generation,
-                shadow=shadow,
-            )
+        text = product_text(
+            champion,
+            name=self._kind.name,
+            budget_ms=self._kind.budget_ms,
+            generation=self._generation,
+            shadow=shadow,
         )
-        beside.replace(self.folder / "product.yaml")
-        # Without waiting for the folder to rest: that would be time in which nothing happens.
-        os.kill(self._server.pid, signal.SIGUSR1)
+        put(self.folder, text, self._server)
+
+
+def put(folder: Path, text: str, server: Server) -> None:
+    """Let a folder's product.yaml say this, whole, and the server look at once."""
+    beside = folder / ".product.yaml.new"
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(folder / "product.yaml")
+    # Without waiting for the folder to rest: that would be time in which nothing happens.
+    os.kill(server.pid, signal.SIGUSR1)

@@ -7,13 +7,11 @@ bad-swap     a change that every check lets pass declines what it should not
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from gateway.bench.capacity import capacity
+from gateway.bench.editor import put
 from gateway.bench.load import Deed
 from gateway.bench.product import MEDIUM, File, Kind, edition, models_of, product_text
 from gateway.bench.rig import Rig, Scope
@@ -109,11 +107,4 @@ def _send(rig: Rig, seconds: float, deed: Deed) -> None:
 
 
 def _change(rig: Rig, text: str) -> None:
-    _replace(rig.folders[MEDIUM.name] / "product.yaml", text)
-    os.kill(rig.server.pid, signal.SIGUSR1)
-
-
-def _replace(path: Path, text: str) -> None:
-    beside = path.with_name(".product.yaml.new")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    put(rig.folders[MEDIUM.name], text, rig.server)

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from gateway.cli.sidecar_child import SidecarOptions, companion_of
-from gateway.cli.terms import Folder, Json, notes, out, size_bytes
+from gateway.cli.terms import Folder, Insecure, Json, notes, out, size_bytes
 from gateway.errors import ExitCode, UsageError
 from gateway.journal import Mode
 from gateway.serve import Settings, Started, Tls, supervise
@@ -49,12 +49,7 @@ def serve(
     tls_client_authority: Annotated[
         Path | None, Parameter(help="PEM file. Callers must show a certificate it signed.")
     ] = None,
-    insecure: Annotated[
-        bool,
-        Parameter(
-            negative="", show_default=False, help="Listen on other hosts' networks without TLS."
-        ),
-    ] = False,
+    insecure: Insecure = False,
     workers: Annotated[
         int | None,
         Parameter(

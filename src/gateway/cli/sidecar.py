@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 from gateway.cli.attached import Attachment, errors_told, step_back
 from gateway.cli.serve import tls_of
 from gateway.cli.sidecar_consumers import Asked, consumers_of
-from gateway.cli.terms import Json, notes, span_ns
+from gateway.cli.terms import Insecure, Json, notes, span_ns
 from gateway.errors import ExitCode, ListenError, UsageError
 from gateway.model.registry import STORE, Registry
 from gateway.serve import Tls
@@ -100,12 +100,7 @@ def sidecar(
     tls_client_authority: Annotated[
         Path | None, Parameter(help="PEM file. Who reports must show a certificate it signed.")
     ] = None,
-    insecure: Annotated[
-        bool,
-        Parameter(
-            negative="", show_default=False, help="Listen on other hosts' networks without TLS."
-        ),
-    ] = False,
+    insecure: Insecure = False,
     once: Annotated[
         bool,
         Parameter(

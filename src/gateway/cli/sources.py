@@ -10,40 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.cli.calls import call_at, calls_of, is_near, segments_since
-from gateway.cli.waterfall import trace_id_of_caller, used_ns
+from gateway.cli.waterfall import used_ns
 from gateway.errors import JournalDamaged, JournalError, LakeError
 from gateway.journal import Damage, Decision, Place, Record, Refused, decision_id, read, segments
 from gateway.sidecar.tail.call import Call
-from gateway.sidecar.traces.verdict import verdict
+from gateway.sidecar.traces.verdict import Kinds
 
 if TYPE_CHECKING:  # Arrow is loaded only where a lake is read
     from gateway.sidecar.lake.lake import Lake
 
 _JOURNAL_HINT = "Name serve's --journal."
 _LAKE_HINT = "Name the --lake that `gateway sidecar` fills."
-
-
-@dataclass(frozen=True, slots=True)
-class Kinds:
-    """Which calls: any of the three kinds, all where none is asked for; of one trace, by its id."""
-
-    slow: bool = False
-    stood_in: bool = False
-    errors: bool = False
-    trace_id: str = ""
-
-    def holds(self, call: Call) -> bool:
-        """Say whether a call is asked for."""
-        if self.trace_id and trace_id_of_caller(call) != self.trace_id:
-            return False
-        if not (self.slow or self.stood_in or self.errors):
-            return True
-        seen = verdict(call)
-        return (
-            (self.slow and seen.slow)
-            or (self.stood_in and seen.stood_in)
-            or (self.errors and seen.error != "")
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +130,9 @@ def _ordered(calls: Iterable[Call], limit: int, *, slowest: bool) -> list[Call]:
 def _of_lake(
     lake: Lake, kinds: Kinds, since_ns: int, limit: int, held: Mapping[tuple[int, str], int]
 ) -> tuple[list[Call], int]:
-    from gateway.sidecar.lake.search import Wanted, search
+    from gateway.sidecar.lake.search import search
 
-    wanted = Wanted(kinds.slow, kinds.stood_in, kinds.errors, kinds.trace_id)
-    found = search(lake, since_ns, wanted, limit=limit, slowest=kinds.slow, held=held)
+    found = search(lake, since_ns, kinds, limit=limit, slowest=kinds.slow, held=held)
     return list(found.calls), found.count
 
 

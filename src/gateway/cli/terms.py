@@ -17,6 +17,10 @@ Json = Annotated[
     bool,
     Parameter(name="--json", negative="", show_default=False, help="Print JSON, for programs."),
 ]
+Insecure = Annotated[
+    bool,
+    Parameter(negative="", show_default=False, help="Listen on other hosts' networks without TLS."),
+]
 Folder = Annotated[Path, Parameter(name="DIR", help="Folders with a product.yaml each.")]
 AtLeastOne = Number(gte=1)
 

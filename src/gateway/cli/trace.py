@@ -11,11 +11,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from gateway.cli.sources import Kinds, Sources
+from gateway.cli.sources import Sources
 from gateway.cli.terms import AtLeastOne, Json, notes, out, span_ns, to_width
 from gateway.cli.waterfall import HEADING, as_line, as_object, waterfall
 from gateway.errors import ExitCode, JournalDamaged, JournalError, LakeError, UsageError
 from gateway.journal import Damage, Decision, parse_decision_id
+from gateway.sidecar.traces.verdict import Kinds
 
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 

@@ -25,7 +25,7 @@ from gateway.journal import (
 )
 from gateway.sidecar.tail.call import Call
 from gateway.sidecar.traces.spans import server_span_id
-from gateway.sidecar.traces.verdict import end_ns, stages, status, verdict
+from gateway.sidecar.traces.verdict import end_ns, stages, status, trace_id_of_caller, verdict
 from gateway.v1.decision_pb2 import Action, DecideResponse, StandIn
 
 _LABELS = 32
@@ -140,11 +140,6 @@ def trace_id(call: Call) -> str | None:
     if len(call.record.segment.name.boot_id) == BOOT_ID_BYTES:
         return server_span_id(call.record).trace_id.hex()
     return trace_id_of_caller(call) or None
-
-
-def trace_id_of_caller(call: Call) -> str:
-    """Return the id of the trace that a call came with; nothing where it came with none."""
-    return _entry(call).traceparent[3:35]
 
 
 def used_ns(call: Call) -> int:

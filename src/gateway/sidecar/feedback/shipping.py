@@ -7,15 +7,14 @@ as it likes; what was acknowledged waits in the store.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 
-from gateway.errors import LakeError
 from gateway.sidecar.feedback.store import Progress, Store
 from gateway.sidecar.feedback.tables import attribute_parts, label_parts
+from gateway.sidecar.lake.compaction import Compaction
 from gateway.sidecar.lake.lake import Lake
-from gateway.sidecar.lake.schema import ATTRIBUTES, LABELS
+from gateway.sidecar.lake.schema import ATTRIBUTES, LABELS, OF_LABELS
 from gateway.sidecar.tail.call import Range
 from gateway.sidecar.tail.lag import Lag
 
@@ -26,11 +25,6 @@ SHIP_S = 2.0
 """What comes within so long goes into one file."""
 
 IDLE_S = 0.25
-
-COMPACT_S = 60.0
-_DAY_S = 86_400
-
-log = logging.getLogger(__name__)
 
 
 class LabelShipping:
@@ -53,9 +47,8 @@ class LabelShipping:
         self._checkpoint = f"{self.name} {lake.root}"
         self._ship_s = ship_s
         self._clock_s = clock_s
-        self._wall_ns = wall_ns
         self._next_s = 0.0
-        self._compact_s = clock_s() + COMPACT_S
+        self._compaction = Compaction(lake, OF_LABELS, clock_s=clock_s, wall_ns=wall_ns)
 
     def stop(self) -> None:
         """Nothing here waits."""
@@ -80,7 +73,7 @@ class LabelShipping:
         self._next_s = now_s + self._ship_s
         done = self._store.progress(self._checkpoint)
         shipped = self._ship(done)
-        self._compact(now_s, shipped)
+        self._compaction.when_due(lambda: self._closed(shipped))
         if shipped == done:
             return None
         self._store.save_progress(self._checkpoint, shipped)
@@ -103,27 +96,13 @@ class LabelShipping:
             done = done._replace(attributes=held.last_sequence)
         return done
 
-    def _compact(self, now_s: float, shipped: Progress) -> None:
-        """Join small files now and then: all that was shipped is a closed range."""
-        if now_s < self._compact_s:
-            return
-        self._compact_s = now_s + COMPACT_S
-        now_ns, store_id = self._wall_ns(), self._store.store_id
-        days = [now_ns // 10**9 - age * _DAY_S for age in (0, 1)]
-        closed = [
-            Range(worker, store_id, 1, last)
+    def _closed(self, shipped: Progress) -> list[Range]:
+        """Return what is in the lake of each table: nothing more comes into those ranges."""
+        return [
+            Range(worker, self._store.store_id, 1, last)
             for worker, last in ((LABELS, shipped.labels), (ATTRIBUTES, shipped.attributes))
             if last
         ]
-        try:
-            self._lake.compact(
-                closed,
-                now_ns=now_ns,
-                dates={time.strftime("%Y-%m-%d", time.gmtime(day)) for day in days},
-                tables=("labels", "attributes"),
-            )
-        except LakeError as error:
-            log.warning("small files are left as they are: %s", error)
 
 
 def lag_of(store: Store, done: Progress, now_ns: int) -> Lag:

@@ -11,6 +11,7 @@
     ranges      which files count, and which are to be one                      pure
     parquet     files that are there whole or not at all
     lake        ranges of the journal as files: shipped, joined, erased
+    compaction  when small files are joined
     products    what each product said, by generation
     shipping    from the tail to the lake, then the checkpoint
 

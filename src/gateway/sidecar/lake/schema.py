@@ -165,6 +165,9 @@ two that supersede the same, the later by `reported_time`, then by `sequence`), 
 attributes of one name the one of the latest `reported_time`.
 """
 
+OF_LABELS = ("labels", "attributes")
+OF_JOURNAL = tuple(table for table in SCHEMAS if table not in OF_LABELS)
+
 LABELS, ATTRIBUTES = 0, 1
 """Stand for the worker: the store counts the two tables apart."""
 

@@ -30,7 +30,7 @@ from gateway.sidecar.lake.recall import (
     wall_us,
 )
 from gateway.sidecar.tail.call import Call
-from gateway.sidecar.traces.verdict import SLOW_SHARE
+from gateway.sidecar.traces.verdict import SLOW_SHARE, Kinds
 
 _ASKED = {
     "decisions": (
@@ -40,21 +40,6 @@ _ASKED = {
 }
 _SHOWN = {"decisions": DECISION, "refusals": REFUSAL}
 _DAY_US = 86_400_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which calls: any of the three kinds, all where none is asked for; of one trace, by its id."""
-
-    slow: bool = False
-    stood_in: bool = False
-    errors: bool = False
-    trace_id: str = ""
-
-    @property
-    def is_every(self) -> bool:
-        """Say whether no kind is asked for."""
-        return not (self.slow or self.stood_in or self.errors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +70,7 @@ Late = Mapping[tuple[int, str, int], tuple[str, int | None]]
 def search(
     lake: Lake,
     since_ns: int,
-    wanted: Wanted,
+    wanted: Kinds,
     *,
     limit: int,
     slowest: bool = False,
@@ -173,7 +158,7 @@ def _hits(
     read: pa.Table,
     since_us: int,
     below: int,
-    wanted: Wanted,
+    wanted: Kinds,
     late: Late,
 ) -> _Hits:
     """Say which rows of a row group are wanted. The verdict is that of `traces.verdict`."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from gateway.errors import JournalDamaged, JournalError, LakeError
+from gateway.errors import JournalDamaged, JournalError
 from gateway.journal.directory import make_directory, sync_directory
 from gateway.journal.disk import refusal
+from gateway.sidecar.lake.compaction import Compaction
 from gateway.sidecar.lake.lake import Lake
 from gateway.sidecar.lake.products import Products
 from gateway.sidecar.lake.rows import Rows
+from gateway.sidecar.lake.schema import OF_JOURNAL
 from gateway.sidecar.tail.call import Batch, Position, Range, Source
 from gateway.sidecar.tail.checkpoint import Checkpoint
 from gateway.sidecar.tail.tail import RECORDS_MAX
@@ -23,14 +24,9 @@ SHIP_S = 2.0
 
 IDLE_S = 0.25
 
-COMPACT_S = 60.0
-
 KEY = "subject.key"
 """Beside the checkpoints: the key of the lake's pseudonyms."""
-_DAY_S = 86_400
 _KEY_BYTES = 32
-
-log = logging.getLogger(__name__)
 
 
 class Shipping:
@@ -55,11 +51,10 @@ class Shipping:
         self._products = products
         self._ship_s = ship_s
         self._clock_s = clock_s
-        self._wall_ns = wall_ns
         self._refused: Batch | None = None
         self._shipped = source.position
         self._next_s = 0.0
-        self._compact_s = clock_s() + COMPACT_S
+        self._compaction = Compaction(lake, OF_JOURNAL, clock_s=clock_s, wall_ns=wall_ns)
 
     @property
     def name(self) -> str:
@@ -95,7 +90,7 @@ class Shipping:
             return None
         batch = self._refused or self._source.read()
         if batch is None:
-            self._compact(now_s)
+            self._compaction.when_due(self._closed)
             return None
         self._refused = batch
         if self._products is not None:
@@ -105,20 +100,8 @@ class Shipping:
         self._checkpoint.save(batch.until)
         if len(batch.calls) < RECORDS_MAX // 2:  # it has caught up
             self._next_s = now_s + self._ship_s
-        self._compact(now_s)
+        self._compaction.when_due(self._closed)
         return batch
-
-    def _compact(self, now_s: float) -> None:
-        if now_s < self._compact_s:
-            return
-        self._compact_s = now_s + COMPACT_S
-        now_ns = self._wall_ns()
-        days = [now_ns // 10**9 - age * _DAY_S for age in (0, 1)]
-        dates = {time.strftime("%Y-%m-%d", time.gmtime(day)) for day in days}
-        try:
-            self._lake.compact(self._closed(), now_ns=now_ns, dates=dates)
-        except LakeError as error:
-            log.warning("small files are left as they are: %s", error)
 
     def _closed(self) -> Iterator[Range]:
         """Yield what is in the lake of each boot: nothing more comes into those ranges."""

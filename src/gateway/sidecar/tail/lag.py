@@ -44,7 +44,7 @@ class Lags:
         with self._lock:
             boots = self._listing.look()
         return {
-            name: lag_of(boots, position, wall_ns=wall_ns) for name, position in positions.items()
+            name: _lag_of(boots, position, wall_ns=wall_ns) for name, position in positions.items()
         }
 
 
@@ -58,21 +58,7 @@ def is_past(position: Position, path: Path) -> bool:
     return name < at or (name == at and mark.is_finished)
 
 
-def lag(directory: Path, position: Position, *, wall_ns: int) -> Lag:
-    """Return what stands in the journal behind `position`. `wall_ns`: now.
-
-    Raises:
-        JournalError: the directory or a file cannot be read.
-    """
-    return lag_of(Listing(directory).look(), position, wall_ns=wall_ns)
-
-
-def lag_of(boots: Boots, position: Position, *, wall_ns: int) -> Lag:
-    """Return the same of segments that were listed before.
-
-    Raises:
-        JournalError: a file cannot be read.
-    """
+def _lag_of(boots: Boots, position: Position, *, wall_ns: int) -> Lag:
     records, size, age_ns = 0, 0, 0
     for boot, segments in boots.segments.items():
         mark = position.marks.get(boot)

@@ -5,6 +5,7 @@ Pure: no clock; times are the boot's monotonic nanoseconds.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from gateway.journal import Decision, Refused, Reply
@@ -37,6 +38,41 @@ class Verdict(NamedTuple):
     stood_in: bool
     late: bool
     error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kinds:
+    """Which calls: any of the three kinds, all where none is asked for; of one trace, by its id."""
+
+    slow: bool = False
+    stood_in: bool = False
+    errors: bool = False
+    trace_id: str = ""
+
+    @property
+    def is_every(self) -> bool:
+        """Say whether no kind is asked for."""
+        return not (self.slow or self.stood_in or self.errors)
+
+    def holds(self, call: Call) -> bool:
+        """Say whether a call is asked for."""
+        if self.trace_id and trace_id_of_caller(call) != self.trace_id:
+            return False
+        if self.is_every:
+            return True
+        seen = verdict(call)
+        return (
+            (self.slow and seen.slow)
+            or (self.stood_in and seen.stood_in)
+            or (self.errors and seen.error != "")
+        )
+
+
+def trace_id_of_caller(call: Call) -> str:
+    """Return the id of the trace that a call came with; nothing where it came with none."""
+    entry = call.record.entry
+    assert isinstance(entry, Decision | Refused)
+    return entry.traceparent[3:35]
 
 
 def end_ns(call: Call) -> int:
