@@ -10,19 +10,21 @@ from datetime import UTC, date, datetime
 from functools import cache
 from itertools import takewhile
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import numpy as np
 import pytest
 
+from gateway.cli.demo import MONTHS
 from gateway.demo import CARD_NOT_PRESENT, CARD_PRESENT, Payment, World, build_world
 from gateway.demo.chapters import EVERYDAY, Chapters
 from gateway.demo.fraud import SCENARIOS
 from gateway.demo.merchants import CATEGORIES
 from gateway.demo.months import DAYS, Months, chapters, draw_months, holiday_of
 from gateway.demo.payment import CardNotPresentFeatures, Purchase
-from gateway.demo.products import for_months
+from gateway.demo.products import EXPLORATION, MATURITY, for_months
 from gateway.demo.reports import Report, reports
 from gateway.demo.seasons import DAY_S, Holiday, day_start_s
 from gateway.demo.truth import UNKNOWN, Turned, false_positives
@@ -45,8 +47,15 @@ def small_world() -> World:
     return build_world(np.random.default_rng(1), customers=120)
 
 
-def decided(payments: Sequence[Payment], product: str) -> dict[int, int]:
-    """Return the action that the shipped model and costs give, by the payment's number."""
+class Decided(NamedTuple):
+    """What the shipped model and costs say of a payment."""
+
+    action: int
+    probability: float
+
+
+def decided(payments: Sequence[Payment], product: str) -> dict[int, Decided]:
+    """Decide a product's payments, by their numbers."""
     generation = load_generation(MODELS / product)
     policy, model = generation.policy, generation.champion
     numbers = [n for n, payment in enumerate(payments) if payment.product == product]
@@ -61,7 +70,8 @@ def decided(payments: Sequence[Payment], product: str) -> dict[int, int]:
         [policy.cost_class(row.amount_minor, row.mcc) for row in rows],
         [row.event_time_s for row in rows],
     )
-    return dict(zip(numbers, chosen.action.tolist(), strict=True))
+    said = map(Decided, chosen.action.tolist(), chosen.probability.tolist())
+    return dict(zip(numbers, said, strict=True))
 
 
 # --- the months as a whole ---------------------------------------------------------------
@@ -115,7 +125,7 @@ def test_of_a_few_customers_the_age_is_unknown(months: Months) -> None:
 
 def rates(payments: Sequence[Payment], group_of: dict[str, str]) -> dict[str, Turned]:
     actions = decided(payments, CARD_NOT_PRESENT)
-    declined = {number for number, action in actions.items() if action == Action.DECLINE}
+    declined = {number for number, one in actions.items() if one.action == Action.DECLINE}
     return false_positives(((n, payments[n]) for n in actions), declined, group_of)
 
 
@@ -249,13 +259,36 @@ def test_a_new_fraud_begins_in_the_last_weeks_and_the_model_does_not_see_it(
     assert ENDS_S - 60 * DAY_S < months.onset_s < ENDS_S - 30 * DAY_S
     assert len(new) > 20
 
-    actions = decided(months.payments, CARD_NOT_PRESENT)
     caught: dict[bool, list[bool]] = defaultdict(list)
-    for number, action in actions.items():
+    for number, one in decided(months.payments, CARD_NOT_PRESENT).items():
         payment = months.payments[number]
         if payment.fraud:
-            caught[payment.scenario in known].append(action != Action.APPROVE)
+            caught[payment.scenario in known].append(one.action != Action.APPROVE)
     assert np.mean(caught[False]) < 0.5 * np.mean(caught[True])
+
+
+def test_the_months_are_large_enough_to_show_it() -> None:
+    """As `gateway demo` draws them: calibration, then its loss, and explored declines by group."""
+    months = draw_months(1, MONTHS, ENDS_S)
+    expected: dict[bool, float] = defaultdict(float)
+    variance: dict[bool, float] = defaultdict(float)
+    frauds: Counter[bool] = Counter()
+    explorable: Counter[str] = Counter()
+    matured_s = ENDS_S - int(MATURITY.removesuffix("d")) * DAY_S
+    for number, one in decided(months.payments, CARD_NOT_PRESENT).items():
+        payment = months.payments[number]
+        late = payment.event_time_s >= months.onset_s
+        expected[late] += one.probability
+        variance[late] += one.probability * (1 - one.probability)
+        frauds[late] += payment.fraud
+        within = payment.amount_minor <= EXPLORATION["max_amount"] * 100
+        if one.action == Action.DECLINE and within and payment.event_time_s < matured_s:
+            explorable[months.told.get(payment.subject, UNKNOWN)] += 1
+    off = {late: (frauds[late] - expected[late]) / variance[late] ** 0.5 for late in frauds}
+    assert abs(off[False]) < 3
+    assert off[True] > 6
+    for group in (REFERENCE, OLDEST):
+        assert explorable[group] * EXPLORATION["share"] > 60
 
 
 # --- what is reported --------------------------------------------------------------------

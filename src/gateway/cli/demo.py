@@ -5,8 +5,8 @@ from __future__ import annotations
 import json as json_codec
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,18 +20,23 @@ from rich.table import Table
 from gateway.cli.decide import in_words
 from gateway.cli.demo_behind import (
     Counted,
+    Places,
     counted,
     places,
     records_left,
     wait_until_behind,
 )
+from gateway.cli.demo_months import Told, copied_for_months, run_of, send_months
 from gateway.cli.demo_server import Server, interrupted_by_sigterm, serving
 from gateway.cli.replay import IN_FLIGHT, Replayed, Seen, replay, request_of
 from gateway.cli.sidecar_lag import Beside, beside
 from gateway.cli.terms import AtLeastOne, Json, microseconds, money, notes, out
 from gateway.decide import Policy, compile_policy, from_mapping
-from gateway.demo import Payment, build_world
+from gateway.demo import CARD_NOT_PRESENT, Payment, build_world
+from gateway.demo.months import draw_months
 from gateway.demo.products import product_folders
+from gateway.demo.seasons import DAY_S
+from gateway.demo.truth import Turned
 from gateway.errors import ExitCode, UsageError
 from gateway.journal import Decision, Record, decision_id, read, segments
 from gateway.model import read_product
@@ -42,8 +47,11 @@ from gateway.v1.decision_pb2 import StandIn
 WARM_UP = 500
 """Calls before the measurement: the machine's caches and the client's are cold."""
 ROUND = 10_000
+MONTHS = 65_000
 SHOWN_AFTER_S = 1.0
 """A wait that is over sooner needs no progress bar."""
+
+NEXT_ROUND = "The next round begins. Ctrl-C ends the demo."
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,53 +100,136 @@ def demo(
             negative="",
         ),
     ] = (),
+    months_payments: Annotated[
+        int,
+        Parameter(
+            validator=Number(gte=0),
+            help="Payments of the simulated months, at most; 0 for none of them.",
+        ),
+    ] = MONTHS,
     json: Json = False,
 ) -> int:
     """Serve two products, send them simulated payments, show what happened.
 
     Starts `gateway serve --sidecar` as a process of its own, on a port of the system's choice, asks
     it over gRPC about each payment, then compares what it was told with what stands in the
-    journal, and that with the spans that have arrived and the rows of the lake. Without --once it
-    goes on, round after round, until Ctrl-C.
+    journal, and that with the spans that have arrived and the rows of the lake. Then come four
+    simulated months that end today, with labels and group attributes as they were reported: what
+    there is to evaluate. Without --once it goes on, round after round, until Ctrl-C.
     """
     folders = _with_own(product_folders(), product)
     served = {one.product.name: one for one in map(_served, folders)}
     rng = np.random.default_rng(seed)
-    world = build_world(rng)
-    story = world.payments(rng)
+    story = build_world(rng).payments(rng)
     with (
         interrupted_by_sigterm(),
         places(journal, lake) as here,
         Receiver() as receiver,
-        serving(folders, here.journal, options=here.options(receiver)) as server,
     ):
-        if not once:
-            notes.print(f"Metrics: {server.metrics}; spans go to {receiver.address}", markup=False)
-        while True:
-            traffic = _draw(story, payments + WARM_UP, f"{seed}-{time.time_ns():x}", quiet=json)
-            # The story's last payment happens now; no payment happens in the future.
-            shift_s = time.time() - traffic[-1].event_time_s
-            _replay(server, traffic[:WARM_UP], served, shift_s, quiet=True)
-            replayed = _replay(server, traffic[WARM_UP:], served, shift_s, quiet=json)
-            if once:
-                break
-            recorded = _recorded(here.journal)
-            _show(_summary(replayed, served, recorded), replayed, served)
-            _show_sidecar(here.journal, receiver, recorded)
-            notes.print("The next round begins. Ctrl-C ends the demo.")
-        _catch_up(here.journal, quiet=json)
-        server.stop()
+        stage = _Stage(here, receiver, served, story, payments, seed, once=once, quiet=json)
+        replayed = _rounds(stage, folders, endless=not (once or months_payments))
+        told = None
+        if months_payments:
+            told = _months(stage, folders, product, months_payments)
         recorded = _recorded(here.journal)
         behind = counted(recorded, receiver, here.lake)
         summary = {**_summary(replayed, served, recorded), **behind.row}
+        summary["months"] = None if told is None else told.summary(recorded)
     if json:
         print(json_codec.dumps(summary, indent=2))
     else:
-        _show(summary, replayed, served, behind)
+        _show(summary, replayed, served, behind, None if told is None else told.turned)
         kept = f"gateway journal cat {journal}" if journal else "gateway check models/card-present"
         notes.print(f"Next: {kept}")
-    is_whole = behind.agree and not (summary["lost"] or summary["errors"])
+    parts = [summary, summary["months"] or {"lost": 0, "errors": {}}]
+    is_whole = behind.agree and not any(part["lost"] or part["errors"] for part in parts)
     return ExitCode.OK if is_whole else ExitCode.FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """Where the demo plays, and what it plays there. `payments`: of a round."""
+
+    here: Places
+    receiver: Receiver
+    served: dict[str, Served]
+    story: Iterator[Payment]
+    payments: int
+    seed: int
+    once: bool
+    quiet: bool
+
+    def serving(self, folders: Sequence[Path]) -> AbstractContextManager[Server]:
+        return serving(folders, self.here.journal, options=self.here.options(self.receiver))
+
+    def ask(self, server: Server) -> Replayed:
+        """Ask about a round's payments, after the warm-up's."""
+        if not self.once:
+            said = f"Metrics: {server.metrics}; spans go to {self.receiver.address}"
+            notes.print(said, markup=False)
+        run = f"{self.seed}-{time.time_ns():x}"
+        traffic = _draw(self.story, self.payments + WARM_UP, run, quiet=self.quiet)
+        # The story's last payment happens now; no payment happens in the future.
+        shift_s = time.time() - traffic[-1].event_time_s
+        _replay(server, traffic[:WARM_UP], self.served, shift_s, quiet=True)
+        return _replay(server, traffic[WARM_UP:], self.served, shift_s, quiet=self.quiet)
+
+    def show(self, replayed: Replayed) -> None:
+        recorded = _recorded(self.here.journal)
+        _show(_summary(replayed, self.served, recorded), replayed, self.served)
+        _show_sidecar(self.here.journal, self.receiver, recorded)
+
+    def finish(self, server: Server) -> None:
+        """Let all that is recorded arrive, and end the server."""
+        _catch_up(self.here.journal, quiet=self.quiet)
+        server.stop()
+
+
+def _rounds(stage: _Stage, folders: Sequence[Path], *, endless: bool) -> Replayed:
+    """Play a round, or one after the other; return what the last caller saw."""
+    with stage.serving(folders) as server:
+        replayed = stage.ask(server)
+        while endless:
+            stage.show(replayed)
+            notes.print(NEXT_ROUND)
+            replayed = stage.ask(server)
+        if not stage.once:
+            stage.show(replayed)
+        stage.finish(server)
+    return replayed
+
+
+def _months(stage: _Stage, folders: Sequence[Path], own: Sequence[Path], payments: int) -> Told:
+    """Play the months; and, if this is not to end, round after round behind them.
+
+    The demo's products are served as they are changed for the months, `own` as they are.
+    """
+    ends_s = int(time.time()) // DAY_S * DAY_S
+    with _progress("Simulating months", stage.quiet) as progress:
+        task = progress.add_task("Simulating months ", total=None, rate="")
+        months = draw_months(stage.seed, payments, ends_s)
+        progress.update(task, total=len(months.payments), completed=len(months.payments))
+    changed = copied_for_months(
+        [folder for folder in folders if folder not in own], stage.here.products, ends_s
+    )
+    with stage.serving([*changed, *own]) as server:
+        with _progress("Asking about the months", stage.quiet) as progress:
+            task = progress.add_task("Asking about them ", total=len(months.payments), rate="")
+            told = send_months(
+                server,
+                months,
+                {name: one.fingerprint for name, one in stage.served.items()},
+                run=run_of(time.time_ns()),
+                seed=stage.seed,
+                progress=lambda done: progress.update(task, completed=done),
+            )
+        if not stage.once:
+            _show_months(told.summary(_recorded(stage.here.journal)), told.turned)
+        while not stage.once:
+            notes.print(NEXT_ROUND)
+            stage.show(stage.ask(server))
+        stage.finish(server)
+    return told
 
 
 def _with_own(folders: Sequence[Path], own: Sequence[Path]) -> list[Path]:
@@ -352,6 +443,7 @@ def _show(
     replayed: Replayed,
     served: dict[str, Served],
     behind: Counted | None = None,
+    turned: Mapping[str, Turned] | None = None,
 ) -> None:
     out.print()
     out.print(
@@ -371,6 +463,8 @@ def _show(
     )
     if behind is not None:
         _show_behind(behind)
+    if turned is not None:
+        _show_months(summary["months"], turned)
     for error, count in summary["errors"].items():
         out.print(f"[red]{count:,} calls failed[/red]: {error}")
     out.print("\n[bold]Three of them in words[/bold]")
@@ -389,6 +483,22 @@ def _show_behind(behind: Counted) -> None:
         f"[{style}]{behind.lake:,} rows[/] in the lake, of {behind.journal:,} decisions "
         "(the warm-up's are among them)."
     )
+
+
+def _show_months(months: Mapping[str, Any], turned: Mapping[str, Turned]) -> None:
+    begins, ends = (months[key].partition("T")[0] for key in ("from", "to"))
+    out.print(
+        f"\n[bold]Four months[/bold], {begins} to {ends}: {months['decisions']:,} decisions, "
+        f"{months['labels']:,} labels, {months['attributes']:,} customers' age bands, "
+        f"{months['explored']:,} declines let through to learn from."
+    )
+    rates = ", ".join(f"{group} {one.rate:.1%}" for group, one in turned.items())
+    out.print(
+        "  The simulator knows which genuine payments are declined, of "
+        f"{CARD_NOT_PRESENT} by age: {rates}."
+    )
+    for error, count in months["errors"].items():
+        out.print(f"[red]{count:,} calls failed[/red]: {error}")
 
 
 def _show_sidecar(journal: Path, receiver: Receiver, recorded: Collection[str]) -> None:

@@ -1,0 +1,294 @@
+"""The demo's months: sent to the gateway as fast as it decides, then what is reported about them.
+
+All goes through the doors that everybody's payments and labels go through. No latency is measured
+here: so that no answer is a stand-in for our own hurry, few calls are open at a time.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from gateway.bench.frames import OK, STATUS_NAMES, request_block
+from gateway.bench.generator import Plan
+from gateway.bench.load import apply
+from gateway.bench.traffic import PLACEHOLDER
+from gateway.cli.demo_server import Server
+from gateway.cli.replay import request_of
+from gateway.demo.months import Months, holiday_of
+from gateway.demo.payment import CARD_NOT_PRESENT, Payment
+from gateway.demo.products import for_months
+from gateway.demo.reports import Report, reports
+from gateway.demo.truth import Turned, false_positives
+from gateway.errors import GatewayError, UnreachableError
+from gateway.product import Action
+from gateway.v1.decision_pb2 import DecideResponse, ReasonCode, StandIn
+from gateway.v1.feedback_pb2 import (
+    FeedbackEvent,
+    ReportAttributesRequest,
+    ReportFeedbackRequest,
+    SubjectAttribute,
+)
+from gateway.v1.feedback_pb2_grpc import FeedbackServiceStub
+
+CHUNK = 20_000
+"""Payments that are laid out at a time; a progress bar moves so far at once."""
+
+IN_FLIGHT = 16
+CONNECTIONS = 4
+PATIENCE_S = 60.0
+
+EVENTS = 1000
+"""Of a request; the sidecar takes no more."""
+
+TIMEOUT_S = 30.0
+ATTRIBUTE = "age_band"
+_SOURCE = "accounts"
+
+
+@dataclass(slots=True)
+class Told:
+    """What the months' caller was told, by the payments' numbers.
+
+    `run`: the ids' beginning. `actions` and `decision_ids`: empty where no answer came. `declined`:
+    numbers of declines, and of what exploration let through. `labels` and `attributes`: how many
+    were taken.
+    """
+
+    run: str
+    months: Months
+    actions: list[str] = field(default_factory=list)
+    decision_ids: list[str] = field(default_factory=list)
+    declined: set[int] = field(default_factory=set)
+    explored: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    stand_ins: Counter[str] = field(default_factory=Counter)
+    labels: int = 0
+    attributes: int = 0
+
+    def summary(self, recorded: Mapping[str, int]) -> dict[str, Any]:
+        """Return it as JSON values; `recorded`: each decision's action in the journal."""
+        answered = [pair for pair in zip(self.decision_ids, self.actions, strict=True) if pair[0]]
+        names = {action.value: action.name.lower() for action in Action}
+        lost = [one for one, action in answered if names.get(recorded.get(one, 0)) != action]
+        return {
+            "run": self.run,
+            "decisions": len(answered),
+            "errors": dict(self.errors),
+            "lost": len(lost),
+            "stand_ins": dict(self.stand_ins),
+            "by_action": dict(sorted(Counter(action for _, action in answered).items())),
+            "explored": self.explored,
+            "labels": self.labels,
+            "attributes": self.attributes,
+            "from": _said(self.months.payments[0].event_time_s),
+            "to": _said(self.months.ends_s),
+        }
+
+    @property
+    def turned(self) -> dict[str, Turned]:
+        """Count, by age band, the genuine payments online that were to be declined."""
+        online = (
+            (number, payment)
+            for number, payment in enumerate(self.months.payments)
+            if payment.product == CARD_NOT_PRESENT
+        )
+        return false_positives(online, self.declined, self.months.age_band)
+
+
+def run_of(wall_ns: int) -> str:
+    """Return what sets the ids of a run apart from those of others: 6 hex digits."""
+    return f"{wall_ns // 1_000_000 & 0xFFFFFF:06x}"
+
+
+def transaction_id(run: str, number: int) -> str:
+    """Return the id that a payment of the months is sent under. `run`: 6 hex digits.
+
+    As the load generator makes them: 8 hex digits of the load, 16 of the call in it.
+    """
+    load, call = divmod(number, CHUNK)
+    return f"{run}{load:02x}{call:016x}"
+
+
+def copied_for_months(folders: Sequence[Path], into: Path, ends_s: int) -> list[Path]:
+    """Copy the demo's products, and change the copies to what the months are decided by.
+
+    Its number is the day's: what it says depends on the day, and a number means one content.
+    """
+    day = datetime.fromtimestamp(ends_s, UTC).date()
+    copies: list[Path] = []
+    for folder in folders:
+        copy = into / folder.name
+        shutil.copytree(folder, copy)
+        file = copy / "product.yaml"
+        text = for_months(
+            file.read_text(encoding="utf-8"),
+            holiday=holiday_of(ends_s),
+            generation=day.year * 10_000 + day.month * 100 + day.day,
+        )
+        file.write_text(text, encoding="utf-8")
+        copies.append(copy)
+    return copies
+
+
+def send_months(
+    server: Server,
+    months: Months,
+    fingerprints: Mapping[str, str],
+    *,
+    run: str,
+    seed: int,
+    progress: Callable[[int], None],
+) -> Told:
+    """Ask about every payment, then report what became of them until the months' end.
+
+    `progress` is told how many payments are answered.
+
+    Raises:
+        UnreachableError: the gateway or its sidecar does not answer.
+        GatewayError: a label or an attribute is refused.
+    """
+    told = Told(run, months)
+    for begin in range(0, len(months.payments), CHUNK):
+        chunk = months.payments[begin : begin + CHUNK]
+        _ask(server.address, chunk, fingerprints, told, transaction_id(run, begin)[:8])
+        progress(len(told.actions))
+    by_now = reports(
+        months.payments, told.actions, np.random.default_rng((seed, 1)), until_s=months.ends_s
+    )
+    with grpc.insecure_channel(server.feedback) as channel:
+        stub = FeedbackServiceStub(channel)  # type: ignore[no-untyped-call]
+        for some in _in_requests(_attributes(months)):
+            attributes = ReportAttributesRequest(attributes=some)
+            told.attributes += _taken(stub.ReportAttributes, attributes, server.feedback)
+        for some in _in_requests(_events(told, by_now)):
+            events = ReportFeedbackRequest(events=some)
+            told.labels += _taken(stub.ReportFeedback, events, server.feedback)
+    return told
+
+
+def _ask(
+    address: str,
+    payments: Sequence[Payment],
+    fingerprints: Mapping[str, str],
+    told: Told,
+    load: str,
+) -> None:
+    """Ask about payments, and note the answers behind those that are there."""
+    named = PLACEHOLDER.decode()
+    requests = (request_of(one, fingerprints[one.product], 0.0) for one in payments)
+    messages: list[bytes] = []
+    for request in requests:
+        request.transaction_id = named
+        messages.append(request.SerializeToString())
+    plan = Plan(
+        address=address,
+        block=request_block(address),
+        messages=tuple(messages),
+        placeholder=PLACEHOLDER,
+        run=load,
+        schedule_ns=np.zeros(len(payments), np.int64),
+        which=np.arange(len(payments), dtype=np.uint16),
+        connections=CONNECTIONS,
+        in_flight_max=IN_FLIGHT,
+        patience_s=PATIENCE_S,
+        at_once=IN_FLIGHT,
+    )
+    calls = apply(plan, ()).calls
+    for status, framed in zip(calls.status.tolist(), calls.answers, strict=True):
+        if status == OK and framed:
+            _note(DecideResponse.FromString(framed[5:]), told)
+        else:
+            _note_failed(STATUS_NAMES[status], told)
+    for _ in range(len(payments) - len(calls.status)):
+        _note_failed("not sent", told)
+
+
+def _note_failed(why: str, told: Told) -> None:
+    told.errors[why] += 1
+    told.actions.append("")
+    told.decision_ids.append("")
+
+
+def _note(response: DecideResponse, told: Told) -> None:
+    explored = any(one.code == ReasonCode.EXPLORATION for one in response.reasons)
+    if explored or response.action == Action.DECLINE.value:
+        told.declined.add(len(told.actions))
+    told.explored += explored
+    if response.stand_in:
+        told.stand_ins[StandIn.Name(response.stand_in)] += 1
+    told.actions.append(Action(response.action).name.lower())
+    told.decision_ids.append(response.decision_id)
+
+
+def _events(told: Told, by_now: Sequence[Sequence[Report]]) -> Iterator[FeedbackEvent]:
+    for number, (payment, found) in enumerate(zip(told.months.payments, by_now, strict=True)):
+        # A letter between the digits: a run of them could pass for a card number.
+        mine = f"{told.run}n{number}-"
+        for one in found:
+            yield FeedbackEvent(
+                product=payment.product,
+                transaction_id=transaction_id(told.run, number),
+                decision_id=told.decision_ids[number],
+                kind=one.kind.upper(),
+                occurred_time=_time(one.occurred_s),
+                reported_time=_time(one.reported_s),
+                amount=one.amount_minor,
+                currency="" if one.amount_minor is None else payment.currency,
+                liable=one.liable.upper() or None,
+                source=one.source,
+                source_event_id=mine + one.key,
+                supersedes=mine + one.supersedes if one.supersedes else "",
+            )
+
+
+def _attributes(months: Months) -> Iterator[SubjectAttribute]:
+    known = _time(months.payments[0].event_time_s)
+    for subject, group in months.told.items():
+        yield SubjectAttribute(
+            subject=subject, attribute=ATTRIBUTE, value=group, reported_time=known, source=_SOURCE
+        )
+
+
+def _in_requests(messages: Iterator[Any]) -> Iterator[list[Any]]:
+    some: list[Any] = []
+    for one in messages:
+        some.append(one)
+        if len(some) == EVENTS:
+            yield some
+            some = []
+    if some:
+        yield some
+
+
+def _taken(call: Callable[..., Any], request: Any, address: str) -> int:
+    """Send a request, and return how many of it are on disk there."""
+    try:
+        answer = call(request, timeout=TIMEOUT_S)
+    except grpc.RpcError as error:
+        code = error.code().name
+        raise UnreachableError(f"the sidecar takes no labels: {code}", subject=address) from None
+    if answer.refused:
+        first = answer.violations[0]
+        raise GatewayError(
+            f"{answer.refused:,} labels are refused: {first.field} {first.description}",
+            subject=address,
+        )
+    return int(answer.accepted)
+
+
+def _time(unix_s: float) -> Timestamp:
+    return Timestamp(seconds=int(unix_s), nanos=int(unix_s % 1 * 1e9))
+
+
+def _said(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="seconds")
