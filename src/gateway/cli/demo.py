@@ -127,7 +127,7 @@ def demo(
         Receiver() as receiver,
     ):
         stage = _Stage(here, receiver, served, story, payments, seed, once=once, quiet=json)
-        replayed = _rounds(stage, folders, endless=not (once or months_payments))
+        replayed = _rounds(stage, folders, months_follow=months_payments > 0)
         told = None
         if months_payments:
             told = _months(stage, folders, product, months_payments)
@@ -185,17 +185,20 @@ class _Stage:
         server.stop()
 
 
-def _rounds(stage: _Stage, folders: Sequence[Path], *, endless: bool) -> Replayed:
-    """Play a round, or one after the other; return what the last caller saw."""
+def _rounds(stage: _Stage, folders: Sequence[Path], *, months_follow: bool) -> Replayed:
+    """Play a round, and where this is not to end and no months follow, one after the other."""
     with stage.serving(folders) as server:
         replayed = stage.ask(server)
-        while endless:
+        while not (stage.once or months_follow):
             stage.show(replayed)
             notes.print(NEXT_ROUND)
             replayed = stage.ask(server)
         if not stage.once:
             stage.show(replayed)
-        stage.finish(server)
+        if months_follow:
+            server.stop()  # what its sidecar leaves, the next one ships
+        else:
+            stage.finish(server)
     return replayed
 
 
