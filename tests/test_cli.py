@@ -415,9 +415,12 @@ def test_the_demos_months_stand_in_the_lake_as_they_were_drawn(tmp_path: Path) -
     assert len(explored) == told["explored"] > 0
     assert {rows[one]["propensity"] for one in explored} == {0.8}
 
-    labels = lake.dataset("labels").to_table().to_pylist()
-    assert len(labels) == told["labels"] > 0
+    every = lake.dataset("labels").to_table().to_pylist()
     by_id = dict(zip(ids, months.payments, strict=True))
+    labels = [label for label in every if label["transaction_id"] in by_id]
+    assert len(labels) == told["labels"] > 0
+    # And of the round's payments: who was reached, and what they answered.
+    assert len(every) - len(labels) == summary["labels"] > 0
     for label in labels:
         payment, row = by_id[label["transaction_id"]], rows[label["transaction_id"]]
         assert label["decision_id"] == row["decision_id"]

@@ -14,31 +14,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway.bench.frames import OK, STATUS_NAMES, request_block
 from gateway.bench.generator import Plan
 from gateway.bench.load import apply
 from gateway.bench.traffic import PLACEHOLDER
+from gateway.cli.demo_labels import Answered, report, report_attributes, timestamp
 from gateway.cli.demo_server import Server
 from gateway.cli.replay import request_of
 from gateway.demo.months import Months, holiday_of
 from gateway.demo.payment import CARD_NOT_PRESENT, Payment
 from gateway.demo.products import for_months
-from gateway.demo.reports import Report, reports
 from gateway.demo.truth import Turned, false_positives
-from gateway.errors import GatewayError, UnreachableError
 from gateway.product import Action
 from gateway.v1.decision_pb2 import DecideResponse, ReasonCode, StandIn
-from gateway.v1.feedback_pb2 import (
-    FeedbackEvent,
-    ReportAttributesRequest,
-    ReportFeedbackRequest,
-    SubjectAttribute,
-)
-from gateway.v1.feedback_pb2_grpc import FeedbackServiceStub
+from gateway.v1.feedback_pb2 import SubjectAttribute
 
 CHUNK = 20_000
 """Payments that are laid out at a time; a progress bar moves so far at once."""
@@ -47,10 +38,6 @@ IN_FLIGHT = 16
 CONNECTIONS = 4
 PATIENCE_S = 60.0
 
-EVENTS = 1000
-"""Of a request; the sidecar takes no more."""
-
-TIMEOUT_S = 30.0
 ATTRIBUTE = "age_band"
 _SOURCE = "accounts"
 
@@ -162,17 +149,9 @@ def send_months(
         chunk = months.payments[begin : begin + CHUNK]
         _ask(server.address, chunk, fingerprints, told, transaction_id(run, begin)[:8])
         progress(len(told.actions))
-    by_now = reports(
-        months.payments, told.actions, np.random.default_rng((seed, 1)), until_s=months.ends_s
-    )
-    with grpc.insecure_channel(server.feedback) as channel:
-        stub = FeedbackServiceStub(channel)  # type: ignore[no-untyped-call]
-        for some in _in_requests(_attributes(months)):
-            attributes = ReportAttributesRequest(attributes=some)
-            told.attributes += _taken(stub.ReportAttributes, attributes, server.feedback)
-        for some in _in_requests(_events(told, by_now)):
-            events = ReportFeedbackRequest(events=some)
-            told.labels += _taken(stub.ReportFeedback, events, server.feedback)
+    told.attributes = report_attributes(server.feedback, _attributes(months))
+    rng = np.random.default_rng((seed, 1))
+    told.labels = report(server.feedback, list(_answered(told)), rng, until_s=months.ends_s)
     return told
 
 
@@ -230,64 +209,24 @@ def _note(response: DecideResponse, told: Told) -> None:
     told.decision_ids.append(response.decision_id)
 
 
-def _events(told: Told, by_now: Sequence[Sequence[Report]]) -> Iterator[FeedbackEvent]:
-    for number, (payment, found) in enumerate(zip(told.months.payments, by_now, strict=True)):
-        # A letter between the digits: a run of them could pass for a card number.
-        mine = f"{told.run}n{number}-"
-        for one in found:
-            yield FeedbackEvent(
-                product=payment.product,
-                transaction_id=transaction_id(told.run, number),
-                decision_id=told.decision_ids[number],
-                kind=one.kind.upper(),
-                occurred_time=_time(one.occurred_s),
-                reported_time=_time(one.reported_s),
-                amount=one.amount_minor,
-                currency="" if one.amount_minor is None else payment.currency,
-                liable=one.liable.upper() or None,
-                source=one.source,
-                source_event_id=mine + one.key,
-                supersedes=mine + one.supersedes if one.supersedes else "",
-            )
+def _answered(told: Told) -> Iterator[Answered]:
+    for number, payment in enumerate(told.months.payments):
+        yield Answered(
+            payment,
+            transaction_id(told.run, number),
+            told.decision_ids[number],
+            told.actions[number],
+            # A letter between the digits.
+            f"{told.run}n{number}",
+        )
 
 
 def _attributes(months: Months) -> Iterator[SubjectAttribute]:
-    known = _time(months.payments[0].event_time_s)
+    known = timestamp(months.payments[0].event_time_s)
     for subject, group in months.told.items():
         yield SubjectAttribute(
             subject=subject, attribute=ATTRIBUTE, value=group, reported_time=known, source=_SOURCE
         )
-
-
-def _in_requests(messages: Iterator[Any]) -> Iterator[list[Any]]:
-    some: list[Any] = []
-    for one in messages:
-        some.append(one)
-        if len(some) == EVENTS:
-            yield some
-            some = []
-    if some:
-        yield some
-
-
-def _taken(call: Callable[..., Any], request: Any, address: str) -> int:
-    """Send a request, and return how many of it are on disk there."""
-    try:
-        answer = call(request, timeout=TIMEOUT_S)
-    except grpc.RpcError as error:
-        code = error.code().name
-        raise UnreachableError(f"the sidecar takes no labels: {code}", subject=address) from None
-    if answer.refused:
-        first = answer.violations[0]
-        raise GatewayError(
-            f"{answer.refused:,} labels are refused: {first.field} {first.description}",
-            subject=address,
-        )
-    return int(answer.accepted)
-
-
-def _time(unix_s: float) -> Timestamp:
-    return Timestamp(seconds=int(unix_s), nanos=int(unix_s % 1 * 1e9))
 
 
 def _said(unix_s: float) -> str:

@@ -13,11 +13,12 @@ NAMES = ("card-not-present", "card-present")
 
 EXPLORATION = {
     "share": 0.8,
-    "max_amount": 1000,
-    "loss_per_day": 20_000,
+    "max_amount": 10_000,
+    "loss_per_day": 200_000,
     "declines_per_day": 20,
 }
-"""What may be learned of declines where there are a handful a day: most of what they were."""
+"""What may be learned of declines where there are a handful a day, and no money is real: nearly
+all, of any amount, so that what is said of them needs no guess."""
 
 MATURITY = "30d"
 """A chargeback's, in months of which there are four."""

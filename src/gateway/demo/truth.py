@@ -13,7 +13,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True, slots=True)
 class Turned:
-    """Genuine payments of a group, and how many of them were to be declined."""
+    """Genuine payments of a group, and how many of them were declined."""
 
     genuine: int
     declined: int
@@ -31,8 +31,8 @@ def false_positives(
 ) -> dict[str, Turned]:
     """Count by group, of payments with their numbers, those that were genuine.
 
-    `declined`: numbers of what was declined, and of what would have been but for exploration: that
-    a few of them are let through to learn from makes them no less declined. `group_of`: by subject.
+    `declined`: the numbers of what was declined; with those that exploration let through it is
+    what would have been. `group_of`: by subject.
     """
     genuine: dict[str, int] = {}
     turned: dict[str, int] = {}
