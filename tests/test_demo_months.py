@@ -17,7 +17,9 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import numpy as np
 import pytest
 
+from gateway.bench.traffic import PLACEHOLDER
 from gateway.cli.demo import MONTHS
+from gateway.cli.demo_months import CHUNK, run_of, transaction_id
 from gateway.demo import CARD_NOT_PRESENT, CARD_PRESENT, Payment, World, build_world
 from gateway.demo.chapters import EVERYDAY, Chapters
 from gateway.demo.fraud import SCENARIOS
@@ -118,6 +120,16 @@ def test_of_a_few_customers_the_age_is_unknown(months: Months) -> None:
     assert months.told.items() <= months.age_band.items()
     assert all(one.age_band == months.age_band[one.subject] for one in months.payments)
     assert 0.7 < len(months.told) / len(months.age_band) < 1.0
+
+
+def test_ids_are_those_that_the_load_generator_makes_across_its_loads() -> None:
+    numbers = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 5]
+    for number in numbers:
+        load, call = transaction_id("a1b2c3", number - number % CHUNK)[:8], number % CHUNK
+        assert transaction_id("a1b2c3", number).encode() == load.encode() + b"%016x" % call
+        assert len(transaction_id("a1b2c3", number)) == len(PLACEHOLDER)
+    assert len({transaction_id("a1b2c3", number) for number in numbers}) == len(numbers)
+    assert {len(run_of(wall_ns)) for wall_ns in (0, 1_000_000, 10**18, 2**62)} == {6}
 
 
 # --- the group that is treated worse -----------------------------------------------------

@@ -115,7 +115,8 @@ def copied_for_months(folders: Sequence[Path], into: Path, ends_s: int) -> list[
     copies: list[Path] = []
     for folder in folders:
         copy = into / folder.name
-        shutil.copytree(folder, copy)
+        # Without its modes: an installed package may not be writable.
+        shutil.copytree(folder, copy, copy_function=shutil.copyfile)
         file = copy / "product.yaml"
         text = for_months(
             file.read_text(encoding="utf-8"),
