@@ -11,16 +11,20 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import catalogue
 import grpc
 import pytest
 
+from gateway.cli.demo_months import transaction_id
 from gateway.cli.main import app, run
+from gateway.demo.months import draw_months
 from gateway.errors import ExitCode
 from gateway.journal import Mode, Writer
 from gateway.sidecar.lake import Lake
@@ -344,7 +348,17 @@ def test_the_demo_loses_nothing_and_is_never_late(tmp_path: Path) -> None:
     lake, journal = tmp_path / "lake", tmp_path / "journal"
     kept = ["--lake", str(lake), "--journal", str(journal)]
     shown = subprocess.run(
-        [*COMMAND, "demo", "--once", "--json", "--payments", "3000", *kept],
+        [
+            *COMMAND,
+            "demo",
+            "--once",
+            "--json",
+            "--payments",
+            "3000",
+            "--months-payments",
+            "0",
+            *kept,
+        ],
         capture_output=True,
         text=True,
         check=True,
@@ -360,10 +374,68 @@ def test_the_demo_loses_nothing_and_is_never_late(tmp_path: Path) -> None:
     assert said.count('"kind": "decision"') == 3500
     assert summary["decisions"] == 3000
     assert summary["late"] == summary["lost"] == 0
+    assert summary["months"] is None
     assert sum(summary["by_action"].values()) == 3000
     assert set(summary["latency_us"]) >= {"p50", "p99", "p99_9"}
     assert set(summary["savings"]) == {"card-not-present", "card-present"}
     assert not list(Path(tempfile.gettempdir()).glob("gateway-demo-*"))
+
+
+@pytest.mark.slow
+def test_the_demos_months_stand_in_the_lake_as_they_were_drawn(tmp_path: Path) -> None:
+    """Every payment and label of them, by drawing them again."""
+    path, own = tmp_path / "lake", tmp_path / "own"
+    shutil.copytree(PRODUCTS[1], own)
+    asked = ["--payments", "200", "--months-payments", "2500", "--seed", "5", "--lake", str(path)]
+    asked += ["--product", str(own)]
+    shown = subprocess.run(
+        [*COMMAND, "demo", "--once", "--json", *asked], capture_output=True, text=True, check=True
+    )
+    summary = json.loads(shown.stdout)
+    told, lake = summary["months"], Lake.at(str(path))
+    months = draw_months(5, 2500, int(datetime.fromisoformat(told["to"]).timestamp()))
+    count = len(months.payments)
+    assert told["decisions"] == sum(told["by_action"].values()) == count
+    assert (told["errors"], told["lost"]) == ({}, 0)
+    assert summary["journal"] == {"records": 700 + count}
+    assert summary["spans"] == summary["lake"] == {"decisions": 700 + count}
+
+    rows = {row["transaction_id"]: row for row in lake.dataset("decisions").to_table().to_pylist()}
+    ids = [transaction_id(told["run"], number) for number in range(count)]
+    for one, payment in zip(ids, months.payments, strict=True):
+        row = rows[one]
+        assert row["event_time"].timestamp() == pytest.approx(payment.event_time_s, abs=1e-3)
+        assert (row["product"], row["amount_minor"], row["category"], row["channel"]) == (
+            *(payment.product, payment.amount_minor, payment.mcc, payment.channel),
+        )
+    # The caller's own product is served as it is, the demo's as the day's.
+    assert {(rows[one]["product"], rows[one]["generation"]) for one in ids} == {
+        ("card-present", 1),
+        ("card-not-present", int(told["to"][:10].replace("-", ""))),
+    }
+    explored = [one for one in ids if rows[one]["explored"]]
+    assert len(explored) == told["explored"] > 0
+    assert {rows[one]["propensity"] for one in explored} == {0.8}
+
+    every = lake.dataset("labels").to_table().to_pylist()
+    by_id = dict(zip(ids, months.payments, strict=True))
+    labels = [label for label in every if label["transaction_id"] in by_id]
+    assert len(labels) == told["labels"] > 0
+    # And of the round's payments: who was reached, and what they answered.
+    assert len(every) - len(labels) == summary["labels"] > 0
+    for label in labels:
+        payment, row = by_id[label["transaction_id"]], rows[label["transaction_id"]]
+        assert label["decision_id"] == row["decision_id"]
+        assert row["event_time"] <= label["occurred_time"] <= label["reported_time"]
+        assert label["reported_time"].timestamp() <= months.ends_s
+        assert row["action"] != "decline"
+        if label["kind"] == "customer_denied":
+            assert payment.fraud
+        if label["kind"] == "customer_confirmed":
+            assert not payment.fraud
+    groups = lake.dataset("attributes").to_table().to_pylist()
+    assert len(groups) == told["attributes"] == len(months.told)
+    assert Counter(one["value"] for one in groups) == Counter(months.told.values())
 
 
 @pytest.mark.slow
@@ -380,7 +452,8 @@ def test_the_demo_serves_a_changed_copy_beside_its_own(tmp_path: Path) -> None:
     ran("models", "add", mine, ROOT / "examples" / "next" / "v2.onnx")
     labelled = ROOT / "examples" / "next" / "labelled.parquet"
     ran("calibrate", mine, "--arm", "v2", "--data", labelled, "--write")
-    ran("demo", "--once", "--payments", 500, "--product", mine, "--journal", journal)
+    asked = ("--payments", 500, "--months-payments", 0)
+    ran("demo", "--once", *asked, "--product", mine, "--journal", journal)
     shutil.copytree(mine, after)
     ran("models", "promote", after, "v2", "--keep-as-shadow")
     told = json.loads(ran("whatif", mine, after, "--journal", journal, "--json"))

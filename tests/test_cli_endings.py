@@ -142,7 +142,9 @@ def test_the_demo_says_why_its_lake_cannot_be(complaint: Complaint) -> None:
     assert "the server did not start: no://where" in said
 
 
-@pytest.mark.parametrize("option", ["--payments=0", "--payments=-5", "--seed=-1"])
+@pytest.mark.parametrize(
+    "option", ["--payments=0", "--payments=-5", "--months-payments=-1", "--seed=-1"]
+)
 def test_the_demo_takes_only_what_it_can_simulate(complaint: Complaint, option: str) -> None:
     assert option.split("=")[0] in complaint(ExitCode.USAGE, "demo", "--once", option)
 
@@ -217,17 +219,19 @@ def children_of(pid: int) -> list[int]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
-    ("number", "until"),
+    ("number", "payments", "until"),
     [
-        (signal.SIGINT, b"Simulating"),
-        pytest.param(signal.SIGINT, b"Asking", marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, b"Asking", marks=pytest.mark.slow),
+        (signal.SIGINT, 8_000, b"Simulating"),
+        pytest.param(signal.SIGINT, 8_000, b"Asking", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 8_000, b"Asking", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 10, b"Asking about the months", marks=pytest.mark.slow),
     ],
 )
 def test_a_stopped_demo_takes_its_server_along(
-    temp: Path, number: signal.Signals, until: bytes
+    temp: Path, number: signal.Signals, payments: int, until: bytes
 ) -> None:
-    with started(temp, "demo", "--once", "--payments", 8_000) as child:
+    asked = ("--payments", payments, "--months-payments", 20_000)
+    with started(temp, "demo", "--once", *asked) as child:
         seen = read_until(child, until)
         (server,) = children_of(child.pid)
         child.send_signal(number)
@@ -241,7 +245,7 @@ def test_a_stopped_demo_takes_its_server_along(
 
 @pytest.mark.slow
 def test_a_demo_that_goes_on_says_how_far_what_is_behind_it_is(temp: Path) -> None:
-    with started(temp, "demo", "--payments", 300) as child:
+    with started(temp, "demo", "--payments", 300, "--months-payments", 300) as child:
         said = read_until(child, b"The next round begins")
         assert b"Metrics: http://127.0.0.1:" in said
         child.send_signal(signal.SIGINT)
@@ -274,15 +278,17 @@ def test_two_demos_on_one_journal_have_no_transaction_in_common(tmp_path: Path) 
     ids: list[str] = []
     for run_of in (1, 2):
         demo = [*COMMAND, "demo", "--once", "--json", "--payments", "200", "--lake", str(lake)]
+        demo += ["--months-payments", "300"]
         shown = subprocess.run([*demo, "--journal", str(journal)], capture_output=True, check=True)
         summary = json.loads(shown.stdout)
         assert summary["lost"] == 0
         # Of all that the journal holds: the spans are sent to the second's receiver as well.
-        assert summary["journal"]["records"] == run_of * (200 + 500)
-        assert summary["spans"] == summary["lake"] == {"decisions": run_of * (200 + 500)}
+        assert summary["months"]["decisions"] == 300
+        assert summary["journal"]["records"] == run_of * (200 + 500 + 300)
+        assert summary["spans"] == summary["lake"] == {"decisions": run_of * (200 + 500 + 300)}
     shown = subprocess.run(
         [*COMMAND, "journal", "cat", str(journal), "--json"], capture_output=True, check=True
     )
     rows = [json.loads(line) for line in shown.stdout.splitlines()]
     ids = [row["request"]["transaction_id"] for row in rows if row["kind"] == "decision"]
-    assert len(ids) == len(set(ids)) == 2 * (200 + 500)
+    assert len(ids) == len(set(ids)) == 2 * (200 + 500 + 300)

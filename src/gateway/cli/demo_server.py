@@ -24,13 +24,15 @@ STOP_S = 30.0
 class Server:
     """`gateway serve`, as a process of its own. `workers`: their processes, as it began.
 
-    `metrics`: where its sidecar answers Prometheus; empty where it has none.
+    `metrics`: where its sidecar answers Prometheus, `feedback`: where it takes labels; empty where
+    it has none.
     """
 
     child: subprocess.Popen[str]
     address: str
     workers: tuple[int, ...]
     metrics: str = ""
+    feedback: str = ""
 
     @property
     def pid(self) -> int:
@@ -72,8 +74,8 @@ def serving(
                 raise _did_not_start(said.read(), code)
             ready = json.loads(line)
             workers = tuple(one["pid"] for one in ready["workers"])
-            metrics = ready["sidecar"]["metrics"] if ready["sidecar"] else ""
-            yield Server(child, ready["address"], workers, metrics)
+            beside = ready["sidecar"] or {"metrics": "", "feedback": ""}
+            yield Server(child, ready["address"], workers, beside["metrics"], beside["feedback"])
         finally:
             _stop(child)
 

@@ -8,7 +8,13 @@
     crime       a day of attacks
     labels      when the truth arrives, if it does
     history     features, as known just before each payment
+    helping     what relatives buy for a customer: genuine, and it looks like fraud
+    chapters    what a stretch of the story holds besides
     world       all of it: `World.payments`
+    months      four of them that end now, with what an evaluation is to find
+    reports     what is told about a payment, by what was decided
+    truth       what an evaluation of the months is held against
+    products    where the products are, and what the months change of them
 
 Nothing here is measured on real cards; the models under `models/` were trained on it.
 """

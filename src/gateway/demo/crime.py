@@ -27,6 +27,7 @@ class Crime:
     merchants: Merchants
     spending: Spending
     device_ids: Iterator[int]
+    scenarios: tuple[Scenario, ...] = SCENARIOS
 
     def day(self, day: int) -> list[Purchase]:
         """Return the fraudulent payments of attacks that begin on a day, in no order.
@@ -35,7 +36,7 @@ class Crime:
         """
         season = _BLACK_FRIDAY_ATTACKS if is_black_friday(day) else 1.0
         purchases: list[Purchase] = []
-        for scenario in SCENARIOS:
+        for scenario in self.scenarios:
             rate = scenario.per_thousand * scenario.intensity(day) * season
             for _ in range(int(self.rng.poisson(rate * len(self.customers) / 1_000.0))):
                 purchases.extend(scenario.attack(self._scene(scenario, day)))

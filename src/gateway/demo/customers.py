@@ -6,6 +6,7 @@ and is never a feature.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +64,7 @@ AGE_BANDS = (
         {"pharmacy": 3.0, "grocery": 1.3, "digital": 0.15, "transit": 0.4},
     ),
 )  # fmt: skip
+SHARES = tuple(band.share for band in AGE_BANDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +97,15 @@ class Customers:
         return len(self.age_band)
 
 
-def build_customers(rng: np.random.Generator, n: int, merchants: Merchants) -> Customers:
-    """Draw n customers. Ages in days are as of day 0 of the story."""
-    band = rng.choice(len(AGE_BANDS), size=n, p=[b.share for b in AGE_BANDS])
+def build_customers(
+    rng: np.random.Generator,
+    n: int,
+    merchants: Merchants,
+    *,
+    shares: Sequence[float] = SHARES,
+) -> Customers:
+    """Draw n customers, `shares` of them of each age band. Ages are as of day 0 of the story."""
+    band = rng.choice(len(AGE_BANDS), size=n, p=shares)
     home = rng.integers(0, HOME_CITIES, n)
     account_age = rng.exponential(_of(band, "account_years") * 365.0) + 20.0
     shape = (n, len(CATEGORIES))

@@ -265,6 +265,22 @@ def _lost_or_stolen(scene: Scene) -> list[Purchase]:
     return purchases
 
 
+def _impostor(scene: Scene) -> list[Purchase]:
+    kind = scene.one_of("utilities", "clothing", "home", "grocery", "digital", "travel")
+    amount = scene.price(kind, 1.3)
+    return [
+        scene.online(
+            scene.start_s,
+            kind,
+            amount,
+            guest=0.1,
+            ships_elsewhere=0.05,
+            favourite=0.7,
+            own_device=True,
+        )
+    ]
+
+
 def _persuaded(scene: Scene) -> list[Purchase]:
     kind = scene.one_of("digital", "travel", "electronics")
     amount = scene.price(kind, 12.0 if kind == CATEGORY_INDEX["digital"] else 2.5)
@@ -293,3 +309,18 @@ SCENARIOS = (
         lambda day: min(1.0, max(0.0, (day - PERSUADED_ONSET_DAY) / 30.0)), _persuaded,
     ),
 )  # fmt: skip
+
+
+def impostor(onset_day: int, *, per_thousand: float, grows_days: float) -> Scenario:
+    """Return a scenario of its own: a shop that customers know, and another takes the money.
+
+    Customers pay as they always do, from their own device, where they always pay; it begins on
+    `onset_day` and has grown to `per_thousand` attacks a day after `grows_days`.
+    """
+    return Scenario(
+        "impostor",
+        per_thousand,
+        (1.0, 1.0, 1.0, 1.0),
+        lambda day: min(1.0, max(0.0, (day - onset_day) / grows_days)),
+        _impostor,
+    )

@@ -5,6 +5,7 @@ A day is counted from `STORY_START_S`; day 0 is a Monday.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from math import cos, pi
@@ -16,6 +17,32 @@ _WEEK = (0.93, 0.90, 0.92, 0.98, 1.12, 1.20, 0.95)
 _BLACK_FRIDAY_TRAFFIC = 1.8
 _CHRISTMAS = 350
 _THURSDAY = 3
+
+HOLIDAY_TRAFFIC = 1.3
+HOLIDAY_SPEND = 1.7
+HOLIDAY_LIKES = {
+    "travel": 4.0,
+    "clothing": 2.2,
+    "jewellery": 3.0,
+    "electronics": 1.8,
+    "restaurant": 1.4,
+    "utilities": 0.5,
+    "transit": 0.5,
+    "grocery": 0.7,
+}
+"""What a category's share is multiplied by while people are on holiday."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holiday:
+    """Days of the story on which people buy more, other things, and for more. `ends`: the last."""
+
+    begins: int
+    ends: int
+
+    def covers(self, day: int) -> bool:
+        """Return whether a day belongs to it."""
+        return self.begins <= day <= self.ends
 
 
 def day_start_s(day: int) -> int:

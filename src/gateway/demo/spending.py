@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,16 @@ from gateway.demo.merchants import (
     web_shop,
 )
 from gateway.demo.payment import CHECKOUTS, ENTRY_MODES, Label, Purchase
-from gateway.demo.seasons import DAY_S, day_start_s, is_black_friday, traffic
+from gateway.demo.seasons import (
+    DAY_S,
+    HOLIDAY_LIKES,
+    HOLIDAY_SPEND,
+    HOLIDAY_TRAFFIC,
+    Holiday,
+    day_start_s,
+    is_black_friday,
+    traffic,
+)
 
 _MEDIAN = np.array([c.median for c in CATEGORIES])
 _SPREAD = np.array([c.spread for c in CATEGORIES])
@@ -71,12 +80,15 @@ class Spending:
         *,
         first_day: int,
         device_ids: Iterator[int],
+        holiday: Holiday | None = None,
     ) -> None:
         n = len(customers)
         self._rng = rng
         self._customers = customers
         self._merchants = merchants
         self._device_ids = device_ids
+        self._holiday = holiday
+        self._on_holiday = _other_shares(customers.preference, HOLIDAY_LIKES)
         self._cumulative_activity = np.cumsum(customers.activity)
         self._trip_until = np.full(n, first_day)
         self._trip_city = customers.home_city.copy()
@@ -89,7 +101,7 @@ class Spending:
         self._live(day)
         basket = self._basket(day)
         merchant, city = self._places(basket, day)
-        amount_minor = self._amounts(basket)
+        amount_minor = self._amounts(basket, day)
         distance_km, abroad = self._distances(basket, merchant, city)
         n = len(basket.who)
         entry_mode = self._entry_modes(basket, merchant, amount_minor, day)
@@ -132,10 +144,13 @@ class Spending:
     def _basket(self, day: int) -> _Basket:
         rng, customers = self._rng, self._customers
         total = self._cumulative_activity[-1]
-        n = rng.poisson(total * traffic(day))
+        is_holiday = self._is_holiday(day)
+        busy = traffic(day) * (HOLIDAY_TRAFFIC if is_holiday else 1.0)
+        preference = self._on_holiday if is_holiday else customers.preference
+        n = rng.poisson(total * busy)
         who = np.searchsorted(self._cumulative_activity, rng.random(n) * total, side="right")
         hour = rng.normal(customers.peak_hour[who], customers.hour_spread[who]) % 24.0
-        category = (rng.random(n)[:, None] > customers.preference[who]).sum(axis=1)
+        category = (rng.random(n)[:, None] > preference[who]).sum(axis=1)
 
         # Players buy several small things in a row: card testing looks like it.
         plays = customers.gamer[who] & (category == _DIGITAL) & (rng.random(n) < _GAME_BURST)
@@ -173,9 +188,13 @@ class Spending:
         )
         return merchant, city
 
-    def _amounts(self, basket: _Basket) -> NDArray[np.int64]:
+    def _is_holiday(self, day: int) -> bool:
+        return self._holiday is not None and self._holiday.covers(day)
+
+    def _amounts(self, basket: _Basket, day: int) -> NDArray[np.int64]:
         rng, n = self._rng, len(basket.who)
         usual = _MEDIAN[basket.category] * self._customers.spend[basket.who]
+        usual = usual * (HOLIDAY_SPEND if self._is_holiday(day) else 1.0)
         amount = usual * np.exp(_SPREAD[basket.category] * rng.normal(0.0, 1.0, n))
         amount *= np.where(rng.random(n) < _SPLURGE, rng.uniform(3.0, 8.0, n), 1.0)
         minor: NDArray[np.int64] = np.clip(np.rint(amount * 100.0), 50, 2_000_000).astype(np.int64)
@@ -230,3 +249,14 @@ class Spending:
         for i, draw in zip(asked.tolist(), draws.tolist(), strict=True):
             labels[i] = confirmed(float(time_s[i]), draw)
         return labels
+
+
+def _other_shares(
+    preference: NDArray[np.float64], likes: Mapping[str, float]
+) -> NDArray[np.float64]:
+    """Return cumulative shares of the categories, some of them liked more or less."""
+    shares = np.diff(preference, axis=1, prepend=0.0)
+    for name, factor in likes.items():
+        shares[:, CATEGORY_INDEX[name]] *= factor
+    cumulative: NDArray[np.float64] = np.cumsum(shares, axis=1)
+    return cumulative / cumulative[:, -1:]

@@ -9,15 +9,17 @@ The same seeds give the same payments; a longer run begins with the shorter one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.demo.chapters import EVERYDAY, Chapters
 from gateway.demo.crime import Crime
-from gateway.demo.customers import AGE_BANDS, DEVICES, Customers, build_customers
+from gateway.demo.customers import AGE_BANDS, DEVICES, SHARES, Customers, build_customers
+from gateway.demo.helping import Helping
 from gateway.demo.history import History
 from gateway.demo.merchants import Merchants, build_merchants
 from gateway.demo.payment import CARD_NOT_PRESENT, CARD_PRESENT, Payment, Purchase
@@ -31,13 +33,19 @@ WARM_UP_DAYS = 7
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Who lives here, and where they shop."""
+    """Who lives here, and where they shop. `people`: what the pseudonyms begin with."""
 
     customers: Customers
     merchants: Merchants
+    people: str = "customer"
 
     def purchases(
-        self, rng: np.random.Generator, *, first_day: int = 0, days: int | None = None
+        self,
+        rng: np.random.Generator,
+        *,
+        first_day: int = 0,
+        days: int | None = None,
+        chapters: Chapters = EVERYDAY,
     ) -> Iterator[Purchase]:
         """Yield what happens from `first_day` of the story on, for ever if `days` is None.
 
@@ -45,13 +53,21 @@ class World:
         """
         device_ids = count(len(self.customers) * DEVICES)
         spending = Spending(
-            rng, self.customers, self.merchants, first_day=first_day, device_ids=device_ids
+            rng,
+            self.customers,
+            self.merchants,
+            first_day=first_day,
+            device_ids=device_ids,
+            holiday=chapters.holiday,
         )
-        crime = Crime(rng, self.customers, self.merchants, spending, device_ids)
+        crime = Crime(rng, self.customers, self.merchants, spending, device_ids, chapters.scenarios)
+        helping = Helping(rng, self.customers, device_ids, chapters.helped_a_day)
         to_come: list[Purchase] = []
         for day in count(first_day) if days is None else range(first_day, first_day + days):
             to_come += spending.day(day)
             to_come += crime.day(day)
+            if chapters.helped_a_day:
+                to_come += helping.day(day)
             to_come.sort()
             end_s = day_start_s(day + 1)
             today = [purchase for purchase in to_come if purchase.time_s < end_s]
@@ -65,6 +81,7 @@ class World:
         first_day: int = 0,
         days: int | None = None,
         warm_up_days: int = WARM_UP_DAYS,
+        chapters: Chapters = EVERYDAY,
     ) -> Iterator[Payment]:
         """Yield payments with their features, from `first_day` on, for ever if `days` is None.
 
@@ -75,7 +92,9 @@ class World:
         begins_s = day_start_s(first_day)
         history = History(self.customers, self.merchants)
         number = 0
-        for purchase in self.purchases(rng, first_day=first_day - warm_up_days, days=in_all):
+        for purchase in self.purchases(
+            rng, first_day=first_day - warm_up_days, days=in_all, chapters=chapters
+        ):
             if purchase.time_s >= begins_s:
                 yield self._payment(purchase, history.features(purchase), number)
                 number += 1
@@ -84,7 +103,10 @@ class World:
     def attributes(self) -> Iterator[tuple[str, Mapping[str, str]]]:
         """Yield every subject with its group attributes: for fairness, never for a model."""
         for customer, band in enumerate(self.customers.age_band.tolist()):
-            yield subject(customer), {"age_band": AGE_BANDS[band].name}
+            yield self._subject(customer), {"age_band": AGE_BANDS[band].name}
+
+    def _subject(self, customer: int) -> str:
+        return f"{self.people}-{customer:06d}"
 
     def _payment(self, purchase: Purchase, features: tuple[float, ...], number: int) -> Payment:
         return Payment(
@@ -95,7 +117,7 @@ class World:
             currency=CURRENCY,
             mcc=self.merchants.mcc[purchase.merchant],
             channel=purchase.channel,
-            subject=subject(purchase.customer),
+            subject=self._subject(purchase.customer),
             features=features,
             fraud=purchase.scenario != "",
             scenario=purchase.scenario,
@@ -119,8 +141,14 @@ class Batch:
     payments: tuple[Payment, ...]
 
 
-def build_world(rng: np.random.Generator, *, customers: int = 1_000) -> World:
-    """Draw a world of so many customers.
+def build_world(
+    rng: np.random.Generator,
+    *,
+    customers: int = 1_000,
+    shares: Sequence[float] = SHARES,
+    people: str = "customer",
+) -> World:
+    """Draw a world of so many customers, `shares` of them of each age band.
 
     Raises:
         UsageError: fewer than one customer.
@@ -130,7 +158,7 @@ def build_world(rng: np.random.Generator, *, customers: int = 1_000) -> World:
             f"a world of {customers} customers pays nothing", hint="Ask for at least 1."
         )
     merchants = build_merchants(rng)
-    return World(build_customers(rng, customers, merchants), merchants)
+    return World(build_customers(rng, customers, merchants, shares=shares), merchants, people)
 
 
 def batch(payments: Iterable[Payment], product: str) -> Batch:
@@ -143,8 +171,3 @@ def batch(payments: Iterable[Payment], product: str) -> Batch:
         amount_minor=np.array([row.amount_minor for row in rows], dtype=np.int64),
         payments=rows,
     )
-
-
-def subject(customer: int) -> str:
-    """Return a customer's pseudonym."""
-    return f"customer-{customer:06d}"
