@@ -1,4 +1,16 @@
-"""What labels say of decisions and probabilities, as mathematics over arrays. Pure.
+"""What labels say of decisions and probabilities: queries by an engine, then mathematics. Pure.
+
+    lake         the queries in their order, then an evaluation
+    engine       runs queries/*.sql over a lake's files: DuckDB, and nobody else knows it
+    terms        what a product is held to, in numbers
+    measures     sums by bucket of customers, as queries give them
+    view         one product, seen on a day
+    evaluation   promises, goals, money; the sections together
+    metrics      each figure by its name, from sums
+    probabilities  whether probabilities hold, by part
+    fairness     groups of customers against a reference
+    drifts       the last week against the weeks before, of every product
+    entry        one figure, as it is told
 
     calibration  how well probabilities hold: figures with their intervals
     fit          maps from score to probability, fitted: Platt, isotonic, beta
@@ -20,6 +32,6 @@
     drift        whether that is what it was, against the same hours of the weeks before
     onset        when a change began, in a series of days
 
-This room does no I/O, reads no clock and makes no chance of its own: a random generator is an
+But for the engine this room does no I/O; it reads no clock and makes no chance of its own: a random generator is an
 argument. It knows no ONNX Runtime: scores come as arrays.
 """
