@@ -32,6 +32,6 @@
     drift        whether that is what it was, against the same hours of the weeks before
     onset        when a change began, in a series of days
 
-But for the engine this room does no I/O; it reads no clock and makes no chance of its own: a random generator is an
-argument. It knows no ONNX Runtime: scores come as arrays.
+But for the engine this room does no I/O; it reads no clock and makes no chance of its own: a random
+generator is an argument. It knows no ONNX Runtime: scores come as arrays.
 """
