@@ -62,7 +62,6 @@ def write(folder: Path) -> list[str]:
 def test_what_changed_in_the_lake_is_told_with_its_day(tmp_path: Path) -> None:
     end = BEGIN + timedelta(days=7 * WEEKS)
     with DuckDb({"decisions": write(tmp_path)}, {"decisions": {}}) as engine:
-        engine.define("superseded", {"decision_id": []}, ("varchar",))
         volume = volumes(engine, AS_OF)["cards"]
         assert sum(volume.values()) == A_DAY * 7 * WEEKS
         usual = end - timedelta(days=7)

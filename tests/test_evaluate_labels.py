@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.cli.evaluate import columns_of_tables
+from gateway.evaluate.counts import count
 from gateway.evaluate.engine import DuckDb
 
 LATER = datetime(2027, 1, 1, tzinfo=UTC)
@@ -44,7 +45,7 @@ def evidence(
                 world.write(lake, "labels", some, name=f"{number}")
         world.write(lake, "decisions", decisions or [world.decision(0)])
         with DuckDb(world.files(lake), columns_of_tables()) as engine:
-            engine.run("evidence", as_of)
+            count(engine, (), as_of)
             rows = engine._connection.execute("select * from evidence order by all").fetchall()
             names = [one[0] for one in engine._connection.description]
     return [dict(zip(names, row, strict=True)) for row in rows]

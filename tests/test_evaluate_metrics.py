@@ -17,8 +17,7 @@ from sklearn.calibration import calibration_curve
 from gateway.cli.evaluate import columns_of_tables
 from gateway.decide import cost_line
 from gateway.evaluate.engine import DuckDb
-from gateway.evaluate.evaluation import Evaluation
-from gateway.evaluate.lake import evaluate
+from gateway.evaluate.evaluation import Evaluation, evaluate
 from gateway.evaluate.terms import Terms, terms_of
 from gateway.product import Action, parse
 

@@ -16,9 +16,9 @@ import pytest
 from fairlearn.metrics import MetricFrame, count, selection_rate
 
 from gateway.cli.evaluate import columns_of_tables
+from gateway.evaluate import counts
 from gateway.evaluate.engine import CELLS, GROUPS, SEGMENTS, DuckDb
-from gateway.evaluate.evaluation import Evaluation
-from gateway.evaluate.lake import evaluate, prepare
+from gateway.evaluate.evaluation import Evaluation, evaluate
 from gateway.evaluate.measures import Measures, measures_of
 from gateway.evaluate.terms import BANDS_MAJOR, Terms, terms_of
 from gateway.product import parse
@@ -104,7 +104,7 @@ def engine(
     for table, some in zip(("decisions", "labels", "attributes"), rows, strict=True):
         world.write(lake, table, some)
     with DuckDb(world.files(lake), columns_of_tables()) as engine:
-        prepare(engine, [terms], AS_OF)
+        counts.count(engine, [terms], AS_OF)
         yield engine
 
 

@@ -102,9 +102,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DuckDb, dic
     rows = {"a": rows_of("a", 1, 3000), "b": rows_of("b", 2, 500)}
     paths = [write(folder, product, one) for product, one in rows.items()]
     with DuckDb({"decisions": paths}, {"decisions": {}}, threads=1) as engine:
-        superseded = [row["decision_id"] for row in rows["a"][:40]]
-        engine.define("superseded", {"decision_id": superseded}, ("varchar",))
-        yield engine, {"a": rows["a"][40:], "b": rows["b"]}
+        yield engine, rows
 
 
 def known(rows: Rows) -> Rows:
@@ -237,7 +235,6 @@ def test_a_lake_without_features_has_fields_all_the_same(tmp_path: Path) -> None
     schema = SCHEMAS["decisions"]
     pq.write_table(fitted(pa.table(columns), schema), path)
     with DuckDb({"decisions": [str(path)]}, {"decisions": {}}) as engine:
-        engine.define("superseded", {"decision_id": []}, ("varchar",))
         by = binning_of(engine, "a", BEGIN, BEGIN + timedelta(days=3), AS_OF, declared={}, rows=200)
         found = histograms_of(engine, by, BEGIN, BEGIN + timedelta(days=3), AS_OF)
     assert [field.name for field in by.fields] == ["action", "probability", "category", "channel"]

@@ -16,7 +16,7 @@ from gateway.errors import ExitCode, LakeError, UsageError
 from gateway.evaluate.engine import DuckDb
 from gateway.evaluate.entry import Entry
 from gateway.evaluate.evaluation import Evaluation
-from gateway.evaluate.lake import evaluate as evaluation_of
+from gateway.evaluate.evaluation import evaluate as evaluation_of
 from gateway.evaluate.terms import Terms, terms_of
 from gateway.product import parse
 from gateway.sidecar.lake import Lake

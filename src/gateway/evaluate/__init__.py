@@ -1,6 +1,6 @@
 """What labels say of decisions and probabilities: queries by an engine, then mathematics. Pure.
 
-    lake         the queries in their order, then an evaluation
+    counts       what a lake says, added up: once, and again where something else is known since
     engine       runs queries/*.sql over a lake's files: DuckDB, and nobody else knows it
     terms        what a product is held to, in numbers
     measures     sums by bucket of customers, as queries give them

@@ -24,7 +24,7 @@ SAYS = {
 
 
 def drifts(engine: Engine, terms: Sequence[Terms], as_of: datetime) -> Iterator[Entry]:
-    """Yield what is said of each field of each product. `superseded` has to be there.
+    """Yield what is said of each field of each product.
 
     Raises:
         LakeError: a file cannot be read.

@@ -6,10 +6,14 @@ queries by their name; nobody else writes SQL.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import date, datetime
+from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -37,6 +41,9 @@ PARTS = {
 """What sums may be added up by, as SQL over cells."""
 
 MEMORY = "3GB"
+
+_COUNTED = ("decisions", "labels")
+"""Tables whose files are counted once."""
 
 
 class Given(NamedTuple):
@@ -66,6 +73,18 @@ class Engine(Protocol):
     def rows(self, query: str, given: Given = NOTHING) -> Columns:
         """Run a query and return its rows as columns."""
 
+    def transaction(self) -> AbstractContextManager[None]:
+        """Let all that is changed meanwhile be there, or nothing of it."""
+
+    def listed(self) -> list[tuple[str, str, int, int]]:
+        """Return the files: table, path, size and when they were written, in ns since 1970."""
+
+    def see(self, view: str, table: str, paths: Sequence[str]) -> None:
+        """Make files of a table visible under another name."""
+
+    def watched(self) -> str:
+        """Return, as SQL, the text that says a decision's watched segments."""
+
     def read(
         self, query: str, days: Days | None = None, *, part: str = ALL, cells: str = CELLS
     ) -> Columns:
@@ -76,6 +95,7 @@ class DuckDb:
     """Queries over Parquet files. A context manager.
 
     `paths`: the files of each table; a table of none has the columns of `schemas` and no row.
+    `store`: a file that keeps what was counted.
 
     Raises:
         LakeError: a file cannot be read.
@@ -86,18 +106,26 @@ class DuckDb:
         paths: Mapping[str, Sequence[str]],
         schemas: Mapping[str, Mapping[str, str]],
         *,
+        store: Path | None = None,
         memory: str = MEMORY,
         threads: int | None = None,
     ) -> None:
         # Nothing is fetched from anywhere: what is asked is in the library.
         self._connection = duckdb.connect(
-            config={"memory_limit": memory, "autoinstall_known_extensions": "false"}
+            ":memory:" if store is None else str(store),
+            config={
+                "memory_limit": memory,
+                "autoinstall_known_extensions": "false",
+                "preserve_insertion_order": "false",
+            },
         )
         self._connection.execute("set TimeZone = 'UTC'")
         if threads:
             self._connection.execute(f"set threads={threads}")
-        for table, schema in schemas.items():
-            self._see(table, paths.get(table, ()), schema)
+        self._paths = paths
+        self._schemas = schemas
+        for table in schemas:
+            self.see(table, table, paths.get(table, ()))
 
     def __enter__(self) -> Self:
         return self
@@ -143,43 +171,81 @@ class DuckDb:
         found: Columns = self._execute(query, parameters, texts).fetchnumpy()
         return found
 
-    def _see(self, table: str, paths: Sequence[str], schema: Mapping[str, str]) -> None:
-        """Make a table visible; columns that no file has are null there."""
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Let all that is changed meanwhile be there, or nothing of it."""
+        self._connection.begin()
+        try:
+            yield
+        except BaseException:
+            self._connection.rollback()
+            raise
+        self._connection.commit()
+
+    def listed(self) -> list[tuple[str, str, int, int]]:
+        """Return the files: table, path, size and when they were written, in ns since 1970.
+
+        Raises LakeError: one is gone.
+        """
+        found = []
+        for table in _COUNTED:
+            for path in self._paths.get(table, ()):
+                try:
+                    state = os.stat(path)
+                except OSError as error:
+                    raise LakeError(f"cannot be read: {error.strerror}", subject=path) from error
+                found.append((table, path, state.st_size, state.st_mtime_ns))
+        return found
+
+    def see(self, view: str, table: str, paths: Sequence[str]) -> None:
+        """Make files of a table visible under another name. Raises LakeError.
+
+        `file_index`: the place of a row's file among `paths`. Columns that no file has are null.
+        """
+        create = f"create or replace temp view {view} as "
         if not paths:
-            nulls = ", ".join(f"null::{kind} as {name}" for name, kind in schema.items())
-            self._connection.execute(f"create view {table} as select {nulls} where false")
+            nulls = {**self._schemas[table], "file_index": "ubigint"}
+            spelt = ", ".join(f"null::{kind} as {name}" for name, kind in nulls.items())
+            self._connection.execute(f"{create} select {spelt} where false")
             return
         try:
             self._connection.execute(
-                f"create view {table} as select * from read_parquet({_listed(paths)}, "
+                f"{create} select *, file_index from read_parquet({_listed(paths)}, "
                 "hive_partitioning=true, hive_types_autocast=false, union_by_name=true)"
             )
         except duckdb.Error as error:
             raise _refusal(error, table) from error
 
+    def watched(self) -> str:
+        """Return, as SQL, the text that says a decision's watched segments."""
+        described = self._connection.execute("describe arrived_decisions").fetchall()
+        kind = next((row[1] for row in described if row[0] == "watch"), "")
+        names = re.findall(r'(?:\(|, )"?([\w.-]+)"? [A-Z]', kind)
+        said = [f"'{name}=' || d.watch.\"{name}\"::varchar" for name in names]
+        return f"nullif(concat_ws(chr(31), {', '.join(said)}), '')" if said else "null"
+
     def _execute(
         self, query: str, parameters: Mapping[str, Any], texts: Mapping[str, str]
     ) -> duckdb.DuckDBPyConnection:
-        text = (files("gateway.evaluate.queries") / f"{query}.sql").read_text(encoding="utf-8")
-        text = text.replace("{watch}", self._watched())
+        """Run the statements of a query, each with what it asks for; return the last one's rows."""
+        text = _read(query)
         for name, spelt in texts.items():
             text = text.replace(f"{{{name}}}", spelt)
+        found = self._connection
         try:
-            return self._connection.execute(text, dict(parameters))
+            for statement in filter(str.strip, text.split(";\n")):
+                wanted = set(re.findall(r"\$(\w+)", statement))
+                found = self._connection.execute(
+                    statement, {name: parameters[name] for name in wanted}
+                )
         except duckdb.Error as error:
             raise _refusal(error, query) from error
-
-    def _watched(self) -> str:
-        """Return the segments that decisions carry, as a list in SQL."""
-        described = self._connection.execute("describe decisions").fetchall()
-        kind = next((row[1] for row in described if row[0] == "watch"), "")
-        names = re.findall(r'(?:\(|, )"?([\w.-]+)"? [A-Z]', kind)
-        value = "struct_pack(kind := 'segment', name := '{0}', value := d.watch.\"{0}\"::varchar)"
-        packed = [value.format(name) for name in names]
-        return "[" + ", ".join(packed) + "]" if packed else _NO_SEGMENTS
+        return found
 
 
-_NO_SEGMENTS = "[]::struct(kind varchar, name varchar, value varchar)[]"
+@cache
+def _read(query: str) -> str:
+    return (files("gateway.evaluate.queries") / f"{query}.sql").read_text(encoding="utf-8")
 
 
 def _listed(paths: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.evaluate.counts import count
 from gateway.evaluate.delay import Completed, completed, completed_ratio, curve
 from gateway.evaluate.drifts import drifts
 from gateway.evaluate.engine import Days, Engine
@@ -52,8 +53,9 @@ class Evaluation:
         }
 
 
-def evaluated(engine: Engine, terms: Sequence[Terms], as_of: datetime) -> Evaluation:
-    """Return the evaluation of products from the cells that an engine holds. Raises LakeError."""
+def evaluate(engine: Engine, terms: Sequence[Terms], as_of: datetime) -> Evaluation:
+    """Return the evaluation of products over what an engine sees. Raises LakeError."""
+    count(engine, terms, as_of)
     sections: dict[str, list[Entry]] = {
         name: [] for name in ("goals", "money", "calibration", "drift", "fairness")
     }
@@ -187,7 +189,7 @@ def money(view: View, mature: Sample) -> Iterator[Entry]:
             continue
         for one in told(metric, mature):
             yield view.entry(metric, one, view.mature, SAYS[metric])
-    for days, by, sums in view.parts():
+    for days, by, sums in view.parts:
         here = replace(mature, sums=sums, costs=None)
         for metric in ("fraud_loss_bps", "approval_rate", "false_positive_rate"):
             yield view.entry(metric, told(metric, here)[0], days, SAYS[metric], by=by)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -41,8 +41,8 @@ _LOG_ODDS_EDGES = tuple(
 NOT_GIVEN = -1
 """The place of what was not given."""
 
-ROWS_PER_HOUR = 2_000
-VALUES_PER_HOUR = 100_000
+ROWS_PER_HOUR = 300
+VALUES_PER_HOUR = 10_000
 """What is read of a product's hour at the most, in decisions and in values of fields."""
 BINNING_ROWS = 50_000
 """What bins are made of."""
@@ -189,7 +189,7 @@ def binning_of(
 
     `declared`: the types of its features, by name: one that some file holds as a text is a number
     where it is declared as one. `rows`: how many decisions those days have. Fields without a value
-    on these days are left out. The table `superseded` has to be there.
+    on these days are left out.
 
     Raises:
         LakeError: a file cannot be read.
@@ -254,23 +254,13 @@ def histograms_of(
 ) -> Histograms:
     """Return the histograms of the days from one to before another, of event time, UTC.
 
-    `share`: how much of the decisions is read. The table `superseded` has to be there.
+    `share`: how much of the decisions is read.
 
     Raises:
         LakeError: a file cannot be read.
     """
     _bins(engine, binning)
-    parts = [
-        _counted(engine, binning, day, share, as_of) for day in _days(begin, end)
-    ]  # a day at a time: what is read of it is held in memory
-    none = Sums(*(np.zeros(0, np.int64) for _ in Sums._fields))
-    return joined([Histograms(binning, none, none), *parts])
-
-
-def _counted(
-    engine: Engine, binning: Binning, day: date, share: float, as_of: datetime
-) -> Histograms:
-    _tell(engine, binning.product, binning.fields, day, day + timedelta(days=1), share, as_of)
+    _tell(engine, binning.product, binning.fields, begin, end, share, as_of)
     cells = engine.rows("drift_cells")
     by_hour = np.ma.getmaskarray(cells["day"])
     hours, days = (
@@ -369,12 +359,6 @@ def _lists(column: NDArray[Any]) -> Iterator[list[float]]:
     nulls = np.ma.getmaskarray(column)
     for value, null in zip(np.ma.getdata(column), nulls, strict=True):
         yield [] if null or value is None else [float(one) for one in value]
-
-
-def _days(begin: date, end: date) -> Iterator[date]:
-    while begin < end:
-        yield begin
-        begin += timedelta(days=1)
 
 
 def _midnight(day: date) -> datetime:

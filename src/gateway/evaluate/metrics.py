@@ -155,13 +155,13 @@ class Costs:
 
 
 def costs_of(rows: Mapping[str, NDArray[Any]], terms: Terms) -> Costs | None:
-    """Return the costs of a product's rows of `queries/costs.sql`; None where there are none.
+    """Return the costs of a product's rows of `queries/costs.sql`.
 
-    Raises KeyError where an action was served that the product does not know.
+    None where there are none, or an action was served that its product no longer has a price of.
     """
-    if not len(rows["bucket"]):
-        return None
     place, actions = rows["class"].astype(np.int64), rows["action"].astype(str)
+    if not len(actions) or not set(actions.tolist()) <= terms.prices.keys():
+        return None
     bucket = rows["bucket"].astype(np.int64)
 
     def cost(prices: Prices, some: NDArray[np.bool_]) -> Floats:

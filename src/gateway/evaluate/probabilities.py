@@ -33,7 +33,7 @@ def holds(one: Figure) -> bool:
 def calibration(view: View, mature: Sample) -> Iterator[Entry]:
     """Yield observed over expected: over all, by part, and by probability."""
     yield _held(view, mature.sums, view.mature, {})
-    for days, by, sums in view.parts():
+    for days, by, sums in view.parts:
         yield _held(view, sums, days, by)
     yield from reliability(view)
 
@@ -55,7 +55,7 @@ def _held(view: View, sums: Measures, days: Days, by: dict[str, str]) -> Entry:
 
 def reliability(view: View) -> Iterator[Entry]:
     """Yield the share of fraud by the probability that was given."""
-    rows = of_product(view.engine.read("bins", view.mature), view.terms.name)
+    rows = of_product(view.engine.read("bins_between", view.mature), view.terms.name)
     place = rows["bin"].astype(np.int64)
     for one in np.unique(place).tolist():
         here = place == one

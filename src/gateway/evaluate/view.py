@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ BY = ("arm", "class", "band", "month", "segment")
 """Parts of the traffic that figures are told of."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class View:
     """One product, seen on a day (UTC) through an engine."""
 
@@ -66,8 +67,12 @@ class View:
             self.terms.name, metric, one.basis, one.figure, days, says, unit=one.unit, **more
         )
 
-    def parts(self) -> Iterator[tuple[Days, dict[str, str], Measures]]:
-        """Yield parts of the mature traffic: days, name and sums; months from the first on."""
+    @cached_property
+    def parts(self) -> list[tuple[Days, dict[str, str], Measures]]:
+        """Parts of the mature traffic: days, name and sums; months from the first on."""
+        return list(self._parts())
+
+    def _parts(self) -> Iterator[tuple[Days, dict[str, str], Measures]]:
         for part in BY:
             days = (EVER, self.last_mature) if part == "month" else self.mature
             cells, column = (SEGMENTS, "group") if part == "segment" else (CELLS, part)

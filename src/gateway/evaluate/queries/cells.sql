@@ -1,56 +1,61 @@
--- Decisions and what is known of them by now, added up: by product, day of the payment, bucket of
--- the customer, what was decided and what labels say. Pseudonyms are hex digits, so two of them say
--- one of 128 buckets: the same every day, so that a bucket holds whole customers and days add up.
+-- Payments that count and what is known of them by now, added up: by product, day of the payment,
+-- bucket of the customer, what was decided and what labels say. `sign`: a minus takes away what was
+-- added before, when more is known.
 --
--- went_through: labels tell of it. reached: it was declined, and exploration could have let it
--- through. delay: whole days from the payment to the first report of fraud.
-create or replace temp table cells as
+-- went_through: labels tell of it. delay: whole days from the payment to the first report of fraud.
+insert into cells
 select
-    d.product,
-    cast(d.event_time as date) as day,
-    ((instr('0123456789abcdef', substr(coalesce(d.subject, right(d.decision_id, 2)), 1, 1)) - 1) * 8
-        + (instr('0123456789abcdef', substr(coalesce(d.subject, right(d.decision_id, 2)), 2, 1)) - 1)
-        // 2)::utinyint as bucket,
-    d.arm,
-    (case
-        when k.product is null then 0
-        when k.up_to_minor is null or d.amount_minor <= k.up_to_minor then k.class
-        else k.class_above
-    end)::utinyint as class,
-    (d.amount_minor >= 5 * p.unit)::utinyint + (d.amount_minor >= 20 * p.unit)::utinyint
-        + (d.amount_minor >= 50 * p.unit)::utinyint + (d.amount_minor >= 200 * p.unit)::utinyint
-        + (d.amount_minor >= 1000 * p.unit)::utinyint as band,
-    d.action,
-    d.stand_in <> 'none' as stood_in,
-    coalesce(d.explored, false) as explored,
-    d.action <> 'decline'
-        and coalesce(e.step_up, '') not in ('step_up_failed', 'step_up_abandoned')
-        and not (d.action = 'review' and coalesce(e.kind, '') = 'analyst_fraud') as went_through,
-    d.action = 'decline' and d.propensity < 1 as reached,
-    e.kind,
-    coalesce(e.fraud, false) as fraud,
-    coalesce(e.reversed, false) as reversed,
-    e.step_up,
-    e.liable,
-    (case when e.fraud then greatest(date_diff('day', d.event_time, e.fraud_reported), 0) end)
-        ::smallint as delay,
-    count(*)::double as n,
-    sum(d.amount_minor)::double as amount_minor,
-    sum(case when e.fraud then coalesce(e.fraud_amount_minor, d.amount_minor) end)::double
-        as loss_minor,
-    sum(d.probability) as p,
-    sum(d.probability * d.amount_minor) as p_amount_minor,
-    count_if(d.in_time)::double as in_time,
-    count_if(not d.in_time)::double as late,
-    count_if(date_diff('microsecond', d.event_time, e.contacted) <= p.contact_within_us)::double
-        as contacted_in_time,
-    sum(case when d.explored then 1 / d.propensity end) as w,
-    sum(case when d.explored then 1 / (d.propensity * d.propensity) end) as w2,
-    sum(case when d.explored then d.probability / d.propensity end) as w_p
-from decisions d
-join products p on p.product = d.product
-anti join superseded s on s.decision_id = d.decision_id
-left join evidence e on e.product = d.product and e.transaction_id = d.transaction_id
-left join categories k on k.product = d.product and k.mcc = d.category
-where d.received <= $as_of
-group by all;
+    p.product,
+    date '1970-01-01' + ((c.pack >> 26) & 65535)::integer as day,
+    ((c.pack >> 19) & 127)::utinyint as bucket,
+    c.arm,
+    ((c.pack >> 11) & 255)::utinyint as class,
+    ((c.pack >> 8) & 7)::utinyint as band,
+    ['approve', 'step_up', 'review', 'decline'][((c.pack >> 5) & 7) + 1] as action,
+    (c.pack >> 4) & 1 = 1 as stood_in,
+    (c.pack >> 3) & 1 = 1 as explored,
+    (c.pack >> 5) & 7 <> 3 and c.code & 96 not in (64, 96)
+        and not ((c.pack >> 5) & 7 = 2 and c.code & 7 = 4) as went_through,
+    (c.pack >> 2) & 1 = 1 as reached,
+    [
+        'chargeback', 'customer_denied', 'customer_confirmed', 'analyst_fraud', 'analyst_genuine',
+        'early_fraud_warning'
+    ][c.code & 7] as kind,
+    c.code & 8 > 0 as fraud,
+    c.code & 16 > 0 as reversed,
+    ['step_up_passed', 'step_up_failed', 'step_up_abandoned'][(c.code >> 5) & 3] as step_up,
+    case when c.code & 128 > 0 then 'customer' end as liable,
+    c.delay,
+    {sign} c.n as n,
+    {sign} c.amount_minor as amount_minor,
+    {sign} c.loss_minor as loss_minor,
+    {sign} c.p as p,
+    {sign} c.p_amount_minor as p_amount_minor,
+    {sign} case when c.pack & 3 = 2 then c.n else 0 end as in_time,
+    {sign} case when c.pack & 3 = 1 then c.n else 0 end as late,
+    {sign} c.contacted_in_time as contacted_in_time,
+    {sign} c.w as w,
+    {sign} c.w2 as w2,
+    {sign} c.w_p as w_p
+from (
+    select
+        f.pack >> 14 as pack,
+        f.arm,
+        coalesce(e.code, 0) as code,
+        (case when e.code & 8 > 0 then greatest(e.fraud_day - ((f.pack >> 40) & 65535), 0) end)
+            ::smallint as delay,
+        count(*)::double as n,
+        sum(f.amount_minor)::double as amount_minor,
+        sum(case when e.code & 8 > 0 then coalesce(e.fraud_amount_minor, f.amount_minor) end)
+            ::double as loss_minor,
+        sum(f.p) as p,
+        sum(f.p * f.amount_minor) as p_amount_minor,
+        count_if(f.event_us >= e.contact_us)::double as contacted_in_time,
+        sum(1 / f.propensity) as w,
+        sum(1 / (f.propensity * f.propensity)) as w2,
+        sum(f.p / f.propensity) as w_p
+    from {counted} f
+    left join evidence e on e.key = f.key
+    group by all
+) c
+join products p on p.number = c.pack >> 42;

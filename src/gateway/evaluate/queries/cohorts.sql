@@ -10,4 +10,5 @@ select
     sum(loss_minor) as loss
 from cells
 where went_through
-group by all;
+group by all
+having sum(n) <> 0;

@@ -12,4 +12,5 @@ select
         as fraud_amount
 from cells
 where day between $first and $last
-group by all;
+group by all
+having sum(n) <> 0;

@@ -24,7 +24,6 @@ select
         recursive := true
     )
 from decisions d
-anti join superseded s on s.decision_id = d.decision_id
 where
     d.product = $product
     and d.received <= $as_of

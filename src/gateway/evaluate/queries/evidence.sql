@@ -5,17 +5,11 @@
 --
 -- Precedence of what says fraud or genuine, the strongest first: a chargeback; what the customer
 -- said (denied, confirmed); an analyst; an early fraud warning. Of one strength the latest counts.
-create or replace temp table evidence as
+insert into evidence
 with told as (
-    select distinct on (l.source, l.source_event_id)
-        l.product,
-        coalesce(l.transaction_id, d.transaction_id) as transaction_id,
-        l.* exclude (product, transaction_id)
-    from labels l
-    left join decisions d
-        on l.transaction_id is null and d.product = l.product and d.decision_id = l.decision_id
-    where l.received <= $as_of
-    order by l.source, l.source_event_id, l.received
+    select distinct on (source, source_event_id) *
+    from heard
+    order by source, source_event_id, received
 ),
 newest as (
     select *
@@ -84,7 +78,22 @@ select
     s.step_up,
     s.refunded,
     t.transaction_id is not null and not coalesce(s.verdict.fraud, false) as reversed,
-    s.events
+    s.events,
+    hash(s.product, s.transaction_id) as key,
+    -- The same in bits, for cells: kind, fraud, reversed, step_up, whether the customer pays.
+    coalesce(list_position([
+        'chargeback', 'customer_denied', 'customer_confirmed', 'analyst_fraud', 'analyst_genuine',
+        'early_fraud_warning'
+    ], s.verdict.kind), 0)
+    + 8 * coalesce(s.verdict.fraud, false)::integer
+    + 16 * (t.transaction_id is not null and not coalesce(s.verdict.fraud, false))::integer
+    + 32 * coalesce(list_position(
+        ['step_up_passed', 'step_up_failed', 'step_up_abandoned'], s.step_up
+    ), 0)
+    + 128 * coalesce(s.verdict.fraud and s.verdict.liable = 'customer', false)::integer as code,
+    epoch_us(s.fraud_reported) // 86400000000 as fraud_day,
+    -- Payments from then on were contacted in time.
+    epoch_us(s.contacted) - p.contact_within_us as contact_us
 from (
     select * from said
     union all by name
@@ -92,4 +101,6 @@ from (
     from taken_back t
     anti join said s on s.product = t.product and s.transaction_id = t.transaction_id
 ) s
-left join taken_back t on t.product = s.product and t.transaction_id = s.transaction_id;
+left join taken_back t on t.product = s.product and t.transaction_id = s.transaction_id
+left join products p on p.product = s.product
+{only};

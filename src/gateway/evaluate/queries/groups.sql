@@ -1,81 +1,53 @@
--- The same cells by groups of customers and by watched segments of payments. What attributes say of a
--- subject is its group: the latest that had come by then; of whom nothing is said is in 'unknown'.
--- {watch} is put in by the engine: the segments that the decisions carry.
-create or replace temp table groups as
-with newest as (
-    select
-        subject,
-        attribute,
-        max_by(value, struct_pack(a := reported_time, b := source, c := value)) as value
-    from attributes
-    where received <= $as_of
-    group by all
-),
-said as (
-    select subject, map(list(attribute), list(value)) as groups
-    from newest
-    group by subject
-),
-asked as (
-    select p.product, list(c.attribute) filter (c.attribute is not null) as attributes
-    from products p
-    left join compared c on c.product = p.product
-    group by p.product
-),
-members as (
-    select
-        d.* exclude (product),
-        p.product,
-        unnest(
-            list_concat(
-                list_transform(
-                    coalesce(q.attributes, []),
-                    lambda x: struct_pack(
-                        kind := 'group', name := x, value := coalesce(a.groups[x], 'unknown')
-                    )
-                ),
-                {watch}
-            )
-        ) as member
-    from decisions d
-    join products p on p.product = d.product
-    join asked q on q.product = d.product
-    left join said a on a.subject = d.subject
-    where d.received <= $as_of
-)
+-- The same cells by groups of customers or by watched segments of payments, as `kind` says. `of`: the
+-- column that says all that is told apart of one, `told`: the groups that this means.
+insert into groups
 select
-    d.product,
-    d.member.kind as kind,
-    d.member.name as name,
-    d.member.value as value,
-    cast(d.event_time as date) as day,
-    ((instr('0123456789abcdef', substr(coalesce(d.subject, right(d.decision_id, 2)), 1, 1)) - 1) * 8
-        + (instr('0123456789abcdef', substr(coalesce(d.subject, right(d.decision_id, 2)), 2, 1)) - 1)
-        // 2)::utinyint as bucket,
-    d.action,
-    d.stand_in <> 'none' as stood_in,
-    coalesce(d.explored, false) as explored,
-    d.action <> 'decline'
-        and coalesce(e.step_up, '') not in ('step_up_failed', 'step_up_abandoned')
-        and not (d.action = 'review' and coalesce(e.kind, '') = 'analyst_fraud') as went_through,
-    d.action = 'decline' and d.propensity < 1 as reached,
-    coalesce(e.fraud, false) as fraud,
-    e.step_up,
-    e.liable,
-    count(*)::double as n,
-    sum(d.amount_minor)::double as amount_minor,
-    sum(case when e.fraud then coalesce(e.fraud_amount_minor, d.amount_minor) end)::double
-        as loss_minor,
-    sum(d.probability) as p,
-    sum(d.probability * d.amount_minor) as p_amount_minor,
-    count_if(d.in_time)::double as in_time,
-    count_if(not d.in_time)::double as late,
-    0.0::double as contacted_in_time,
-    sum(case when d.explored then 1 / d.propensity end) as w,
-    sum(case when d.explored then 1 / (d.propensity * d.propensity) end) as w2,
-    sum(case when d.explored then d.probability / d.propensity end) as w_p
-from members d
-anti join superseded s on s.decision_id = d.decision_id
-left join evidence e on e.product = d.product and e.transaction_id = d.transaction_id
-where d.member.value is not null
+    p.product,
+    '{kind}' as kind,
+    m.name,
+    m.value,
+    date '1970-01-01' + ((c.pack >> 26) & 65535)::integer as day,
+    ((c.pack >> 19) & 127)::utinyint as bucket,
+    ['approve', 'step_up', 'review', 'decline'][((c.pack >> 5) & 7) + 1] as action,
+    (c.pack >> 4) & 1 = 1 as stood_in,
+    (c.pack >> 3) & 1 = 1 as explored,
+    (c.pack >> 5) & 7 <> 3 and c.code & 96 not in (64, 96)
+        and not ((c.pack >> 5) & 7 = 2 and c.code & 7 = 4) as went_through,
+    (c.pack >> 2) & 1 = 1 as reached,
+    c.code & 8 > 0 as fraud,
+    ['step_up_passed', 'step_up_failed', 'step_up_abandoned'][(c.code >> 5) & 3] as step_up,
+    case when c.code & 128 > 0 then 'customer' end as liable,
+    {sign} sum(c.n) as n,
+    {sign} sum(c.amount_minor) as amount_minor,
+    {sign} sum(c.loss_minor) as loss_minor,
+    {sign} sum(c.p) as p,
+    {sign} sum(c.p_amount_minor) as p_amount_minor,
+    {sign} sum(case when c.pack & 3 = 2 then c.n else 0 end) as in_time,
+    {sign} sum(case when c.pack & 3 = 1 then c.n else 0 end) as late,
+    0.0 as contacted_in_time,
+    {sign} sum(c.w) as w,
+    {sign} sum(c.w2) as w2,
+    {sign} sum(c.w_p) as w_p
+from (
+    -- Without cost class and band, and without the kind of label.
+    select
+        (f.pack >> 14) & ~(2047::bigint << 8) as pack,
+        {of} as members,
+        (coalesce(e.code, 0) & 248) + case when e.code & 7 = 4 then 4 else 0 end as code,
+        count(*)::double as n,
+        sum(f.amount_minor)::double as amount_minor,
+        sum(case when e.code & 8 > 0 then coalesce(e.fraud_amount_minor, f.amount_minor) end)
+            ::double as loss_minor,
+        sum(f.p) as p,
+        sum(f.p * f.amount_minor) as p_amount_minor,
+        sum(1 / f.propensity) as w,
+        sum(1 / (f.propensity * f.propensity)) as w2,
+        sum(f.p / f.propensity) as w_p
+    from {counted} f
+    left join evidence e on e.key = f.key
+    {joined}
+    group by all
+) c
+join products p on p.number = c.pack >> 42
+join {told} m on m.product = p.product and m.members is not distinct from c.members
 group by all;

@@ -7,4 +7,5 @@ select
     reversed,
     sum(n) as n
 from cells
-group by all;
+group by all
+having sum(n) <> 0;

@@ -1,5 +1,5 @@
 -- What the metrics are made of, from cells of some days: by a part of the traffic and by bucket.
--- {part} and {cells} are put in by the engine, from what it knows.
+-- `part` and `cells` are put in by the engine, from what it knows.
 select
     product,
     {part} as part,
@@ -40,4 +40,5 @@ select
     sum(n) filter (went_through and not stood_in and fraud) as observed
 from {cells}
 where day between $first and $last
-group by all;
+group by all
+having sum(n) > 0;
