@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import combinations
 
 from gateway.evaluate.engine import Engine
 from gateway.evaluate.evaluation import Evaluation, evaluated
@@ -40,16 +41,26 @@ def prepare(engine: Engine, terms: Sequence[Terms], as_of: datetime) -> None:
         else dict.fromkeys(names, ()),
         ("varchar", "varchar", "bigint", "integer", "integer"),
     )
-    compared = [
-        (one.name, attribute)
-        for one in terms
-        if one.product.fairness is not None
-        for attribute in one.product.fairness.attributes
-    ]
+    compared = [row for one in terms for row in _compared(one)]
     engine.define(
         "compared",
-        {"product": [one for one, _ in compared], "attribute": [one for _, one in compared]},
-        ("varchar", "varchar"),
+        {
+            "product": [product for product, _, _ in compared],
+            "attribute": [attribute for _, attribute, _ in compared],
+            "beside": [beside for _, _, beside in compared],
+        },
+        ("varchar", "varchar", "varchar"),
     )
     for query in ("superseded", "evidence", "cells", "groups"):
         engine.run(query, as_of)
+
+
+def _compared(terms: Terms) -> Iterator[tuple[str, str, str | None]]:
+    """Yield what a product's customers are grouped by: each attribute, and each two of them."""
+    declared = terms.product.fairness
+    if declared is None:
+        return
+    for attribute in declared.attributes:
+        yield terms.name, attribute, None
+    for one, beside in combinations(declared.attributes, 2):
+        yield terms.name, one, beside

@@ -107,6 +107,46 @@ def exploration_for_ratio(
     return Exploration(factor, further, ceil(further / propensity))
 
 
+def exploration_rate_for_ratio(
+    one: Supported,
+    other: Supported,
+    rate: float,
+    labelled: tuple[float, float],
+    *,
+    limits: tuple[float, float] = LIMITS,
+    power: float = POWER,
+    confidence: float = CONFIDENCE,
+) -> float | None:
+    """Return what share of declines must be explored for a ratio to be decided by as much traffic.
+
+    None where no share would do, or too little is known to say. `rate`: the share so far;
+    `labelled`: of each group, how many went through of those that the figure is about (genuine
+    ones, frauds). Exploration's part of a variance goes with its odds, (1 - rate)/rate; what the
+    payments themselves vary by, 1/A + 1/labelled, stays.
+    """
+    sides = (one, other)
+    if not 0.0 < rate < 1.0 or any(
+        side.lowest is None or side.figure.value is None for side in sides
+    ):
+        return None
+    shares = [side.lowest for side in sides if side.lowest is not None]
+    factor, _ = _ratio_factor(shares[0], shares[1], limits, power, confidence)
+    if factor is None:
+        return None
+    now = stays = 0.0
+    for share, known in zip(shares, labelled, strict=True):
+        value = float(share.value)
+        if not (0.0 < value < 1.0 and known > 0.0):
+            return None
+        now += (1.0 - value) / float(share.events)
+        hidden = known * value / (1.0 - value)
+        stays += (1.0 - value) ** 2 * (1.0 / hidden + 1.0 / known)
+    if not now / factor > stays:
+        return None
+    odds = (now / factor - stays) / max(now - stays, 1e-12) * (1.0 - rate) / rate
+    return 1.0 / (1.0 + odds)
+
+
 def _ratio_factor(
     one: Share, other: Share, limits: tuple[float, float], power: float, confidence: float
 ) -> tuple[float | None, Reason | None]:

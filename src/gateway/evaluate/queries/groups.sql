@@ -1,5 +1,6 @@
 -- The same cells by groups of customers and by watched segments of payments. What attributes say of a
 -- subject is its group: the latest that had come by then; of whom nothing is said is in 'unknown'.
+-- What two attributes say is a group too, of kind 'pair': both names, both values, chr(31) between.
 -- {watch} is put in by the engine: the segments that the decisions carry.
 create or replace temp table groups as
 with newest as (
@@ -17,7 +18,10 @@ said as (
     group by subject
 ),
 asked as (
-    select p.product, list(c.attribute) filter (c.attribute is not null) as attributes
+    select
+        p.product,
+        list(struct_pack(one := c.attribute, beside := c.beside))
+            filter (c.attribute is not null) as compared
     from products p
     left join compared c on c.product = p.product
     group by p.product
@@ -29,9 +33,18 @@ members as (
         unnest(
             list_concat(
                 list_transform(
-                    coalesce(q.attributes, []),
+                    coalesce(q.compared, []),
                     lambda x: struct_pack(
-                        kind := 'group', name := x, value := coalesce(a.groups[x], 'unknown')
+                        kind := case when x.beside is null then 'group' else 'pair' end,
+                        name := concat_ws(chr(31), x.one, x.beside),
+                        value := concat_ws(
+                            chr(31),
+                            coalesce(a.groups[x.one], 'unknown'),
+                            case
+                                when x.beside is not null
+                                    then coalesce(a.groups[x.beside], 'unknown')
+                            end
+                        )
                     )
                 ),
                 {watch}

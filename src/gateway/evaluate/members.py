@@ -1,0 +1,73 @@
+"""Groups of customers, each beside its reference: by one attribute, and by two. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+from gateway.evaluate.engine import BESIDE
+from gateway.evaluate.measures import NOTHING, Measures
+from gateway.product.promises import Fairness
+
+UNKNOWN = "unknown"
+"""The group of those of whom an attribute says nothing: as in `queries/groups.sql`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Member:
+    """A group beside its reference. `by`: its value of each attribute."""
+
+    by: Mapping[str, str]
+    reference: str
+    sums: Measures
+    theirs: Measures
+
+    @property
+    def name(self) -> str:
+        """The group, in words."""
+        return " × ".join(named(attribute, value) for attribute, value in self.by.items())
+
+    @property
+    def n(self) -> float:
+        """How many decisions the group has."""
+        return self.sums.total("n")
+
+    @property
+    def reference_n(self) -> float:
+        """How many the reference has."""
+        return self.theirs.total("n")
+
+
+def named(attribute: str, value: str) -> str:
+    """Return a group in words."""
+    return f"{UNKNOWN} {attribute}" if value == UNKNOWN else value
+
+
+def alone(declared: Fairness, groups: Mapping[str, Measures]) -> Iterator[Member]:
+    """Yield each attribute's groups but the reference."""
+    for attribute, about in declared.attributes.items():
+        ours = values(groups, attribute)
+        theirs = ours.pop(about.reference, NOTHING)
+        for value, sums in ours.items():
+            yield Member({attribute: value}, about.reference, sums, theirs)
+
+
+def crossed(declared: Fairness, pairs: Mapping[str, Measures]) -> Iterator[Member]:
+    """Yield each two attributes' groups but that of both references."""
+    for (one, about), (other, beside) in combinations(declared.attributes.items(), 2):
+        ours = values(pairs, f"{one}{BESIDE}{other}")
+        theirs = ours.pop(f"{about.reference}{BESIDE}{beside.reference}", NOTHING)
+        reference = f"{about.reference} × {beside.reference}"
+        for both, sums in ours.items():
+            first, _, second = both.partition(BESIDE)
+            yield Member({one: first, other: second}, reference, sums, theirs)
+
+
+def values(groups: Mapping[str, Measures], names: str) -> dict[str, Measures]:
+    """Return the groups of an attribute, or of a pair of them, by value."""
+    return {
+        part.removeprefix(f"{names}="): sums
+        for part, sums in groups.items()
+        if part.startswith(f"{names}=")
+    }
