@@ -22,10 +22,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from gateway.evaluate.measures import Measures
-from gateway.evaluate.metrics import three_forms
 from gateway.evaluate.rates import Ratio, expected_ratio, pooled_design_effect, rate_ratio
-from gateway.evaluate.sums import Amounts, Counts
-from gateway.evaluate.support import SupportedRatio, Target, supported_ratio
+from gateway.evaluate.sums import Amounts, Counts, SupportSums
+from gateway.evaluate.support import (
+    Supported,
+    SupportedRatio,
+    Target,
+    bounds,
+    explored,
+    model_implied,
+    supported_ratio,
+)
 
 FORMS = ("explored", "model_implied", "bounds")
 """Of what declines hide; the first decides."""
@@ -60,11 +67,15 @@ class Kind:
 def _of_declines(
     target: Target,
 ) -> Callable[[Measures, Measures, str, bool], SupportedRatio]:
+    def form(sums: SupportSums, basis: str, calibrated: bool) -> Supported:
+        if basis == "explored":
+            return explored(sums, target)
+        if basis == "bounds":
+            return bounds(sums, target)
+        return model_implied(sums, target, calibrated=calibrated)
+
     def made(one: Measures, other: Measures, basis: str, calibrated: bool) -> SupportedRatio:
-        place = FORMS.index(basis)
-        mine, theirs = (
-            three_forms(sums.support, target, calibrated=calibrated)[place] for sums in (one, other)
-        )
+        mine, theirs = (form(sums.support, basis, calibrated) for sums in (one, other))
         return supported_ratio(mine, theirs)
 
     return made
