@@ -403,7 +403,7 @@ WORLDS: dict[str, Callable[[np.random.Generator], Iterator[Seen]]] = {
     ),
     "frauds over expected": Foreseen(),
     "frauds over expected, few": Foreseen(many=400, base=0.004),
-    "frauds over expected, uneven": Foreseen(many=3_000, base=0.02, spread=5.0, off=0.5),
+    "frauds over expected, uneven": Foreseen(payments=30.0, base=0.03, spread=2.0, off=0.5),
     "losses, 1 %, σ 1": Losses(rate=0.01, small_rate=0.01),
     "losses, 0.2 %, σ 1": Losses(rate=0.002, small_rate=0.002),
     "losses, 0.5 %, σ 1.5, capped": Losses(rate=0.005, small_rate=0.005, sigma=1.5, cap=5.0),
@@ -438,7 +438,7 @@ QUICK: dict[str, Callable[[np.random.Generator], Iterator[Seen]]] = {
     "losses": Losses(many=800, rate=0.01, small_rate=0.01),
     "declines": Declines(many=2_000, base=0.02, small_base=0.03, threshold=0.06),
     "foreseen": Foreseen(many=800),
-    "foreseen, uneven": Foreseen(many=800, base=0.02, spread=2.0),
+    "foreseen, uneven": Foreseen(many=800, payments=30.0, base=0.03, spread=1.0),
     "late": Late(rate=0.002),
 }
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
 import evaluated_lake as world
@@ -65,9 +66,14 @@ def _no_collection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gc.collect", lambda *_: 0)
 
 
-def terms(gate: str = GATES[0], attributes: Sequence[str] = tuple(REFERENCE)) -> Terms:
+def terms(
+    gate: str = GATES[0],
+    attributes: Sequence[str] = tuple(REFERENCE),
+    references: Mapping[str, str] = MappingProxyType({}),
+) -> Terms:
     text = (MODELS / "card-not-present" / "product.yaml").read_text()
-    lines = "\n    ".join(f'{name}: {{reference: "{REFERENCE[name]}"}}' for name in attributes)
+    compared = {name: {**REFERENCE, **references}[name] for name in attributes}
+    lines = "\n    ".join(f'{name}: {{reference: "{one}"}}' for name, one in compared.items())
     for before, after in (
         ("card-not-present", "cnp"),
         ("gate: false_positive_rate_ratio", f"gate: {gate}\n  min_n: {MIN_N}"),
@@ -142,6 +148,12 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DuckDb]:
     with DuckDb(world.files(lake), columns_of_tables()) as engine:
         prepare(engine, [terms()], AS_OF)
         yield engine
+
+
+@pytest.fixture(scope="module")
+def entries(engine: DuckDb) -> list[Entry]:
+    """Return the section of a product whose gate is false positives."""
+    return section(engine, terms())
 
 
 @pytest.fixture(scope="module", params=GATES)
@@ -257,8 +269,8 @@ def test_breaches_are_held_to_holm_over_all_attributes_and_cells_to_benjamini_an
 
 def test_model_and_bounds_never_gate_and_a_group_speaks_against_its_own_probabilities(
     engine: DuckDb,
+    entries: list[Entry],
 ) -> None:
-    entries = section(engine, terms())
     metric = "false_positive_rate_ratio"
     implied = one(entries, metric, "model_implied", age_band="18-34")
     assert (implied.figure.value, implied.figure.reason) == (None, "not_calibrated")
@@ -275,9 +287,8 @@ def test_model_and_bounds_never_gate_and_a_group_speaks_against_its_own_probabil
 
 
 def test_ratios_of_rates_are_fairlearns_by_group_and_by_intersection(
-    engine: DuckDb, rows: list[Row]
+    entries: list[Entry], rows: list[Row]
 ) -> None:
-    entries = section(engine, terms())
     compared = 0
     for metric, event in (("approval_rate_ratio", "through"), ("decline_rate_ratio", "declined")):
         cells = rates(rows, event, tuple(REFERENCE), selection_rate)
@@ -299,10 +310,9 @@ def test_ratios_of_rates_are_fairlearns_by_group_and_by_intersection(
 
 
 def test_explored_intervals_hold_the_truth_that_fairlearn_sees(
-    engine: DuckDb, rows: list[Row]
+    entries: list[Entry], rows: list[Row]
 ) -> None:
     """Labels never tell of what was declined; the simulation does."""
-    entries = section(engine, terms())
     # What ended without a label belongs to no rate: a step-up that was failed.
     known = [row for row in rows if row["through"] or row["action"] == "decline"]
     for metric, rate in (
@@ -315,9 +325,8 @@ def test_explored_intervals_hold_the_truth_that_fairlearn_sees(
             assert found.low < truth[value] / truth[REFERENCE[name]] < found.high
 
 
-def test_protection_is_a_plain_loops(engine: DuckDb, rows: list[Row]) -> None:
+def test_protection_is_a_plain_loops(entries: list[Entry], rows: list[Row]) -> None:
     """Of explored frauds, each stands for (1 - e)/e of the declined, set against those passed."""
-    entries = section(engine, terms())
 
     def protected(sex: str) -> float:
         odds = {True: 0.0, False: 0.0}
@@ -337,9 +346,8 @@ def test_protection_is_a_plain_loops(engine: DuckDb, rows: list[Row]) -> None:
 
 
 def test_frauds_over_expected_are_a_plain_loops_and_the_interval_is_poissons(
-    engine: DuckDb, rows: list[Row]
+    entries: list[Entry], rows: list[Row]
 ) -> None:
-    entries = section(engine, terms())
 
     def sums(age: str) -> tuple[float, float]:
         ours = [
@@ -366,8 +374,7 @@ def test_frauds_over_expected_are_a_plain_loops_and_the_interval_is_poissons(
     )
 
 
-def test_an_attribute_is_known_of_so_many_payments(engine: DuckDb, rows: list[Row]) -> None:
-    entries = section(engine, terms())
+def test_an_attribute_is_known_of_so_many_payments(entries: list[Entry], rows: list[Row]) -> None:
     for name in REFERENCE:
         found = one(entries, "attribute_known", "all", attribute=name)
         known = sum(row[name] != "" for row in rows)
@@ -387,14 +394,13 @@ def test_pairs_are_groups_and_no_more_than_pairs(engine: DuckDb, rows: list[Row]
         key = f"age_band\x1fsex={age}\x1f{sex}"
         want[key] = want.get(key, 0) + 1
     assert {key: sums.total("n") for key, sums in pairs.items()} == want
-    groups = measures_of(engine.read("sums", DAYS, part="group", cells=GROUPS))["cnp"]
+    groups = measured_groups(engine)
     for name in ("passed", "fraud", "declined_n", "explored_w2"):
         by_sex = sum(s.total(name) for key, s in pairs.items() if key.endswith("\x1fF"))
         assert by_sex == pytest.approx(groups["sex=F"].total(name))
 
 
-def test_small_cells_are_undecided_and_nothing_else_is_told_of_them(engine: DuckDb) -> None:
-    entries = section(engine, terms())
+def test_small_cells_are_undecided_and_nothing_else_is_told_of_them(entries: list[Entry]) -> None:
     cells = [entry for entry in entries if not alone(entry) and len(entry.by) == 3]
     small = [entry for entry in cells if entry.because == "too_few"]
     assert {(entry.by["age_band"], entry.by["sex"]) for entry in small} >= {
@@ -409,8 +415,7 @@ def test_small_cells_are_undecided_and_nothing_else_is_told_of_them(engine: Duck
     assert (broken.verdict, broken.target) == ("breach", "0.8 to 1.25")
 
 
-def test_intersections_are_not_counted_among_what_gates(engine: DuckDb) -> None:
-    entries = section(engine, terms())
+def test_intersections_are_not_counted_among_what_gates(entries: list[Entry]) -> None:
     gauges = Evaluated()
     gauges.take({"fairness": [entry.as_object() for entry in entries]})
     counted = {
@@ -457,13 +462,55 @@ def test_the_undecided_say_in_numbers_and_words_what_would_decide_them(
 
 
 def test_a_group_below_the_least_size_needs_as_many_as_it_is_short_of(
-    engine: DuckDb, rows: list[Row]
+    entries: list[Entry], rows: list[Row]
 ) -> None:
-    entries = section(engine, terms())
     found = one(entries, GATES[0], "explored", sex="X")
     n = sum(row["sex"] == "X" for row in rows)
     assert 0 < n < MIN_N
     assert (found.because, found.more["more_labels_needed"]) == ("too_few", MIN_N - n)
+
+
+def test_a_reference_below_the_least_size_judges_nobody(engine: DuckDb, rows: list[Row]) -> None:
+    entries = section(engine, terms(references={"sex": "X"}))
+    small = sum(row["sex"] == "X" for row in rows)
+    for sex in ("M", "F", "unknown"):
+        found = one(entries, GATES[0], "explored", sex=sex)
+        assert (found.verdict, found.because) == ("undecided", "too_few")
+        assert found.more["more_labels_needed"] == MIN_N - small
+        assert f"about {MIN_N - small} more matured payments of X" in found.says
+
+
+def test_labels_are_counted_of_what_the_figure_is_about(engine: DuckDb, rows: list[Row]) -> None:
+    groups = measured_groups(engine)
+    ours = [row for row in rows if row["sex"] == "F"]
+    through = [row for row in ours if row["through"]]
+    for metric, want in (
+        ("false_positive_rate_ratio", [row for row in through if not row["fraud"]]),
+        ("true_positive_rate_ratio", [row for row in through if row["fraud"]]),
+        ("observed_expected_ratio", [row for row in through if row["stand_in"] == "none"]),
+        ("approval_rate_ratio", ours),
+    ):
+        assert KINDS[metric].counted(groups["sex=F"]) == len(want)
+
+
+def test_a_seeming_breach_needs_more_the_more_are_compared_and_a_seeming_pass_does_not(
+    engine: DuckDb,
+) -> None:
+    groups = measured_groups(engine)
+    kind = KINDS["decline_rate_ratio"]
+    sides = groups["age_band=70+"], groups["age_band=35-54"]
+    ratio = kind.make(*sides, "all", True)
+    value = ratio.figure.value
+    for limits, grows in (((0.5, value / 1.01), True), ((0.5, value * 1.01), False)):
+        few, many = (
+            wanted(kind, ratio, *sides, limits=limits, family=family).labels for family in (1, 20)
+        )
+        assert few > 0
+        assert (many > 1.3 * few) if grows else (many == few)
+
+
+def measured_groups(engine: DuckDb) -> dict[str, Measures]:
+    return measures_of(engine.read("sums", DAYS, part="group", cells=GROUPS))["cnp"]
 
 
 def measured(sums: Any) -> Measures:
