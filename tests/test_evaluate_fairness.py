@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -37,7 +38,7 @@ from gateway.evaluate.power import exploration_rate_for_ratio, further_for_ratio
 from gateway.evaluate.rates import expected_ratio
 from gateway.evaluate.ratios import KINDS
 from gateway.evaluate.sums import BUCKETS, Amounts
-from gateway.evaluate.support import Supported, explored, supported_ratio
+from gateway.evaluate.support import Supported, bounds, explored, supported_ratio
 from gateway.evaluate.terms import Terms, terms_of
 from gateway.evaluate.view import EVER, View
 from gateway.product import parse
@@ -383,6 +384,37 @@ def test_an_attribute_is_known_of_so_many_payments(entries: list[Entry], rows: l
         assert name in found.says
 
 
+def test_every_entry_is_json_without_nan_and_its_interval_holds_its_value(
+    gated: tuple[str, list[Entry]],
+) -> None:
+    _, entries = gated
+    told = json.loads(json.dumps([entry.as_object() for entry in entries], allow_nan=False))
+    for entry in told:
+        low, high = entry["interval"]
+        if None in (entry["value"], low, high):
+            assert entry["because"], entry
+        else:
+            assert low <= entry["value"] <= high, entry
+
+
+def test_without_attributes_all_are_unknown_and_without_decisions_nothing_is_told(
+    tmp_path: Path, rows: list[Row]
+) -> None:
+    world.write(tmp_path, "decisions", rows[:2_000])
+    with DuckDb(world.files(tmp_path), columns_of_tables()) as engine:
+        prepare(engine, [terms()], AS_OF)
+        entries = section(engine, terms())
+        before = list(fairness(View(engine, terms(), world.day(0).date()), True))
+    assert before == []
+    (share,) = (entry for entry in entries if entry.by == {"attribute": "sex"})
+    assert (share.figure.value, share.figure.n) == (0.0, 2_000.0)
+    judged = [entry for entry in entries if entry.verdict]
+    assert [entry.because for entry in judged] == ["too_few"] * 3
+    for entry in judged:
+        assert set(entry.by.values()) <= {"unknown", "35-54", "M", "35-54 × M"}
+        assert f"about {MIN_N} more matured payments of {entry.by['reference']}" in entry.says
+
+
 # --- Pairs ------------------------------------------------------------------------------------
 
 
@@ -571,6 +603,9 @@ def test_no_exploration_helps_where_payments_themselves_are_too_few() -> None:
     known = tuple(float((s.passed_genuine + s.explored_genuine).sum()) for s in (one, other))
     near = (value / 1.02, value * 2.0)
     assert exploration_rate_for_ratio(*figures, 0.5, known, limits=near) is None
+    by_bounds = [bounds(s, "false_positive_rate") for s in (one, other)]
+    with pytest.raises(ValueError, match="bounds"):
+        exploration_rate_for_ratio(*by_bounds, 0.5, known)
     far = (value / 4.0, value * 4.0)
     assert exploration_rate_for_ratio(*figures, 0.5, known, limits=far) is not None
 
