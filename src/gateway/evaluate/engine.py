@@ -22,13 +22,8 @@ Days = tuple[date, date]
 
 CELLS = "cells"
 GROUPS = "(select * from groups where kind = 'group')"
-PAIRS = "(select * from groups where kind = 'pair')"
 SEGMENTS = "(select * from groups where kind = 'segment')"
-"""What is added up: all decisions, by groups of customers (by one attribute, by two), or by watched
-segments."""
-
-BESIDE = "\x1f"
-"""Between the two names, and the two values, of a pair of attributes."""
+"""What is added up: all decisions, by groups of customers, or by watched segments."""
 
 ALL = "all"
 PARTS = {

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gateway.evaluate.deciding import Wanted, too_few, wanted
-from gateway.evaluate.engine import GROUPS, PAIRS, Days
+from gateway.evaluate.engine import GROUPS, Days
 from gateway.evaluate.entry import Entry
 from gateway.evaluate.measures import NOTHING, Measures
 from gateway.evaluate.members import UNKNOWN, Member, alone, crossed, named, values
@@ -57,11 +57,10 @@ def fairness(view: View, calibrated: bool) -> Iterator[Entry]:
         return
     frame = Frame(view, declared, (EVER, view.last_mature), calibrated)
     groups = view.sums(frame.days, "group", GROUPS)
-    pairs = view.sums(frame.days, "group", PAIRS) if len(declared.attributes) > 1 else {}
     yield from known(frame, groups)
     yield from compared(frame, list(alone(declared, groups)))
     yield from calibration_within(frame, groups)
-    yield from intersections(frame, list(crossed(declared, pairs)))
+    yield from intersections(frame, list(crossed(declared, groups)))
 
 
 def known(frame: Frame, groups: Mapping[str, Measures]) -> Iterator[Entry]:

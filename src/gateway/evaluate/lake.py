@@ -56,11 +56,11 @@ def prepare(engine: Engine, terms: Sequence[Terms], as_of: datetime) -> None:
 
 
 def _compared(terms: Terms) -> Iterator[tuple[str, str, str | None]]:
-    """Yield what a product's customers are grouped by: each attribute, and each two of them."""
+    """Yield what customers are grouped by: each attribute, and each two of them, by name."""
     declared = terms.product.fairness
     if declared is None:
         return
     for attribute in declared.attributes:
         yield terms.name, attribute, None
-    for one, beside in combinations(declared.attributes, 2):
+    for one, beside in combinations(sorted(declared.attributes), 2):
         yield terms.name, one, beside

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 
-from gateway.evaluate.engine import BESIDE
 from gateway.evaluate.measures import NOTHING, Measures
 from gateway.product.promises import Fairness
+
+BESIDE = " × "
+"""Between the two names, and the two values, of a pair: as in `queries/groups.sql`."""
 
 UNKNOWN = "unknown"
 """The group of those of whom an attribute says nothing: as in `queries/groups.sql`."""
@@ -26,7 +28,7 @@ class Member:
     @property
     def name(self) -> str:
         """The group, in words."""
-        return " × ".join(named(attribute, value) for attribute, value in self.by.items())
+        return BESIDE.join(named(attribute, value) for attribute, value in self.by.items())
 
     @property
     def n(self) -> float:
@@ -53,15 +55,17 @@ def alone(declared: Fairness, groups: Mapping[str, Measures]) -> Iterator[Member
             yield Member({attribute: value}, about.reference, sums, theirs)
 
 
-def crossed(declared: Fairness, pairs: Mapping[str, Measures]) -> Iterator[Member]:
-    """Yield each two attributes' groups but that of both references."""
-    for (one, about), (other, beside) in combinations(declared.attributes.items(), 2):
-        ours = values(pairs, f"{one}{BESIDE}{other}")
-        theirs = ours.pop(f"{about.reference}{BESIDE}{beside.reference}", NOTHING)
-        reference = f"{about.reference} × {beside.reference}"
-        for both, sums in ours.items():
-            first, _, second = both.partition(BESIDE)
-            yield Member({one: first, other: second}, reference, sums, theirs)
+def crossed(declared: Fairness, groups: Mapping[str, Measures]) -> Iterator[Member]:
+    """Yield each two attributes' groups but that of both references; attributes by name."""
+    for one, other in combinations(sorted(declared.attributes), 2):
+        ours = values(groups, f"{one}{BESIDE}{other}")
+        both = (declared.attributes[name].reference for name in (one, other))
+        reference = BESIDE.join(both)
+        theirs = ours.pop(reference, NOTHING)
+        for first, second in product(values(groups, one), values(groups, other)):
+            sums = ours.get(f"{first}{BESIDE}{second}")
+            if sums is not None:
+                yield Member({one: first, other: second}, reference, sums, theirs)
 
 
 def values(groups: Mapping[str, Measures], names: str) -> dict[str, Measures]:

@@ -1,6 +1,6 @@
 -- The same cells by groups of customers and by watched segments of payments. What attributes say of a
 -- subject is its group: the latest that had come by then; of whom nothing is said is in 'unknown'.
--- What two attributes say is a group too, of kind 'pair': both names, both values, chr(31) between.
+-- What two attributes say is a group too: both names, both values, ' × ' between.
 -- {watch} is put in by the engine: the segments that the decisions carry.
 create or replace temp table groups as
 with newest as (
@@ -35,10 +35,10 @@ members as (
                 list_transform(
                     coalesce(q.compared, []),
                     lambda x: struct_pack(
-                        kind := case when x.beside is null then 'group' else 'pair' end,
-                        name := concat_ws(chr(31), x.one, x.beside),
+                        kind := 'group',
+                        name := concat_ws(' × ', x.one, x.beside),
                         value := concat_ws(
-                            chr(31),
+                            ' × ',
                             coalesce(a.groups[x.one], 'unknown'),
                             case
                                 when x.beside is not null
