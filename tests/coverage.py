@@ -24,6 +24,7 @@ import numpy as np
 from gateway.evaluate.delay import completed, curve
 from gateway.evaluate.intervals import Figure
 from gateway.evaluate.rates import (
+    expected_ratio,
     pooled_design_effect,
     rate_difference,
     rate_ratio,
@@ -288,6 +289,45 @@ class Declines:
                 )
 
 
+# --- Frauds over expected frauds ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """Payments with a probability p (Beta's, of mean `base`), of which r·p are fraud: r is `off` in
+    the small group. `spread`: customers' own r is Gamma's, of this variance."""
+
+    many: int = 2_000
+    payments: float = 6.0
+    base: float = 0.01
+    small: float = 0.2
+    off: float = 1.5
+    spread: float = 0.0
+
+    def amounts(self, chance: np.random.Generator) -> list[Amounts]:
+        """Return frauds and expected frauds by bucket: the small group's, the others'."""
+        n = chance.poisson(self.payments * chance.gamma(1.5, 1.0 / 1.5, self.many))
+        who = np.repeat(np.arange(self.many), n)
+        small = chance.random(self.many) < self.small
+        own = np.where(small, self.off, 1.0)
+        if self.spread:
+            own = own * chance.gamma(1.0 / self.spread, self.spread, self.many)
+        p = chance.beta(0.5, 0.5 / self.base - 0.5, len(who))
+        y = chance.random(len(who)) < np.minimum(own[who] * p, 1.0)
+        bucket = chance.integers(0, B, self.many)[who]
+        return [
+            Amounts(
+                np.bincount(bucket[part], y[part].astype(float), B),
+                np.bincount(bucket[part], p[part], B),
+            )
+            for part in (small[who], ~small[who])
+        ]
+
+    def __call__(self, chance: np.random.Generator) -> Iterator[Seen]:
+        one, other = self.amounts(chance)
+        yield Seen("ratio of frauds over expected", self.off, expected_ratio(one, other).figure)
+
+
 # --- Late reports -------------------------------------------------------------------------------
 
 
@@ -361,6 +401,9 @@ WORLDS: dict[str, Callable[[np.random.Generator], Iterator[Seen]]] = {
     "15 customers in the small group": Customers(
         many=3_000, small=0.005, payments=40.0, rate=0.1, small_rate=0.1
     ),
+    "frauds over expected": Foreseen(),
+    "frauds over expected, few": Foreseen(many=400, base=0.004),
+    "frauds over expected, uneven": Foreseen(payments=30.0, base=0.03, spread=2.0, off=0.5),
     "losses, 1 %, σ 1": Losses(rate=0.01, small_rate=0.01),
     "losses, 0.2 %, σ 1": Losses(rate=0.002, small_rate=0.002),
     "losses, 0.5 %, σ 1.5, capped": Losses(rate=0.005, small_rate=0.005, sigma=1.5, cap=5.0),
@@ -394,6 +437,8 @@ QUICK: dict[str, Callable[[np.random.Generator], Iterator[Seen]]] = {
     "bursts": Customers(kind="bursts", many=800, rate=0.02, small_rate=0.02),
     "losses": Losses(many=800, rate=0.01, small_rate=0.01),
     "declines": Declines(many=2_000, base=0.02, small_base=0.03, threshold=0.06),
+    "foreseen": Foreseen(many=800),
+    "foreseen, uneven": Foreseen(many=800, payments=30.0, base=0.03, spread=1.0),
     "late": Late(rate=0.002),
 }
 

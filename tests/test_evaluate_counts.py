@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from gateway.cli.evaluate import columns_of_tables
 from gateway.errors import LakeError
 from gateway.evaluate.counts import count
-from gateway.evaluate.engine import DuckDb
+from gateway.evaluate.engine import IN_MEMORY, DuckDb
 from gateway.evaluate.evaluation import evaluate
 from gateway.evaluate.terms import Terms, terms_of
 from gateway.product import parse
@@ -55,14 +56,25 @@ def counted(engine: DuckDb) -> dict[str, list[tuple[Any, ...]]]:
     return said
 
 
+def opened(lake: Path, store: Path | None = None) -> DuckDb:
+    files = world.files(lake)
+    stamps = {
+        path: f"{os.stat(path).st_size}-{os.stat(path).st_mtime_ns}"
+        for paths in files.values()
+        for path in paths
+    }
+    kept = IN_MEMORY if store is None else str(store)
+    return DuckDb(files, columns_of_tables(), stamps=stamps, store=kept)
+
+
 def fresh(lake: Path, as_of: datetime) -> dict[str, list[tuple[Any, ...]]]:
-    with DuckDb(world.files(lake), columns_of_tables()) as engine:
+    with opened(lake) as engine:
         count(engine, [terms()], as_of)
         return counted(engine)
 
 
 def kept(lake: Path, store: Path, as_of: datetime) -> dict[str, list[tuple[Any, ...]]]:
-    with DuckDb(world.files(lake), columns_of_tables(), store=store) as engine:
+    with opened(lake, store) as engine:
         count(engine, [terms()], as_of)
         return counted(engine)
 
@@ -93,7 +105,7 @@ class Growing:
         self.decisions: list[Row] = []
         self.labels: list[Row] = []
         self.files: dict[str, list[tuple[str, list[Row]]]] = {"decisions": [], "labels": []}
-        self.number = 0
+        self.number = self.written = 0
 
     def day(self, day: int) -> None:
         chance = self.chance
@@ -159,8 +171,9 @@ class Growing:
 
     def _write(self, table: str, rows: list[Row]) -> None:
         if rows:
-            name = f"{len(self.files[table])}-{self.chance.randrange(10**9)}"
-            self.files[table].append((world.write(self.lake, table, rows, name=name), rows))
+            self.written += 1
+            path = world.write(self.lake, table, rows, name=f"{self.written}")
+            self.files[table].append((path, rows))
 
     def _decision(self, day: int) -> Row:
         chance = self.chance
@@ -235,9 +248,7 @@ def test_nothing_is_counted_anew_where_nothing_is_new(tmp_path: Path) -> None:
     for day in range(4):
         growing.day(day)
     kept(tmp_path / "lake", tmp_path / "counts", world.day(4))
-    with DuckDb(
-        world.files(tmp_path / "lake"), columns_of_tables(), store=tmp_path / "counts"
-    ) as one:
+    with opened(tmp_path / "lake", tmp_path / "counts") as one:
         before = one._connection.execute("select count(*) from cells").fetchall()
         count(one, [terms()], world.day(5))
         assert one._connection.execute("select count(*) from touched").fetchall() == [(0,)]
@@ -256,7 +267,7 @@ def test_what_other_terms_or_an_earlier_time_say_is_counted_from_nothing(
     as_of = world.day(4 if differs == "terms" else 2)
     found = []
     for store in (tmp_path / "counts", None):
-        with DuckDb(world.files(tmp_path / "lake"), columns_of_tables(), store=store) as engine:
+        with opened(tmp_path / "lake", store) as engine:
             count(engine, [other], as_of)
             found.append(counted(engine))
     assert found[0] == found[1]
@@ -272,7 +283,7 @@ def test_what_fails_half_way_changes_nothing(tmp_path: Path) -> None:
     Path(path).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(LakeError):
         kept(tmp_path / "lake", tmp_path / "counts", world.day(2))
-    with DuckDb({}, columns_of_tables(), store=tmp_path / "counts") as engine:
+    with DuckDb({}, columns_of_tables(), store=str(tmp_path / "counts")) as engine:
         assert counted(engine) == before
     Path(path).write_bytes(whole)
     assert kept(tmp_path / "lake", tmp_path / "counts", world.day(2)) == fresh(
@@ -287,11 +298,11 @@ def test_cells_are_joined_when_they_have_grown(tmp_path: Path) -> None:
         growing.day(day)
         as_of = world.day(day + 1)
         assert kept(lake, store, as_of) == fresh(lake, as_of)
-    with DuckDb(world.files(lake), columns_of_tables(), store=store) as engine:
+    with opened(lake, store) as engine:
         (rows,) = engine._connection.execute("select count(*) from cells").fetchall()
         (ever,) = engine._connection.execute("select count(*) from facts").fetchall()
         assert rows[0] < 2 * ever[0]
         found = evaluate(engine, [terms()], as_of + timedelta(days=90)).as_object()
-    with DuckDb(world.files(lake), columns_of_tables()) as engine:
+    with opened(lake) as engine:
         wanted = evaluate(engine, [terms()], as_of + timedelta(days=90)).as_object()
     assert flat(found) == pytest.approx(flat(wanted), rel=1e-9, abs=1e-12, nan_ok=False)

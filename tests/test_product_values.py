@@ -128,7 +128,6 @@ def test_what_has_no_effect_yet_is_told_and_only_if_the_file_has_it() -> None:
         "promises",
         "costs.review.per_hour",
         "goals",
-        "fairness",
         "watch",
         "labels",
     }, "an empty list of hypotheses declares nothing"

@@ -10,7 +10,6 @@ from coverage import Customers, Declines
 
 from gateway.evaluate.intervals import Figure, Share, ratio_bounds
 from gateway.evaluate.power import (
-    exploration_for_ratio,
     further_for_rate,
     further_for_ratio,
 )
@@ -202,21 +201,3 @@ def test_as_many_further_labels_decide_a_rate_and_a_design_effect_multiplies_the
 def _rate(k: float, n: float) -> Figure:
     counts = Counts(np.full(B, k / B), np.full(B, n / B))
     return share_figure(worth(counts).share, counts, 1.0)
-
-
-def test_exploration_is_asked_for_by_declines_at_its_propensity() -> None:
-    world = Declines(many=12_000, threshold=0.05)
-    one, other = world.sums(np.random.default_rng(3))
-    found = [explored(s, "false_positive_rate", least=20.0) for s in (one, other)]
-    seen = float((one.explored_genuine + one.explored_fraud).sum())
-    limits = (0.1, 1.1 * found[0].figure.value / found[1].figure.value)
-    needed = exploration_for_ratio(*found, seen, 0.05, limits=limits)
-    assert needed.factor > 1.5
-    assert needed.explored == pytest.approx(seen * (needed.factor - 1.0), abs=1.0)
-    assert needed.declines == pytest.approx(needed.explored / 0.05, abs=1.0)
-    refused = [explored(s, "false_positive_rate", least=1e6) for s in (one, other)]
-    assert exploration_for_ratio(*refused, seen, 0.05).reason == "too_few_explored"
-    with pytest.raises(ValueError, match="bounds"):
-        exploration_for_ratio(*[bounds(one, "false_positive_rate")] * 2, seen, 0.05)
-    with pytest.raises(ValueError, match="propensity"):
-        exploration_for_ratio(*found, seen, 0.0)

@@ -8,7 +8,10 @@
     evaluation   promises, goals, money; the sections together
     metrics      each figure by its name, from sums
     probabilities  whether probabilities hold, by part
-    fairness     groups of customers against a reference
+    fairness     groups of customers against a reference: the gate, and what is told beside it
+    members      those groups: by one attribute, and by two
+    ratios       what they are compared by, and which error each means for whom
+    deciding     what would decide an undecided comparison, in words
     drifts       the last week against the weeks before, of every product
     entry        one figure, as it is told
 

@@ -122,9 +122,9 @@ def _counted_before(engine: Engine, digest: str, as_of: datetime) -> datetime | 
 def _arrive(engine: Engine, as_of: datetime) -> int:
     """Take the facts of files that were not counted yet; return the first one's number."""
     listed = engine.listed()
-    names = ("name", "path", "size", "modified")
+    names = ("name", "path", "stamp")
     columns = {name: [row[i] for row in listed] for i, name in enumerate(names)}
-    engine.define("listed", columns, ("varchar", "varchar", "bigint", "bigint"))
+    engine.define("listed", columns, ("varchar", "varchar", "varchar"))
     first = int(engine.rows("next_unit")["unit"][0])
     engine.run("arrived", as_of)
     new = engine.rows("arrived_files")

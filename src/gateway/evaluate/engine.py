@@ -6,14 +6,12 @@ queries by their name; nobody else writes SQL.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import date, datetime
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -41,6 +39,8 @@ PARTS = {
 """What sums may be added up by, as SQL over cells."""
 
 MEMORY = "3GB"
+IN_MEMORY = ":memory:"
+_NO_STAMPS: Mapping[str, str] = {}
 
 _COUNTED = ("decisions", "labels")
 """Tables whose files are counted once."""
@@ -76,8 +76,8 @@ class Engine(Protocol):
     def transaction(self) -> AbstractContextManager[None]:
         """Let all that is changed meanwhile be there, or nothing of it."""
 
-    def listed(self) -> list[tuple[str, str, int, int]]:
-        """Return the files: table, path, size and when they were written, in ns since 1970."""
+    def listed(self) -> list[tuple[str, str, str]]:
+        """Return the files that are counted once: table, path, and what says that it is another."""
 
     def see(self, view: str, table: str, paths: Sequence[str]) -> None:
         """Make files of a table visible under another name."""
@@ -95,7 +95,8 @@ class DuckDb:
     """Queries over Parquet files. A context manager.
 
     `paths`: the files of each table; a table of none has the columns of `schemas` and no row.
-    `store`: a file that keeps what was counted.
+    `stamps`: by path, what is another when a file is another. `store`: a file that keeps what was
+    counted.
 
     Raises:
         LakeError: a file cannot be read.
@@ -106,13 +107,14 @@ class DuckDb:
         paths: Mapping[str, Sequence[str]],
         schemas: Mapping[str, Mapping[str, str]],
         *,
-        store: Path | None = None,
+        stamps: Mapping[str, str] = _NO_STAMPS,
+        store: str = IN_MEMORY,
         memory: str = MEMORY,
         threads: int | None = None,
     ) -> None:
         # Nothing is fetched from anywhere: what is asked is in the library.
         self._connection = duckdb.connect(
-            ":memory:" if store is None else str(store),
+            store,
             config={
                 "memory_limit": memory,
                 "autoinstall_known_extensions": "false",
@@ -123,6 +125,7 @@ class DuckDb:
         if threads:
             self._connection.execute(f"set threads={threads}")
         self._paths = paths
+        self._stamps = stamps
         self._schemas = schemas
         for table in schemas:
             self.see(table, table, paths.get(table, ()))
@@ -182,20 +185,13 @@ class DuckDb:
             raise
         self._connection.commit()
 
-    def listed(self) -> list[tuple[str, str, int, int]]:
-        """Return the files: table, path, size and when they were written, in ns since 1970.
-
-        Raises LakeError: one is gone.
-        """
-        found = []
-        for table in _COUNTED:
-            for path in self._paths.get(table, ()):
-                try:
-                    state = os.stat(path)
-                except OSError as error:
-                    raise LakeError(f"cannot be read: {error.strerror}", subject=path) from error
-                found.append((table, path, state.st_size, state.st_mtime_ns))
-        return found
+    def listed(self) -> list[tuple[str, str, str]]:
+        """Return the files that are counted once: table, path and stamp."""
+        return [
+            (table, path, self._stamps.get(path, ""))
+            for table in _COUNTED
+            for path in self._paths.get(table, ())
+        ]
 
     def see(self, view: str, table: str, paths: Sequence[str]) -> None:
         """Make files of a table visible under another name. Raises LakeError.

@@ -35,12 +35,10 @@ from gateway.evaluate.rates import (
 from gateway.evaluate.sums import BUCKETS, Amounts, Counts, SupportSums
 from gateway.evaluate.support import (
     Supported,
-    SupportedRatio,
     Target,
     bounds,
     explored,
     model_implied,
-    supported_ratio,
 )
 from gateway.evaluate.terms import Prices, Terms
 
@@ -87,18 +85,6 @@ def three_forms(
         model_implied(sums, target, calibrated=calibrated),
         bounds(sums, target),
     )
-
-
-def false_positive_ratio(
-    one: Measures, other: Measures, basis: str, *, calibrated: bool
-) -> SupportedRatio:
-    """Return a group's P(decline | genuine) over another's, in one of the three forms."""
-    forms = [
-        three_forms(sums.support, "false_positive_rate", calibrated=calibrated)
-        for sums in (one, other)
-    ]
-    mine, theirs = (next(form for form in three if form.basis == basis) for three in forms)
-    return supported_ratio(mine, theirs)
 
 
 def insult_rate(sums: Measures, _: Terms, *, calibrated: bool) -> Iterator[Told]:

@@ -34,19 +34,6 @@ class Needed(NamedTuple):
     reason: Reason | None = None
 
 
-class Exploration(NamedTuple):
-    """How much more exploration is needed.
-
-    `explored`: payments let through, besides those that were; `declines`: how many must come for
-    that at the propensity; None as in `Needed`.
-    """
-
-    factor: float | None
-    explored: int | None
-    declines: int | None
-    reason: Reason | None = None
-
-
 def further_for_rate(
     share: Share, n: float, limit: float, *, power: float = POWER, confidence: float = CONFIDENCE
 ) -> Needed:
@@ -75,36 +62,48 @@ def further_for_ratio(
     return Needed(None, None, reason) if factor is None else _grown(factor, n)
 
 
-def exploration_for_ratio(
+def exploration_rate_for_ratio(
     one: Supported,
     other: Supported,
-    explored: float,
-    propensity: float,
+    rate: float,
+    labelled: tuple[float, float],
     *,
     limits: tuple[float, float] = LIMITS,
     power: float = POWER,
     confidence: float = CONFIDENCE,
-) -> Exploration:
-    """Return what exploration decides a ratio of two groups' explored figures.
+) -> float | None:
+    """Return what share of declines must be explored for a ratio to be decided by as much traffic.
 
-    `explored`: the first group's explored payments so far; `propensity`: with what chance each of
-    its declines is let through.
+    None where no share would do, or too little is known to say. `rate`: the share so far;
+    `labelled`: of each group, how many went through of those that the figure is about (genuine
+    ones, frauds). Exploration's part of a variance goes with its odds, (1 - rate)/rate; what the
+    payments themselves vary by, 1/A + 1/labelled, stays. Raises ValueError for figures that no
+    exploration changes.
     """
-    if not 0.0 < propensity <= 1.0:
-        raise ValueError("a propensity is above 0 and at most 1")
-    for side in (one, other):
+    sides = (one, other)
+    for side in sides:
         if side.basis != "explored":
             raise ValueError(f"exploration does not change a figure that is {side.basis}")
-        if side.lowest is None or side.lowest != side.highest:
-            return Exploration(None, None, None, side.figure.reason)
-    assert one.lowest is not None
-    assert other.lowest is not None
-    factor, reason = _ratio_factor(one.lowest, other.lowest, limits, power, confidence)
+    if not 0.0 < rate < 1.0 or any(
+        side.lowest is None or side.figure.value is None for side in sides
+    ):
+        return None
+    shares = [side.lowest for side in sides if side.lowest is not None]
+    factor, _ = _ratio_factor(shares[0], shares[1], limits, power, confidence)
     if factor is None:
-        return Exploration(None, None, None, reason)
-    further = _grown(factor, explored).further
-    assert further is not None
-    return Exploration(factor, further, ceil(further / propensity))
+        return None
+    now = stays = 0.0
+    for share, known in zip(shares, labelled, strict=True):
+        value = float(share.value)
+        if not (0.0 < value < 1.0 and known > 0.0):
+            return None
+        now += (1.0 - value) / float(share.events)
+        hidden = known * value / (1.0 - value)
+        stays += (1.0 - value) ** 2 * (1.0 / hidden + 1.0 / known)
+    if not now / factor > stays:
+        return None
+    odds = (now / factor - stays) / max(now - stays, 1e-12) * (1.0 - rate) / rate
+    return 1.0 / (1.0 + odds)
 
 
 def _ratio_factor(

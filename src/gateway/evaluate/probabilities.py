@@ -30,6 +30,13 @@ def holds(one: Figure) -> bool:
     return one.low is not None and one.high is not None and low <= one.low and one.high <= high
 
 
+def strays(sums: Measures) -> bool:
+    """Return whether frauds over expected frauds lie outside OVER_EXPECTED for sure."""
+    one = over_expected(sums)
+    low, high = OVER_EXPECTED
+    return (one.low is not None and one.low > high) or (one.high is not None and one.high < low)
+
+
 def calibration(view: View, mature: Sample) -> Iterator[Entry]:
     """Yield observed over expected: over all, by part, and by probability."""
     yield _held(view, mature.sums, view.mature, {})
@@ -41,7 +48,6 @@ def calibration(view: View, mature: Sample) -> Iterator[Entry]:
 def _held(view: View, sums: Measures, days: Days, by: dict[str, str]) -> Entry:
     one = over_expected(sums)
     low, high = OVER_EXPECTED
-    outside = (one.low is not None and one.low > high) or (one.high is not None and one.high < low)
     return view.entry(
         "observed_over_expected",
         Told("mature", one, "ratio"),
@@ -49,7 +55,7 @@ def _held(view: View, sums: Measures, days: Days, by: dict[str, str]) -> Entry:
         "Frauds that came over frauds that were expected: above 1 the model believes too little.",
         by=by,
         target=f"{low:g} to {high:g}",
-        verdict="pass" if holds(one) else "breach" if outside else "undecided",
+        verdict="pass" if holds(one) else "breach" if strays(sums) else "undecided",
     )
 
 

@@ -22,7 +22,7 @@ what buckets cannot show well:
 
 from __future__ import annotations
 
-from math import inf, isfinite
+from math import inf, isfinite, nan
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +43,10 @@ from gateway.evaluate.sums import Amounts, Counts, Floats
 
 _UNLIKE = 0.3
 """By how much design effects of groups truly differ, as a share of them: what `like` is worth."""
+
+
+_RARE = 1e6
+"""Trials for each event that is expected: of so many, binomial counts are Poisson's."""
 
 
 class Worth(NamedTuple):
@@ -305,6 +309,39 @@ def ratio_of_sums(
     variance = float(ratio_variance(*amounts))
     low, high = score_bounds(value, variance, confidence=confidence, dof=dof)
     return Figure(value, low, high, x, y)
+
+
+def expected_ratio(one: Amounts, other: Amounts, *, confidence: float = CONFIDENCE) -> Ratio:
+    """Return (Σy/Σx of one) / (Σy/Σx of the other): y events (B,), x how many were expected.
+
+    Were events independent, their number would vary as Poisson's at the most, so that x stands for
+    an exposure and the interval is the score's for rates. By how much buckets differ more is the
+    design effect; where few events came, that of both together stands in. `n` and `events` of the
+    figure: the first one's x and y.
+    """
+    owns = [_own_spread(amounts) for amounts in (one, other)]
+    events = [float(amounts.over.sum()) for amounts in (one, other)]
+    speaks = [i for i in (0, 1) if np.isfinite(owns[i]) and events[i] > 0.0]
+    like = 1.0
+    if speaks:
+        like = float(np.average([owns[i] for i in speaks], weights=[events[i] for i in speaks]))
+    a, b = (
+        worth_of(
+            amounts.over.sum(), amounts.under.sum() * _RARE, own, amounts.under, max(1.0, like)
+        )
+        for amounts, own in zip((one, other), owns, strict=True)
+    )
+    effect = float(a.design_effect)
+    return ratio_of(a.share, b.share, Counts(one.over, one.under), effect, confidence)
+
+
+def _own_spread(amounts: Amounts) -> float:
+    """Return by how much Σy/Σx varies between buckets, over what Poisson's would."""
+    checked(*amounts)
+    y, x = (float(one.sum()) for one in amounts)
+    if not (y > 0.0 and x > 0.0):
+        return nan
+    return float(ratio_variance(*amounts)) * x**2 / y
 
 
 def _pair(one: Counts, other: Counts, like: float) -> tuple[Worth, Worth]:

@@ -21,6 +21,9 @@ from gateway.evaluate.intervals import CONFIDENCE, Figure, Reason
 
 LIMITS = (0.8, 1.25)
 
+Correction = Literal["holm", "fdr_bh"]
+"""For many comparisons: none of the breaches is false, or few of them are."""
+
 Because = Literal[
     "interval_inside", "interval_outside", "interval_across", "too_few", "many_compared"
 ]
@@ -105,25 +108,30 @@ def parities(
     *,
     limits: tuple[float, float] = LIMITS,
     least_n: float = 100.0,
+    sizes: Sequence[float] | None = None,
+    correction: Correction = "holm",
     confidence: float = CONFIDENCE,
 ) -> tuple[Parity, ...]:
-    """Return what ratios say of limits, in their order. All are one family of Holm's: all groups
-    of all attributes that one gate compares. Intervals must be of the same confidence."""
+    """Return what ratios say of limits, in their order. All are one family: all groups of all
+    attributes that one gate compares. Intervals must be of the same confidence.
+
+    `sizes`: how many decisions each is of, held to `least_n`; their figures' n where left out.
+    """
     low, high = limits
-    judged = [one for one in compared if one.figure.n >= least_n]
+    sizes = [one.figure.n for one in compared] if sizes is None else sizes
+    enough = [size >= least_n for size in sizes]
+    judged = [one for one, is_enough in zip(compared, enough, strict=True) if is_enough]
     p_values = [
         min(one.p_beyond(high, above=True), one.p_beyond(low, above=False)) for one in judged
     ]
     alpha = 1.0 - confidence
     breaches, adjusted = (
-        multipletests(p_values, alpha=alpha, method="holm")[:2] if judged else ((), ())
+        multipletests(p_values, alpha=alpha, method=correction)[:2] if judged else ((), ())
     )
     said = zip(p_values, adjusted, breaches, strict=True)
     return tuple(
-        _parity(one, limits, *next(said))
-        if one.figure.n >= least_n
-        else Parity("undecided", one.figure.reason or "too_few")
-        for one in compared
+        _parity(one, limits, *next(said)) if is_enough else Parity("undecided", "too_few")
+        for one, is_enough in zip(compared, enough, strict=True)
     )
 
 

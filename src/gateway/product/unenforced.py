@@ -14,7 +14,6 @@ NOT_ENFORCED: tuple[tuple[tuple[str, ...], str], ...] = (
     (("promises", ITEM), "no evaluator measures promises yet"),
     (_CAPACITY, "it has no shadow_price: capacity is not held; `gateway thresholds` prices it"),
     (("goals", ITEM), "no evaluator measures goals yet"),
-    (("fairness",), "no evaluator compares groups yet"),
     (("watch", ITEM), "no evaluator follows segments yet"),
     (("labels",), "no labels are joined yet"),
     (("hypotheses", ITEM), "no evaluator tests hypotheses yet"),

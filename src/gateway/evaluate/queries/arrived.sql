@@ -3,12 +3,12 @@ create or replace temp table new_files as
 select l.*
 from listed l
 anti join units u
-    on u.name = l.name and u.path = l.path and u.size = l.size and u.modified = l.modified;
+    on u.name = l.name and u.path = l.path and u.stamp = l.stamp;
 create or replace temp table gone_files as
 select u.*
 from units u
 anti join listed l
-    on u.name = l.name and u.path = l.path and u.size = l.size and u.modified = l.modified;
+    on u.name = l.name and u.path = l.path and u.stamp = l.stamp;
 insert into units
 select
     *,

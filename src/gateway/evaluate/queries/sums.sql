@@ -36,6 +36,7 @@ select
     sum(n) filter (not stood_in) as by_model,
     sum(in_time) as in_time,
     sum(late) as late,
+    sum(n) filter (went_through and not stood_in) as foreseen,
     sum(p) filter (went_through and not stood_in) as expected,
     sum(n) filter (went_through and not stood_in and fraud) as observed
 from {cells}

@@ -4,7 +4,7 @@
 -- payments. members: what is said of customers. cells, groups, bins: all of it added up.
 create table if not exists counted_at (digest varchar, as_of_us bigint, cells bigint);
 create table if not exists units (
-    name varchar, path varchar, size bigint, modified bigint, unit bigint
+    name varchar, path varchar, stamp varchar, unit bigint
 );
 create table if not exists facts (
     unit bigint, key ubigint, customer ubigint, pack bigint, arm varchar, watch varchar,

@@ -81,12 +81,13 @@ def _verdicts(evaluation: Mapping[str, Any]) -> Metric:
         "How many figures of a metric have a verdict; of fairness, how many groups.",
         labels=("product", "section", "metric", "verdict"),
     )
+    # What is told beside the gate (intersections of groups) is not counted with it.
     counts = Counter(
         (one["product"], section, one["metric"], one["verdict"])
         for section, entries in evaluation.items()
         if isinstance(entries, list)
         for one in entries
-        if isinstance(one, dict) and one.get("verdict")
+        if isinstance(one, dict) and one.get("verdict") and one.get("gates") is not False
     )
     for labels, count in sorted(counts.items()):
         family.add_metric(labels, count)
