@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,22 @@ from gateway.evaluate.rates import pooled_design_effect, rate_ratio
 from gateway.evaluate.sums import Counts
 from gateway.evaluate.verdicts import parities
 from gateway.evaluate.view import EVER, View
+from gateway.product import Fairness
+
+
+class Pair(NamedTuple):
+    """A group of customers and the one it is compared with: what they are called, and sums."""
+
+    attribute: str
+    group: str
+    reference: str
+    mine: Measures
+    theirs: Measures
+
+    @property
+    def by(self) -> dict[str, str]:
+        """What an entry says of whom it is about."""
+        return {self.attribute: self.group, "reference": self.reference}
 
 
 def fairness(view: View, calibrated: bool) -> Iterator[Entry]:
@@ -22,63 +39,65 @@ def fairness(view: View, calibrated: bool) -> Iterator[Entry]:
     if declared is None:
         return
     days = (EVER, view.last_mature)
-    groups = view.sums(days, "group", GROUPS)
+    pairs = tuple(_pairs(declared, view.sums(days, "group", GROUPS)))
+    for basis in ("explored", "model_implied", "bounds"):
+        yield from _false_positives(view, declared, pairs, basis, days, calibrated)
+    yield from _beside(view, pairs, days)
+
+
+def _pairs(declared: Fairness, groups: Mapping[str, Measures]) -> Iterator[Pair]:
     for attribute, about in declared.attributes.items():
-        ours = {
-            name.removeprefix(f"{attribute}="): sums
-            for name, sums in groups.items()
-            if name.startswith(f"{attribute}=")
-        }
-        yield from _attribute(view, ours, attribute, about.reference, days, calibrated)
+        reference, begin = about.reference, f"{attribute}="
+        theirs = groups.get(begin + reference, NOTHING)
+        for name, mine in groups.items():
+            if name.startswith(begin) and name != begin + reference:
+                yield Pair(attribute, name.removeprefix(begin), reference, mine, theirs)
 
 
-def _attribute(
+def _false_positives(
     view: View,
-    groups: Mapping[str, Measures],
-    attribute: str,
-    reference: str,
+    declared: Fairness,
+    pairs: Sequence[Pair],
+    basis: str,
     days: Days,
     calibrated: bool,
 ) -> Iterator[Entry]:
-    """Yield one attribute: false positives in three forms, then the ratios beside them."""
-    declared = view.terms.product.fairness
-    assert declared is not None
+    """Yield how often genuine payments are declined, in one form: all pairs are one family."""
     low, high = declared.limit
-    theirs = groups.get(reference, NOTHING)
-    others = {name: sums for name, sums in groups.items() if name != reference}
-    for basis in ("explored", "model_implied", "bounds"):
-        ratios = [
-            false_positive_ratio(sums, theirs, basis, calibrated=calibrated)
-            for sums in others.values()
-        ]
-        verdicts = parities(ratios, limits=(low, high), least_n=declared.min_n)
-        gates = basis == "explored" and declared.gate == "false_positive_rate_ratio"
-        for name, ratio, verdict in zip(others, ratios, verdicts, strict=True):
-            yield view.entry(
-                "false_positive_rate_ratio",
-                Told(basis, ratio.figure, "ratio"),
-                days,
-                f"How many times as often a genuine payment of {name} is declined as one of "
-                f"{reference}.",
-                by={attribute: name, "reference": reference},
-                target=f"{low:g} to {high:g}",
-                verdict=verdict.says if gates else "",
-                because=verdict.because,
-                more={"gates": gates, "p": verdict.p, "p_adjusted": verdict.p_adjusted},
-            )
+    ratios = [
+        false_positive_ratio(one.mine, one.theirs, basis, calibrated=calibrated) for one in pairs
+    ]
+    verdicts = parities(ratios, limits=(low, high), least_n=declared.min_n)
+    gates = basis == "explored" and declared.gate == "false_positive_rate_ratio"
+    for one, ratio, verdict in zip(pairs, ratios, verdicts, strict=True):
+        yield view.entry(
+            "false_positive_rate_ratio",
+            Told(basis, ratio.figure, "ratio"),
+            days,
+            f"How many times as often a genuine payment of {one.group} is declined as one of "
+            f"{one.reference}.",
+            by=one.by,
+            target=f"{low:g} to {high:g}",
+            verdict=verdict.says if gates else "",
+            because=verdict.because,
+            more={"gates": gates, "p": verdict.p, "p_adjusted": verdict.p_adjusted},
+        )
+
+
+def _beside(view: View, pairs: Sequence[Pair], days: Days) -> Iterator[Entry]:
+    """Yield the ratios that stand beside: no label is needed for them."""
     for metric, says, counts_of in BESIDE:
-        base = counts_of(theirs)
-        for name, sums in others.items():
-            mine = counts_of(sums)
+        for one in pairs:
+            mine, theirs = counts_of(one.mine), counts_of(one.theirs)
             like = pooled_design_effect(
-                Counts(np.stack([mine.k, base.k]), np.stack([mine.n, base.n]))
+                Counts(np.stack([mine.k, theirs.k]), np.stack([mine.n, theirs.n]))
             )
             yield view.entry(
                 metric,
-                Told("all", rate_ratio(mine, base, like=like).figure, "ratio"),
+                Told("all", rate_ratio(mine, theirs, like=like).figure, "ratio"),
                 days,
-                says.format(group=name, reference=reference),
-                by={attribute: name, "reference": reference},
+                says.format(group=one.group, reference=one.reference),
+                by=one.by,
             )
 
 
