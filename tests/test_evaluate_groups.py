@@ -68,3 +68,30 @@ def test_who_is_declined_more_often_is_found_in_each_attribute(told: list[dict[s
         group for one in gates if one["verdict"] == "breach" for group in one["by"].values()
     }
     assert breaches == {*OFTEN, BANDS[0], REGIONS[0]}
+
+
+def test_a_ratio_tells_the_rates_that_it_is_made_of(told: list[dict[str, Any]]) -> None:
+    """Of every group and of the reference; what has no value has its range, and why."""
+    assert {one["metric"] for one in told} == {
+        "false_positive_rate_ratio",
+        "approval_rate_ratio",
+        "decline_rate_ratio",
+        "step_up_rate_ratio",
+    }
+    for one in told:
+        mine, theirs = one["rate"], one["reference_rate"]
+        assert (mine["n"], mine["events"]) == (one["n"], one["events"])
+        for side in (mine, theirs):
+            low, high = side["interval"]
+            if side["because"] == "not_calibrated":
+                assert (side["value"], low, high) == (None, None, None)
+                continue
+            assert 0.0 <= low <= high <= 1.0
+            if one["basis"] == "bounds":
+                assert (side["value"], side["because"]) == (None, "bounds_only")
+                continue
+            assert low <= side["value"] <= high
+            if one["basis"] == "all":
+                assert side["value"] == pytest.approx(side["events"] / side["n"], rel=1e-12)
+        if one["value"] is not None:
+            assert one["value"] == pytest.approx(mine["value"] / theirs["value"], rel=1e-9)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gateway.evaluate.engine import GROUPS, Days
 from gateway.evaluate.entry import Entry
+from gateway.evaluate.intervals import Figure
 from gateway.evaluate.measures import NOTHING, Measures
 from gateway.evaluate.metrics import Told, false_positive_ratio
-from gateway.evaluate.rates import pooled_design_effect, rate_ratio
+from gateway.evaluate.rates import pooled_design_effect, rate, rate_ratio
 from gateway.evaluate.sums import Counts
 from gateway.evaluate.verdicts import parities
 from gateway.evaluate.view import EVER, View
@@ -80,7 +81,12 @@ def _false_positives(
             target=f"{low:g} to {high:g}",
             verdict=verdict.says if gates else "",
             because=verdict.because,
-            more={"gates": gates, "p": verdict.p, "p_adjusted": verdict.p_adjusted},
+            more={
+                "gates": gates,
+                "p": verdict.p,
+                "p_adjusted": verdict.p_adjusted,
+                **_sides(ratio.one.figure, ratio.other.figure),
+            },
         )
 
 
@@ -98,7 +104,22 @@ def _beside(view: View, pairs: Sequence[Pair], days: Days) -> Iterator[Entry]:
                 days,
                 says.format(group=one.group, reference=one.reference),
                 by=one.by,
+                more=_sides(rate(mine, like=like), rate(theirs, like=like)),
             )
+
+
+def _sides(mine: Figure, theirs: Figure) -> dict[str, Any]:
+    """Return the rates that a ratio is made of, as JSON shows them."""
+    return {
+        name: {
+            "value": one.value,
+            "interval": [one.low, one.high],
+            "n": one.n,
+            "events": one.events,
+            "because": one.reason,
+        }
+        for name, one in (("rate", mine), ("reference_rate", theirs))
+    }
 
 
 BESIDE: tuple[tuple[str, str, Callable[[Measures], Counts]], ...] = (
