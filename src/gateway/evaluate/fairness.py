@@ -16,6 +16,7 @@ import numpy as np
 from gateway.evaluate.deciding import Wanted, too_few, wanted
 from gateway.evaluate.engine import GROUPS, Days
 from gateway.evaluate.entry import Entry
+from gateway.evaluate.intervals import Figure
 from gateway.evaluate.measures import NOTHING, Measures
 from gateway.evaluate.members import UNKNOWN, Member, alone, crossed, named, values
 from gateway.evaluate.metrics import Told, share
@@ -149,8 +150,31 @@ def _told(frame: Frame, row: Row, needs: str = "", **more: Any) -> Entry:
         frame.days,
         f"{says} {needs}".strip(),
         by={**row.member.by, "reference": row.member.reference},
-        **{"more": {"gates": False}, **more},
+        **{**more, "more": {**_sides(row), **more.get("more", {"gates": False})}},
     )
+
+
+def _figures(row: Row) -> tuple[Figure, Figure]:
+    if isinstance(row.ratio, SupportedRatio):
+        return row.ratio.one.figure, row.ratio.other.figure
+    side = KINDS[row.metric].side
+    assert side is not None
+    return side(row.member.sums), side(row.member.theirs)
+
+
+def _sides(row: Row) -> dict[str, Any]:
+    """Return the figures that a ratio is made of, as JSON shows them."""
+    sides = zip(("rate", "reference_rate"), _figures(row), strict=True)
+    return {
+        name: {
+            "value": one.value,
+            "interval": [one.low, one.high],
+            "n": one.n,
+            "events": one.events,
+            "because": one.reason,
+        }
+        for name, one in sides
+    }
 
 
 def _judged(

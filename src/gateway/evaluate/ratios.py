@@ -21,7 +21,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gateway.evaluate.intervals import Figure
 from gateway.evaluate.measures import Measures
+from gateway.evaluate.metrics import share
+from gateway.evaluate.probabilities import over_expected
 from gateway.evaluate.rates import Ratio, expected_ratio, pooled_design_effect, rate_ratio
 from gateway.evaluate.sums import Amounts, Counts, SupportSums
 from gateway.evaluate.support import (
@@ -50,7 +53,8 @@ class Kind:
 
     `bases`: what it is told by, the deciding one first. `says`: which error it means for whom, with
     {group} and {reference}. `labels`: the sums that count what further of would narrow it, and
-    `label` what these are, in words.
+    `label` what these are, in words. `side`: a group's own figure, where no
+    ratio holds it.
     """
 
     bases: tuple[str, ...]
@@ -58,6 +62,7 @@ class Kind:
     labels: tuple[str, ...]
     label: str
     make: Callable[[Measures, Measures, str, bool], Ratio | SupportedRatio]
+    side: Callable[[Measures], Figure] | None = None
 
     def counted(self, sums: Measures) -> float:
         """Return how many labels (or decisions) the ratio rests on."""
@@ -88,6 +93,10 @@ def _of_all(events: str) -> Callable[[Measures, Measures, str, bool], Ratio]:
         return rate_ratio(mine, theirs, like=like)
 
     return made
+
+
+def _side(events: str) -> Callable[[Measures], Figure]:
+    return lambda sums: share(sums[events], sums["n"])
 
 
 def _stacked(one: Counts, other: Counts) -> Counts:
@@ -125,6 +134,7 @@ KINDS: Mapping[str, Kind] = {
         ("n",),
         "matured payments",
         _of_all("passed"),
+        _side("passed"),
     ),
     "observed_expected_ratio": Kind(
         ("mature",),
@@ -134,6 +144,7 @@ KINDS: Mapping[str, Kind] = {
         ("foreseen",),
         "matured payments",
         _of_expected,
+        over_expected,
     ),
     "decline_rate_ratio": Kind(
         ("all",),
@@ -142,6 +153,7 @@ KINDS: Mapping[str, Kind] = {
         ("n",),
         "matured payments",
         _of_all("declined"),
+        _side("declined"),
     ),
     "step_up_rate_ratio": Kind(
         ("all",),
@@ -150,5 +162,6 @@ KINDS: Mapping[str, Kind] = {
         ("n",),
         "matured payments",
         _of_all("stepped_up"),
+        _side("stepped_up"),
     ),
 }
