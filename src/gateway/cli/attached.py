@@ -96,6 +96,11 @@ class Attachment:
         self._next_s = 0.0
         self._until_s: float | None = None
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether the gateway has ended, as seen last."""
+        return self._is_cut
+
     def is_over(self) -> bool:
         """Look whether it is; cheap as long as the gateway is there."""
         self._is_cut = self._is_cut or _has_ended(_STDIN)

@@ -95,12 +95,16 @@ class Evaluating:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.end()
+        # A file system that hangs holds nobody up.
+        self._thread.join(END_S)
+
+    def end(self) -> None:
+        """Evaluate no more, and kill a process that does; waits for nothing."""
         with self._lock:
             self._ends.set()
             if self._child is not None:
                 self._child.kill()
-        # A file system that hangs holds nobody up.
-        self._thread.join(END_S)
 
     def _work(self) -> None:
         wait_s = 0.0

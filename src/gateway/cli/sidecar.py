@@ -221,7 +221,16 @@ def sidecar(
         taking = None if claim is None else claim.address
         tell(replace(present, metrics=address, lake=lake or "", consumers=names))
         _announce(address, taking, [one.name for one in consumers.all], json=json)
-        _wait(wing, attachment.is_over if attachment else lambda: False)
+
+        def is_over() -> bool:
+            if attachment is None:
+                return False
+            over = attachment.is_over()
+            if attachment.is_cut and evaluating is not None:
+                evaluating.end()  # what is left of the time is the consumers'
+            return over
+
+        _wait(wing, is_over)
     return ExitCode.OK
 
 
