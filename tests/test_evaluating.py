@@ -548,7 +548,8 @@ def child_of(pid: int) -> int | None:
     for thread in Path(f"/proc/{pid}/task").iterdir():
         for child in map(int, (thread / "children").read_text().split()):
             with suppress(FileNotFoundError, ProcessLookupError):
-                if b"evaluate" in Path(f"/proc/{child}/cmdline").read_bytes():
+                # Between fork and exec it is still the sidecar's own command line.
+                if b"\0evaluate\0" in Path(f"/proc/{child}/cmdline").read_bytes():
                     return child
     return None
 
