@@ -675,6 +675,20 @@ def test_a_sidecar_that_is_not_to_evaluate_shows_nothing_of_it(tmp_path: Path, l
 # `gateway evaluate`
 
 
+def test_one_that_a_sidecar_started_ends_when_its_stdin_does(lake: Path) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "evaluate", "--lake", str(lake), "--attached", "--json", "--watch", "1h"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert child.poll() is None
+        child.stdin.close()
+        assert child.wait(20) == ExitCode.INTERRUPTED
+
+
 def test_watching_prints_a_line_each_until_ctrl_c(lake: Path) -> None:
     with subprocess.Popen(
         [*COMMAND, "evaluate", "--lake", str(lake), "--watch", "1s", "--json", "--keep"],
