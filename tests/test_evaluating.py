@@ -85,8 +85,14 @@ def evaluation(as_of: datetime = NOW, **more: Any) -> dict[str, Any]:
             "metric": "false_positive_rate_ratio",
             "verdict": verdict,
             "by": {"age_band": name, "reference": CANARIES[2]},
+            "gates": gates,
         }
-        for name, verdict in zip(CANARIES, ("breach", "breach", None), strict=True)
+        for name, verdict, gates in zip(
+            (*CANARIES, f"{CANARIES[0]} × {CANARIES[1]}"),
+            ("breach", "breach", None, "breach"),
+            (True, True, True, False),
+            strict=True,
+        )
     ]
     return {
         "schema": SCHEMA,
@@ -150,7 +156,7 @@ def figures_by_hand(told: Mapping[str, Any]) -> Samples:
             found["gateway_error_budget_left_ratio", labels] = one["budget"]["share_left"]
     for section in ("goals", "money", "calibration", "drift", "fairness"):
         for one in told.get(section, ()):
-            if one["verdict"]:
+            if one["verdict"] and one.get("gates") is not False:
                 named = {"product": one["product"], "section": section}
                 named |= {"metric": one["metric"], "verdict": one["verdict"]}
                 key = "gateway_evaluation_verdicts", frozenset(named.items())

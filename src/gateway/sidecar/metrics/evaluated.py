@@ -73,12 +73,13 @@ def _budgets(goals: Any) -> Iterator[tuple[Labels, float]]:
 
 
 def _verdicts(evaluation: Mapping[str, Any]) -> Mapping[Labels, int]:
+    # What is told beside the gate (intersections of groups) is not counted with it.
     return Counter(
         (str(one["product"]), section, str(one["metric"]), str(one["verdict"]))
         for section, entries in evaluation.items()
         if isinstance(entries, list)
         for one in entries
-        if isinstance(one, dict) and one.get("verdict")
+        if isinstance(one, dict) and one.get("verdict") and one.get("gates") is not False
     )
 
 
