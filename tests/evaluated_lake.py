@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import catalogue
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gateway.sidecar.lake.ranges import FileName
 from gateway.sidecar.lake.schema import SCHEMAS
 
 BEGIN = datetime(2026, 6, 1, tzinfo=UTC)
@@ -100,6 +103,50 @@ def write(lake: Path, table: str, rows: Iterable[Mapping[str, Any]], name: str =
         written = written.append_column("watch", pa.array([row.get("watch") for row in rows]))
     pq.write_table(written, path)
     return str(path)
+
+
+PROMISE = {
+    "id": "always-on",
+    "says": "We watch.",
+    "sli": "scored_in_path",
+    "objective": 0.999,
+    "window": "28d",
+}
+LOSS = {"id": "zero", "says": "x", "sli": "customer_loss", "objective": 0, "window": "90d"}
+
+
+def write_product(lake: Path, **changes: Any) -> None:
+    """Write product `cnp` as a sidecar keeps it: promises, a goal, groups to compare."""
+    values = {
+        "product": "cnp",
+        "promises": [PROMISE, LOSS],
+        "goals": [{"metric": "fraud_loss_bps", "at_most": 8}],
+        "fairness": {
+            "gate": "false_positive_rate_ratio",
+            "limit": [0.8, 1.25],
+            "attributes": {"age_band": {"reference": "35-54"}},
+        },
+        "labels": {"maturity": {"chargeback": "90d"}},
+        **changes,
+    }
+    folder = lake / "products" / "product=cnp"
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(catalogue.declared(**values), indent=1)
+    (folder / f"{1:010}-{'a' * 12}.yaml").write_text(text)
+
+
+def fill(lake: Path, groups: Sequence[str] = ("18-34", "35-54")) -> None:
+    """Write a lake that can be evaluated: recent decisions, and customers of some groups."""
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    rows = [
+        decision(number, event_time=today - timedelta(days=1 + number % 120))
+        for number in range(600)
+    ]
+    write_product(lake)
+    write(lake, "decisions", rows, name=str(FileName(0, BOOT, 0, 599)).removesuffix(".parquet"))
+    some = [attribute(row["subject"], groups[i % len(groups)]) for i, row in enumerate(rows)]
+    name = FileName(1, BOOT, 0, 599)
+    write(lake, "attributes", some, name=str(name).removesuffix(".parquet"))
 
 
 def files(lake: Path) -> dict[str, Sequence[str]]:

@@ -126,6 +126,88 @@ def test_an_alert_fires_when_its_promise_burns_and_not_before(tmp_path: Path) ->
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def written(folder: Path, alert: str, labels: dict[str, str]) -> list[object]:
+    """Write the rules; return what promtool is to expect where one of them fires."""
+    rules, unmeasured = rules_of([product()])
+    (folder / "rules.yml").write_text(as_yaml(rules, unmeasured))
+    (rule,) = (one for one in rules["groups"][-1]["rules"] if one["alert"] == alert)
+    summary = rule["annotations"]["summary"]
+    for name, value in labels.items():
+        summary = summary.replace(f"{{{{ $labels.{name} }}}}", value)
+    return [{"exp_labels": {**rule["labels"], **labels}, "exp_annotations": {"summary": summary}}]
+
+
+VERDICTS = "gateway_evaluation_verdicts"
+MISSED = {"product": "t", "metric": "zero"}
+OF = ",".join(f'{name}="{value}"' for name, value in MISSED.items())
+LEFT = 'gateway_error_budget_left_ratio{product="t",promise="zero"}'
+AGE = "gateway_evaluation_age_seconds"
+EVERY = {"gateway_evaluation_interval_seconds": "900x180"}
+
+
+@needs_promtool
+@pytest.mark.parametrize(
+    ("alert", "series", "labels"),
+    [
+        (
+            "GatewayGoalMissed",
+            {f'{VERDICTS}{{{OF},section="goals",verdict="missed"}}': "1"},
+            MISSED,
+        ),
+        (
+            "GatewayGoalMissed",
+            {f'{VERDICTS}{{{OF},section="goals",verdict="undecided"}}': "1"},
+            None,
+        ),
+        ("GatewayGoalMissed", {f'{VERDICTS}{{{OF},section="money",verdict="missed"}}': "1"}, None),
+        ("GatewayErrorBudgetUsedUp", {LEFT: "0"}, {"product": "t", "promise": "zero"}),
+        ("GatewayErrorBudgetUsedUp", {LEFT: "-2.5"}, {"product": "t", "promise": "zero"}),
+        ("GatewayErrorBudgetUsedUp", {LEFT: "0.01"}, None),
+        (
+            "GatewayFairnessBreach",
+            {f'{VERDICTS}{{{OF},section="fairness",verdict="breach"}}': "2"},
+            MISSED,
+        ),
+        (
+            "GatewayFairnessBreach",
+            {f'{VERDICTS}{{{OF},section="calibration",verdict="breach"}}': "2"},
+            None,
+        ),
+        ("GatewayEvaluationOld", {**EVERY, AGE: "0+60x180"}, {}),
+        (
+            "GatewayEvaluationOld",
+            {**EVERY, AGE: "3500x180", "gateway_evaluation_failed": "1"},
+            None,
+        ),
+        ("GatewayEvaluationOld", {**EVERY, "gateway_evaluation_failed": "1"}, {}),
+        ("GatewayEvaluationOld", {**EVERY, "gateway_evaluation_failed": "0"}, None),
+        ("GatewayEvaluationOld", {}, None),
+    ],
+)
+def test_what_was_evaluated_last_fires_and_what_is_undecided_does_not(
+    tmp_path: Path, alert: str, series: dict[str, str], labels: dict[str, str] | None
+) -> None:
+    """An evaluation of a sidecar that makes one every 900 s; nothing fires where it makes none."""
+    fires = written(tmp_path, alert, labels or {})
+    values = {name: one if "x" in one else f"{one}x180" for name, one in series.items()}
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": one} for name, one in values.items()],
+        "alert_rule_test": [
+            {
+                "eval_time": "2h",
+                "alertname": alert,
+                "exp_alerts": [] if labels is None else fires,
+            }
+        ],
+    }
+    (tmp_path / "tests.yml").write_text(json.dumps({"rule_files": ["rules.yml"], "tests": [test]}))
+    done = subprocess.run(
+        [str(PROMTOOL), "test", "rules", "tests.yml"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @needs_promtool
 @pytest.mark.parametrize(
     ("alert", "series", "labels"),
@@ -139,15 +221,7 @@ def test_a_counter_that_appears_with_its_first_event_fires_and_an_old_one_does_n
     tmp_path: Path, alert: str, series: str, labels: dict[str, str]
 ) -> None:
     """Prometheus itself sees no growth in a series that was not there before."""
-    rules, unmeasured = rules_of([product()])
-    (tmp_path / "rules.yml").write_text(as_yaml(rules, unmeasured))
-    (rule,) = (one for one in rules["groups"][-1]["rules"] if one["alert"] == alert)
-    summary = rule["annotations"]["summary"]
-    for name, value in labels.items():
-        summary = summary.replace(f"{{{{ $labels.{name} }}}}", value)
-    fires = [
-        {"exp_labels": {**rule["labels"], **labels}, "exp_annotations": {"summary": summary}},
-    ]
+    fires = written(tmp_path, alert, labels)
 
     def test_of(values: str, expected: list[object]) -> dict[str, object]:
         return {

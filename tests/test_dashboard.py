@@ -174,14 +174,16 @@ def test_every_metric_and_label_is_one_that_a_real_sidecar_shows(tmp_path: Path)
     assert run(told) == ExitCode.OK
     dashboard = json.loads(path.read_text())
     fingerprint = load_generation(folder).schema.fingerprint
+    evaluated = ("--lake", str(tmp_path / "lake"), "--evaluate", "1s")
     with (
         serving(folder, tmp_path / "journal", "--workers", "1") as gateway,
-        beside(tmp_path / "journal", "--lake", str(tmp_path / "lake")) as (_, metrics),
+        beside(tmp_path / "journal", *evaluated) as (_, metrics),
         prometheus(tmp_path / "tsdb", urllib.parse.urlsplit(metrics).netloc) as server,
         callers.calling("grpcio", gateway.address, fingerprint),
     ):
         growing = 'sum(rate(gateway_decisions_total{product="test"}[1m])) > 0'
         server.until(lambda: server.value(growing))
+        server.until(lambda: server.value("max(gateway_error_budget_left_ratio)") is not None)
         asked = urllib.request.Request(
             metrics, headers={"Accept": "application/openmetrics-text; version=1.0.0"}
         )
@@ -218,6 +220,8 @@ def test_every_metric_and_label_is_one_that_a_real_sidecar_shows(tmp_path: Path)
     for title in (
         *("Decisions by action", "Latency against the budget", "Share of the budget used"),
         *("Where the time goes", "Batch size", "Generations", "Behind the journal", "Replies"),
+        *("Goals and promises, shares", "Error budget left, as evaluated", "Verdicts"),
+        "Age of the evaluation",
     ):
         assert all(found is not None for found in answered[title].values()), (title, answered)
     assert answered["Latency against the budget"]["test: budget"] == 0.025

@@ -102,6 +102,8 @@ def niceness_of(pid: int) -> set[int]:
             "--otlp --http",
         ),
         (["--sampled", "0.5"], ExitCode.USAGE, "--sampled: is for the sidecar"),
+        (["--evaluate", "1h"], ExitCode.USAGE, "--evaluate: is for the sidecar"),
+        (["--sidecar", *PORTS, "--evaluate", "1h"], ExitCode.USAGE, "needs a lake to evaluate"),
         (["--sidecar", "--sampled", "2"], ExitCode.USAGE, "sampled"),
         (["--sidecar", "--stages", "some"], ExitCode.USAGE, "stages"),
         (["--sidecar", "--feedback", "0.0.0.0:0"], ExitCode.USAGE, "open to other hosts"),

@@ -29,7 +29,9 @@ def alerts(
     """Print Prometheus rules for the promises of products: how fast each error budget burns.
 
     A page where 2 % of a promise's budget goes in an hour or 5 % in six, a ticket where 10 % goes
-    in a day or in three. Promises that need labels are named, and not measured here.
+    in a day or in three. And a ticket where the last evaluation of the lake says that a goal is
+    missed, an error budget used up or a group of customers outside the limits, and where it is old:
+    of promises that need labels, that alone tells.
     """
     if not folders:
         raise UsageError("no product folder is named", hint="For example: models/card-not-present")

@@ -12,6 +12,7 @@ import logging
 import os
 import select
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -19,7 +20,7 @@ from functools import wraps
 from pathlib import Path
 from typing import ParamSpec
 
-from gateway.errors import GatewayError, JournalError
+from gateway.errors import ExitCode, GatewayError, JournalError
 from gateway.serve.crew.board import FRESH_NS, seen
 from gateway.serve.crew.control import error_row
 from gateway.serve.crew.priority import NICENESS
@@ -73,6 +74,17 @@ def step_back() -> None:
             os.sched_setscheduler(int(thread), os.SCHED_BATCH, os.sched_param(0))
 
 
+def end_with_starter() -> None:
+    """End this process, at once, when whoever holds the other end of its stdin has ended."""
+
+    def watch() -> None:
+        while os.read(_STDIN, 1 << 10):
+            pass
+        os._exit(ExitCode.INTERRUPTED)
+
+    threading.Thread(target=watch, name="starter", daemon=True).start()
+
+
 class Attachment:
     """Says when an attached sidecar is to end. `lags`: what each consumer has not had yet."""
 
@@ -83,6 +95,11 @@ class Attachment:
         self._is_cut = False
         self._next_s = 0.0
         self._until_s: float | None = None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the gateway has ended, as seen last."""
+        return self._is_cut
 
     def is_over(self) -> bool:
         """Look whether it is; cheap as long as the gateway is there."""

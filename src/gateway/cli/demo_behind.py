@@ -35,11 +35,13 @@ class Places:
         """Return what `gateway serve` is to be asked, for its sidecar.
 
         The checkpoints are the demo's own: the receiver is new each time, so all of the journal is
-        behind neither of them; and a sidecar of one's own begins with all of it afterwards.
+        behind neither of them; and a sidecar of one's own begins with all of it afterwards. Nothing
+        is evaluated beside the calls that are measured.
         """
         ends = ("--otlp", receiver.address, "--lake", self.lake)
         ports = ("--http", "127.0.0.1:0", "--feedback", "127.0.0.1:0")
-        return ("--sidecar", *ends, *ports, "--checkpoints", str(self.checkpoints))
+        kept = ("--checkpoints", str(self.checkpoints))
+        return ("--sidecar", *ends, *ports, *kept, "--evaluate", "off")
 
 
 @contextmanager

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json as json_codec
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import pyarrow as pa
 from cyclopts import Parameter
 from rich.table import Table
 
-from gateway.cli.terms import Json, notes, out
+from gateway.cli.attached import end_with_starter, step_back
+from gateway.cli.terms import Json, every_s, notes, out
 from gateway.errors import ExitCode, LakeError, UsageError
 from gateway.evaluate.engine import DuckDb
 from gateway.evaluate.entry import Entry
@@ -20,10 +22,13 @@ from gateway.evaluate.evaluation import evaluate as evaluation_of
 from gateway.evaluate.terms import Terms, terms_of
 from gateway.product import parse
 from gateway.sidecar.lake import Lake
+from gateway.sidecar.lake.evaluations import Evaluations
 from gateway.sidecar.lake.products import kept
 from gateway.sidecar.lake.schema import SCHEMAS
 
 TABLES = ("decisions", "labels", "attributes")
+
+WATCH_EVERY = "1m"
 
 
 def evaluate(
@@ -34,6 +39,31 @@ def evaluate(
         Parameter(help="As known at that time: 2026-11-01, or 2026-11-01T12:00:00Z. Default: now."),
     ] = "",
     product: Annotated[str | None, Parameter(help="Only this one of the lake's products.")] = None,
+    watch: Annotated[
+        bool | str,
+        Parameter(
+            negative="",
+            show_default=False,
+            metavar="[EVERY]",
+            help=f"Again and again until Ctrl-C, so often: 30s, 15m; without a time {WATCH_EVERY}. "
+            "With --json a line each.",
+        ),
+    ] = False,
+    keep: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            show_default=False,
+            help="Keep it in the lake, below evaluations/, as sidecars do. One that starts shows "
+            "the last that is kept.",
+        ),
+    ] = False,
+    attached: Annotated[
+        bool,
+        Parameter(
+            negative="", show=False, help="Started by a sidecar: give way to it, and end with it."
+        ),
+    ] = False,
     json: Json = False,
 ) -> int:
     """Say whether products keep their promises, what they cost, and for whom they fail.
@@ -43,22 +73,92 @@ def evaluate(
     say. What was declined has no label: figures about it are named explored, model_implied or
     bounds, and only the first decides.
     """
-    when = _time(as_of)
-    place = Lake.at(lake)
-    terms = _terms(place, product)
-    with DuckDb({table: place.files(table) for table in TABLES}, columns_of_tables()) as engine:
-        found = evaluation_of(engine, terms, when)
-    if json:
-        print(json_codec.dumps(found.as_object(), indent=2))
-    else:
-        _show(found)
+    if attached:
+        step_back()
+        end_with_starter()
+    pause_s = _pause_s(watch)
+    when, place = _time(as_of), Lake.at(lake)
+    _can_be(when, as_of, product, watches=pause_s is not None, keeps=keep)
+
+    def told(as_of: datetime) -> None:
+        found = _evaluated(place, product, as_of, threads=1 if attached else None)
+        if keep:
+            path = Evaluations(place.filesystem, place.root).keep(found.as_object())
+            notes.print(f"Kept as {path}", markup=False)
+        if json:
+            # Watched, each is a line.
+            print(json_codec.dumps(found.as_object(), indent=None if pause_s else 2), flush=True)
+        else:
+            if pause_s:
+                out.clear()
+            _show(found)
+
+    told(when or datetime.now(UTC))
+    if pause_s is not None:
+        _again_and_again(told, pause_s)
+    if not json:
         notes.print(f"Next: gateway evaluate --lake {lake} --json", markup=False)
     return ExitCode.OK
 
 
-def _time(text: str) -> datetime:
+def _again_and_again(told: Callable[[datetime], None], pause_s: float) -> NoReturn:
+    """Go on until Ctrl-C. What fails is said: a file may have been joined meanwhile."""
+    while True:
+        time.sleep(pause_s)
+        try:
+            told(datetime.now(UTC))
+        except LakeError as error:
+            notes.print(f"Not evaluated: {error}. {error.hint}", markup=False)
+
+
+def _pause_s(watch: bool | str) -> float | None:
+    """Return how long to wait between two evaluations; None: there is one. Raises UsageError."""
+    if watch is False:
+        return None
+    return every_s(WATCH_EVERY if watch is True else watch)
+
+
+def _can_be(
+    as_of: datetime | None, said: str, product: str | None, *, watches: bool, keeps: bool
+) -> None:
+    """Refuse what contradicts itself. Raises UsageError."""
+    if watches and as_of is not None:
+        raise UsageError(
+            "is one evaluation, and --watch asks for many",
+            subject=f"--as-of {said}",
+            hint="Leave one of the two out.",
+        )
+    if keeps and product is not None:
+        raise UsageError(
+            "is a part, and the lake keeps whole evaluations",
+            subject=f"--product {product}",
+            hint="Leave --product or --keep out.",
+        )
+    if keeps and as_of is not None and as_of > datetime.now(UTC):
+        raise UsageError(
+            "has not come yet, and would be shown as the last evaluation until then",
+            subject=f"--as-of {said}",
+            hint="Leave --keep out.",
+        )
+
+
+def _evaluated(
+    lake: Lake, product: str | None, as_of: datetime, *, threads: int | None
+) -> Evaluation:
+    terms = _terms(lake, product)
+    files = {table: lake.files(table) for table in TABLES}
+    with DuckDb(files, columns_of_tables(), threads=threads) as engine:
+        try:
+            return evaluation_of(engine, terms, as_of)
+        except RuntimeError as error:
+            if str(error) == "Query interrupted":  # DuckDB's word for Ctrl-C
+                raise KeyboardInterrupt from None
+            raise
+
+
+def _time(text: str) -> datetime | None:
     if not text:
-        return datetime.now(UTC)
+        return None
     try:
         when = datetime.fromisoformat(text)
     except ValueError:

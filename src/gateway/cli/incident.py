@@ -64,12 +64,12 @@ def incident(
         raise UsageError("is not empty", subject=str(folder), hint="Name a new folder.")
     journal, lake = folder / "journal", folder / "lake"
     places = cores(1)
-    options = ("--workers", "1", "--sidecar", "--lake", str(lake), "--http", "127.0.0.1:0")
+    sidecar = ("--sidecar", "--lake", str(lake), "--http", "127.0.0.1:0", "--evaluate", "off")
     with interrupted_by_sigterm(), bar(json) as tell:
         tell("making a model", 0.0)
         product = write_kind(folder / "models" / MEDIUM.name, MEDIUM)
         tell("starting the gateway", 0.0)
-        with serving([product], journal, options=options) as server:
+        with serving([product], journal, options=("--workers", "1", *sidecar)) as server:
             rig = Rig(
                 server,
                 schema_fingerprint(read_product(product).features),

@@ -88,6 +88,7 @@ _EXAMPLES = {
     "serve": (
         "gateway serve models/card-not-present --journal journal",
         "gateway serve models/card-present --workers 4 --affinity",
+        "gateway serve models/card-present --sidecar --lake lake --evaluate 15m",
         "gateway serve models/card-present --listen unix:/run/gateway.sock --mode power",
         "gateway serve models/card-present --listen 0.0.0.0:443 --front grpcio "
         "--tls-certificate tls.pem --tls-key tls.key",
@@ -118,6 +119,7 @@ _EXAMPLES = {
         "gateway sidecar --journal journal --otlp http://localhost:4317",
         "gateway sidecar --journal journal --lake lake --http 127.0.0.1:9464 --stages all",
         "gateway sidecar --journal journal --lake lake --listen 127.0.0.1:50052",
+        "gateway sidecar --journal journal --lake lake --evaluate 1h",
     ),
     "label": (
         "gateway label chargebacks.csv --product card-present --source disputes",
@@ -137,6 +139,8 @@ _EXAMPLES = {
     "evaluate": (
         "gateway evaluate --lake lake",
         "gateway evaluate --lake lake --as-of 2026-11-01 --json",
+        "gateway evaluate --lake lake --watch 5m",
+        "gateway evaluate --lake lake --keep",
     ),
     "incident": ("gateway incident", "gateway incident overload practice --seconds 30"),
     "bench": (

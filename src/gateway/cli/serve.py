@@ -108,6 +108,13 @@ def serve(
         Path | None,
         Parameter(help="With --sidecar: where it keeps how far it is, if not with the journal."),
     ] = None,
+    evaluate: Annotated[
+        str | None,
+        Parameter(
+            help="With --sidecar and --lake: how often it evaluates the lake; without it 15m, 0 or "
+            "off: never."
+        ),
+    ] = None,
     json: Json = False,
 ) -> int:
     """Serve products over gRPC until SIGTERM or Ctrl-C.
@@ -135,7 +142,9 @@ def serve(
         insecure=insecure,
     )
 
-    options = SidecarOptions(lake, otlp, http, feedback, stages, sampled, keep, checkpoints)
+    options = SidecarOptions(
+        lake, otlp, http, feedback, stages, sampled, keep, checkpoints, evaluate
+    )
     companion = companion_of(journal, options, is_asked=sidecar)
 
     def announce(started: Started) -> None:

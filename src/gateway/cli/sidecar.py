@@ -22,9 +22,10 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.registry import Collector
 
 from gateway.cli.attached import Attachment, errors_told, step_back
+from gateway.cli.evaluating import Evaluating
 from gateway.cli.serve import tls_of
 from gateway.cli.sidecar_consumers import Asked, consumers_of
-from gateway.cli.terms import Insecure, Json, notes, span_ns
+from gateway.cli.terms import Insecure, Json, every_s, notes, span_ns
 from gateway.errors import ExitCode, ListenError, UsageError
 from gateway.model.registry import STORE, Registry
 from gateway.serve import Tls
@@ -36,6 +37,7 @@ from gateway.sidecar.feedback.store import FILE as LABELS
 from gateway.sidecar.feedback.store import Store
 from gateway.sidecar.lake.decisions import pseudonym
 from gateway.sidecar.lake.shipping import KEY, subject_key
+from gateway.sidecar.metrics.evaluated import Evaluated
 from gateway.sidecar.presence import Presence, running
 from gateway.sidecar.tail.checkpoint import STATE
 from gateway.sidecar.tail.retention import Keeping, Retention
@@ -43,6 +45,8 @@ from gateway.sidecar.traces.collector import collector_of, resource_of
 from gateway.sidecar.traces.otlp import Exporter
 from gateway.sidecar.traces.spans import Detail
 from gateway.sidecar.wing import Wing
+
+EVALUATE_EVERY = "15m"
 
 ONCE_IDLE_S = 3.0
 """With --once: a consumer that has found nothing new for so long is done."""
@@ -95,6 +99,14 @@ def sidecar(
             "past it, such as 12h. `journal cat`, `explain` and `whatif` read the journal."
         ),
     ] = "7d",
+    evaluate: Annotated[
+        str | None,
+        Parameter(
+            help="With --lake: evaluate it so often, such as 1h, in a process of its own; keep the "
+            "evaluation in the lake and show goals, promises and verdicts to Prometheus. 0 or off: "
+            f"never. Without it {EVALUATE_EVERY}, and with --once never."
+        ),
+    ] = None,
     tls_certificate: Annotated[Path | None, Parameter(help="PEM file, for --listen.")] = None,
     tls_key: Annotated[Path | None, Parameter(help="PEM file.")] = None,
     tls_client_authority: Annotated[
@@ -146,6 +158,7 @@ def sidecar(
             hint="Name the folder that serve was given, with --journal.",
         )
     keep_s = span_ns(keep) / 1e9
+    evaluate_s = _evaluated_every_s(evaluate, lake, once=once)
     tls = tls_of(tls_certificate, tls_key, tls_client_authority)
     checked_address(listen, tls=tls is not None, insecure=insecure)
     # Calls come and go by thousands and hold no cycles: looking for some among them at Python's own
@@ -183,7 +196,13 @@ def sidecar(
                 once=once,
             )
         )
-        address = stack.enter_context(_answering(http, consumers.measures, counts))
+        shown: list[Collector] = [consumers.measures, counts]
+        evaluating = None
+        if lake is not None and evaluate_s is not None:
+            evaluated = Evaluated(evaluate_s)
+            shown.append(evaluated)
+            evaluating = Evaluating(lake, evaluated, every_s=evaluate_s)
+        address = stack.enter_context(_answering(http, *shown))
         names = tuple(one.name for one in consumers.of_journal)
         if checkpoints is None:
             kept_s = None if lake is None else keep_s
@@ -197,11 +216,36 @@ def sidecar(
             products = Products(Registry(journal / STORE))
             intake = Intake(labels, products, lambda subject: pseudonym(subject, key), counts)
             stack.enter_context(_taking(claim, intake, tls))
+        if evaluating is not None:
+            stack.enter_context(evaluating)
         taking = None if claim is None else claim.address
         tell(replace(present, metrics=address, lake=lake or "", consumers=names))
         _announce(address, taking, [one.name for one in consumers.all], json=json)
-        _wait(wing, attachment.is_over if attachment else lambda: False)
+
+        def is_over() -> bool:
+            if attachment is None:
+                return False
+            over = attachment.is_over()
+            if attachment.is_cut and evaluating is not None:
+                evaluating.end()  # what is left of the time is the consumers'
+            return over
+
+        _wait(wing, is_over)
     return ExitCode.OK
+
+
+def _evaluated_every_s(asked: str | None, lake: str | None, *, once: bool) -> float | None:
+    """Return how often the lake is to be evaluated; None: never. Raises UsageError."""
+    if asked is None:
+        return None if once or lake is None else every_s(EVALUATE_EVERY)
+    pause_s = every_s(asked)
+    if pause_s is not None and (once or lake is None):
+        raise UsageError(
+            "is for a sidecar that goes on" if once else "needs a lake to evaluate",
+            subject=f"--evaluate {asked}",
+            hint="Then: gateway evaluate --lake DIR." if once else "Add --lake DIR.",
+        )
+    return pause_s
 
 
 @contextmanager

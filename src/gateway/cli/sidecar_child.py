@@ -25,6 +25,7 @@ class SidecarOptions:
     sampled: float | None = None
     keep: str | None = None
     checkpoints: Path | None = None
+    evaluate: str | None = None
 
     @property
     def given(self) -> dict[str, str]:

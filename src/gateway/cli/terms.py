@@ -64,6 +64,17 @@ def span_ns(text: str) -> int:
     return int(float(match[1]) * _SECONDS[match[2]] * 1e9)
 
 
+def every_s(text: str) -> float | None:
+    """Read how often something is to be done, such as 15m; None where it is never: `0` or `off`.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text.strip().lower() in ("0", "off"):
+        return None
+    return span_ns(text) / 1e9 or None
+
+
 def size_bytes(text: str) -> int:
     """Read a size such as 512MiB or 2G.
 

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from gateway.errors import GatewayError
+from gateway.serve.crew import priority
 from gateway.serve.crew.backoff import LOOPING, Backoff
 from gateway.serve.crew.control import error_of
 from gateway.serve.crew.live import how_ended
@@ -30,11 +31,6 @@ STOP_S_MAX = 2.0
 
 SAY_S = 60.0
 """Of one that dies again and again it is said so often."""
-
-_GIVING_WAY = (
-    'if command -v nice >/dev/null; then exec nice -n 19 "$0" "$@"; else exec "$0" "$@"; fi'
-)
-"""While the workers answer calls, not even its imports are to be felt."""
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +118,8 @@ class Companion:
     async def _start(self, *, giving_way: bool = False) -> None:
         command = list(self._command(self.told))
         if giving_way:
-            command = ["/bin/sh", "-c", _GIVING_WAY, *command]
+            # While the workers answer calls, not even its imports are to be felt.
+            command = priority.giving_way(command)
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,

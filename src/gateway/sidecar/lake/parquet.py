@@ -71,15 +71,9 @@ def write_whole(
         OSError: the file system refuses; nothing is left but what was there before.
         LakeError: there are other rows than `rows`; the same.
     """
-    folder, _, name = path.rpartition("/")
-    temporary = f"{folder}/.{name}{TEMPORARY}"
     written = 0
-    try:
-        step("write")
-        with (
-            filesystem.open_output_stream(temporary) as sink,
-            pq.ParquetWriter(sink, schema, **_options(schema)) as writer,
-        ):
+    with whole(filesystem, path, step) as sink:
+        with pq.ParquetWriter(sink, schema, **_options(schema)) as writer:
             if schema.metadata:
                 writer.add_key_value_metadata(schema.metadata)
             for table in tables:
@@ -87,6 +81,26 @@ def write_whole(
                 written += table.num_rows
         if rows not in (None, written):
             raise LakeError(f"{written} rows, where {rows} were read", subject=path)
+    return written
+
+
+@contextmanager
+def whole(
+    filesystem: fs.FileSystem, path: str, step: Callable[[str], None] = lambda _: None
+) -> Iterator[pa.NativeFile]:
+    """Yield what to write; with the context's end it stands at `path`, whole, or nothing does.
+
+    What is there already is replaced. On a local file system it is on the disk then.
+
+    Raises:
+        OSError: the file system refuses; nothing is left but what was there before.
+    """
+    folder, _, name = path.rpartition("/")
+    temporary = f"{folder}/.{name}{TEMPORARY}"
+    try:
+        step("write")
+        with filesystem.open_output_stream(temporary) as sink:
+            yield sink
         _sync(filesystem, temporary)
         step("rename")
         filesystem.move(temporary, path)
@@ -96,7 +110,6 @@ def write_whole(
         with suppress(OSError):
             filesystem.delete_file(temporary)
         raise
-    return written
 
 
 def make_folder(filesystem: fs.FileSystem, folder: str) -> None:

@@ -29,6 +29,9 @@ BURNS = (
 LAG_S = 30
 """A consumer that is so far behind is said to be."""
 
+OLD = 4
+"""An evaluation that is older than so many intervals is said to be old."""
+
 _BREAKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "decided_within_budget": ("gateway_late_total", ()),
     "scored_in_path": ("gateway_decisions_total", ('stand_in!="none"',)),
@@ -38,7 +41,7 @@ _ALL = "gateway_decisions_total"
 
 @dataclass(frozen=True, slots=True)
 class Unmeasured:
-    """A promise that metrics cannot tell of: it needs labels, so the evaluator measures it."""
+    """A promise that counters cannot tell of: it needs labels, so the evaluator measures it."""
 
     product: str
     promise: str
@@ -92,7 +95,8 @@ def burn_limit(promise: Promise, share: float, hours: float) -> float:
 def as_yaml(rules: dict[str, Any], unmeasured: Sequence[Unmeasured]) -> str:
     """Return the rules as a file: JSON is YAML, and says by itself how strings are quoted."""
     notes = "".join(
-        f"# {one.product}: {one.promise} ({one.sli}) needs labels: no rule can measure it.\n"
+        f"# {one.product}: {one.promise} ({one.sli}) needs labels: GatewayGoalMissed and "
+        "GatewayErrorBudgetUsedUp tell of it.\n"
         for one in unmeasured
     )
     return f"# Written by `gateway alerts`; write it again when a promise changes.\n{notes}" + (
@@ -166,7 +170,9 @@ def _labels(product: Product, promise: Promise, severity: str) -> dict[str, str]
 
 
 def _of_gateway() -> Iterator[dict[str, Any]]:
-    """Yield what concerns everybody: nothing lost, nothing behind, nothing refused for long."""
+    """Yield what concerns everybody: nothing lost, nothing behind, nothing refused for long, and
+    nothing missed as evaluated last."""
+    age, interval = "gateway_evaluation_age_seconds", "gateway_evaluation_interval_seconds"
     for alert, expr, hold, severity, summary in (
         (
             "GatewayRecordsLost",
@@ -196,6 +202,35 @@ def _of_gateway() -> Iterator[dict[str, Any]]:
             "ticket",
             "{{ $labels.product }}: a change of its folder is not served",
         ),
+        (
+            "GatewayGoalMissed",
+            f"max by (product, metric) ({_verdicts('goals', 'missed')}) > 0",
+            "0m",
+            "ticket",
+            "{{ $labels.product }}: {{ $labels.metric }} is missed, by its whole interval",
+        ),
+        (
+            "GatewayErrorBudgetUsedUp",
+            "min by (product, promise) (gateway_error_budget_left_ratio) <= 0",
+            "0m",
+            "ticket",
+            "{{ $labels.product }}: nothing is left of the error budget of {{ $labels.promise }}",
+        ),
+        (
+            "GatewayFairnessBreach",
+            f"max by (product, metric) ({_verdicts('fairness', 'breach')}) > 0",
+            "0m",
+            "ticket",
+            "{{ $labels.product }}: groups of customers are outside the limits of "
+            "{{ $labels.metric }}: gateway evaluate says which",
+        ),
+        (
+            "GatewayEvaluationOld",
+            f"{age} > {OLD} * {interval} or (gateway_evaluation_failed > 0 unless {age})",
+            "30m",
+            "ticket",
+            "The lake has not been evaluated for long: the sidecar's log says why",
+        ),
     ):
         yield {
             "alert": alert,
@@ -204,3 +239,7 @@ def _of_gateway() -> Iterator[dict[str, Any]]:
             "labels": {"severity": severity},
             "annotations": {"summary": summary},
         }
+
+
+def _verdicts(section: str, verdict: str) -> str:
+    return f'gateway_evaluation_verdicts{{section="{section}",verdict="{verdict}"}}'

@@ -10,6 +10,7 @@ from gateway.product import Product, Promise
 from gateway.sidecar.metrics.alerts import (
     BURNS,
     LAG_S,
+    OLD,
     broken_share,
     burn_limit,
     grown,
@@ -73,6 +74,7 @@ def dashboard_of(products: Sequence[Product]) -> dict[str, Any]:
             Row("Decisions", _DECISIONS),
             Row("Time", [_latency(products), *_TIME]),
             Row("Models", _MODELS),
+            Row("Evaluation", _EVALUATION),
             Row("The gateway itself", _ITSELF),
         ],
         _NOTES,
@@ -405,6 +407,76 @@ _MODELS = (
                 "{{product}} {{kind}}: {{outcome}}",
             )
         ],
+    ),
+)
+
+_EVALUATION = (
+    Panel(
+        "Goals and promises, shares",
+        "Each figure with the ends of its 95 % interval, as the lake was evaluated last. The basis "
+        "says what it rests on: all decisions, mature labels, or what declines hide.",
+        "percentunit",
+        [
+            Query(
+                "max by (product, metric, basis, bound) "
+                f'(gateway_evaluation_figure{{{_SHOWN},unit="share"}})',
+                "{{product}} {{metric}} ({{basis}}): {{bound}}",
+            )
+        ],
+        from_zero=False,
+        width=12,
+    ),
+    Panel(
+        "Goals and promises, other figures",
+        "The same in units of their own: basis points, amounts of the costs' currency, ratios.",
+        "short",
+        [
+            Query(
+                "max by (product, metric, basis, unit, bound) "
+                f'(gateway_evaluation_figure{{{_SHOWN},unit!="share"}})',
+                "{{product}} {{metric}} ({{basis}}), {{unit}}: {{bound}}",
+            )
+        ],
+        width=12,
+    ),
+    Panel(
+        "Error budget left, as evaluated",
+        "Of every promise with a budget, those that need labels, too. At 0 % it is used up; below, "
+        "by how much the promise is broken.",
+        "percentunit",
+        [
+            Query(
+                f"min by (product, promise) (gateway_error_budget_left_ratio{{{_SHOWN}}})",
+                "{{product}}: {{promise}}",
+            )
+        ],
+        kind="stat",
+        steps=((None, VERMILLION), (0.25, ORANGE), (0.5, BLUE)),
+    ),
+    Panel(
+        "Verdicts",
+        "Figures by what is said of them; of fairness, groups. What the data do not decide is "
+        "undecided. `gateway evaluate` says which they are.",
+        "short",
+        [
+            Query(
+                "max by (product, section, metric, verdict) "
+                f"(gateway_evaluation_verdicts{{{_SHOWN}}})"
+            )
+        ],
+        kind="table",
+    ),
+    Panel(
+        "Age of the evaluation",
+        "Since the lake was evaluated last, and how long that took. Above the dashed line a ticket "
+        "is written.",
+        "s",
+        [
+            Query("max(gateway_evaluation_age_seconds)", "age"),
+            Query("max(gateway_evaluation_duration_seconds)", "took"),
+            Query(f"{OLD} * max(gateway_evaluation_interval_seconds)", "ticket", dashed=True),
+        ],
+        colours=(("^age$", BLUE), ("^took$", ORANGE)),
     ),
 )
 

@@ -1,7 +1,7 @@
 """The last evaluation as gauges: goals and promises with their intervals, and counts of verdicts.
 
-No group of customers has a series of its own: fairness is told as how many groups are in breach, by
-attribute. Figures of parts of the traffic are left to who reads the evaluation itself.
+No group of customers has a series: of fairness it is told how many are in breach, and what a figure
+is a part of (`by`) is never looked at. Figures of parts are for who reads the evaluation itself.
 """
 
 from __future__ import annotations
@@ -10,85 +10,147 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-_BOUNDS = ("value", "low", "high")
+from gateway.errors import LakeError
+from gateway.sidecar.lake.evaluations import as_of_of
+
+Labels = tuple[str, ...]
+
+FIGURE = ("product", "kind", "metric", "basis", "unit", "bound")
+BUDGET = ("product", "promise")
+VERDICT = ("product", "section", "metric", "verdict")
+BOUNDS = ("value", "low", "high")
 
 
-class Evaluated(Collector):
-    """Shows what it was given last, and its age; nothing before the first. For several threads."""
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What gauges say of an evaluation: values by their labels, in the order of `FIGURE`,
+    `BUDGET` and `VERDICT`."""
 
-    def __init__(self, wall_s: Callable[[], float] = time.time) -> None:
-        self._wall_s = wall_s
-        self._lock = threading.Lock()
-        self._last: tuple[Mapping[str, Any], float] | None = None
-
-    def take(self, evaluation: Mapping[str, Any]) -> None:
-        """Show an evaluation, as `gateway evaluate --json` prints it."""
-        with self._lock:
-            self._last = evaluation, self._wall_s()
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield every family."""
-        with self._lock:
-            last = self._last
-        if last is None:
-            return
-        evaluation, since_s = last
-        age = GaugeMetricFamily(
-            "gateway_evaluation_age_seconds", "How long ago the products were evaluated."
-        )
-        age.add_metric((), max(0.0, self._wall_s() - since_s))
-        yield age
-        yield from _figures(evaluation)
-        yield _budgets(evaluation)
-        yield _verdicts(evaluation)
+    as_of_s: float
+    figures: Mapping[Labels, float]
+    budgets: Mapping[Labels, float]
+    verdicts: Mapping[Labels, int]
 
 
-def _figures(evaluation: Mapping[str, Any]) -> Iterator[Metric]:
-    family = GaugeMetricFamily(
-        "gateway_evaluation",
-        "Goals and promises: the figure, and the ends of its 95 % interval.",
-        labels=("product", "metric", "basis", "bound"),
-    )
-    for one in evaluation.get("goals", ()):
+def told(evaluation: Mapping[str, Any]) -> Told:
+    """Return what gauges say of an evaluation, as `gateway evaluate --json` prints it.
+
+    Raises:
+        LakeError: it is not laid out as one.
+    """
+    as_of_s = as_of_of(evaluation).timestamp()
+    try:
+        goals = evaluation["goals"]
+        return Told(as_of_s, dict(_figures(goals)), dict(_budgets(goals)), _verdicts(evaluation))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise LakeError(
+            f"is not laid out as an evaluation ({type(error).__name__})",
+            subject="the evaluation",
+            hint="Is it from another version? Evaluate again: gateway evaluate --lake DIR --keep.",
+        ) from None
+
+
+def _figures(goals: Any) -> Iterator[tuple[Labels, float]]:
+    for one in goals:
         low, high = one["interval"]
-        for bound, value in zip(_BOUNDS, (one["value"], low, high), strict=True):
+        which = tuple(str(one[name]) for name in FIGURE[:-1])
+        for bound, value in zip(BOUNDS, (one["value"], low, high), strict=True):
             if value is not None:
-                family.add_metric((one["product"], one["metric"], one["basis"], bound), value)
-    yield family
+                yield (*which, bound), float(value)
 
 
-def _budgets(evaluation: Mapping[str, Any]) -> Metric:
-    family = GaugeMetricFamily(
-        "gateway_error_budget_left_ratio",
-        "Of what a promise allows to go wrong in its window, the share that is left.",
-        labels=("product", "promise"),
-    )
-    for one in evaluation.get("goals", ()):
+def _budgets(goals: Any) -> Iterator[tuple[Labels, float]]:
+    for one in goals:
         left = (one.get("budget") or {}).get("share_left")
         if left is not None:
-            family.add_metric((one["product"], one["metric"]), left)
-    return family
+            yield (str(one["product"]), str(one["metric"])), float(left)
 
 
-def _verdicts(evaluation: Mapping[str, Any]) -> Metric:
-    family = GaugeMetricFamily(
-        "gateway_evaluation_verdicts",
-        "How many figures of a metric have a verdict; of fairness, how many groups.",
-        labels=("product", "section", "metric", "verdict"),
-    )
+def _verdicts(evaluation: Mapping[str, Any]) -> Mapping[Labels, int]:
     # What is told beside the gate (intersections of groups) is not counted with it.
-    counts = Counter(
-        (one["product"], section, one["metric"], one["verdict"])
+    return Counter(
+        (str(one["product"]), section, str(one["metric"]), str(one["verdict"]))
         for section, entries in evaluation.items()
         if isinstance(entries, list)
         for one in entries
         if isinstance(one, dict) and one.get("verdict") and one.get("gates") is not False
     )
-    for labels, count in sorted(counts.items()):
-        family.add_metric(labels, count)
+
+
+class Evaluated(Collector):
+    """Shows the evaluation that it was given last, its age, and how the last attempt went.
+
+    One thread tells it, another one asks. `every_s`: how often there is to be one.
+    """
+
+    def __init__(self, every_s: float, wall_s: Callable[[], float] = time.time) -> None:
+        self._every_s = every_s
+        self._wall_s = wall_s
+        self._lock = threading.Lock()
+        self._told: Told | None = None
+        self._took_s: float | None = None
+        self._has_failed = False
+
+    def take(self, evaluation: Mapping[str, Any], took_s: float | None = None) -> None:
+        """Show an evaluation. `took_s`: how long it took; None: one that was kept is read back.
+
+        Raises:
+            LakeError: it is not laid out as one; what was shown stays.
+        """
+        found = told(evaluation)
+        with self._lock:
+            self._told, self._has_failed = found, False
+            self._took_s = self._took_s if took_s is None else took_s
+
+    def fail(self) -> None:
+        """Show that the last attempt came to nothing; the last evaluation stands."""
+        with self._lock:
+            self._has_failed = True
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family; what is not known yet has no sample."""
+        with self._lock:
+            shown, took_s, has_failed = self._told, self._took_s, self._has_failed
+        yield _family(
+            "gateway_evaluation_figure",
+            "Goals and promises as evaluated last: the figure, and the ends of its 95 % interval.",
+            FIGURE,
+            shown.figures if shown else {},
+        )
+        yield _family(
+            "gateway_error_budget_left_ratio",
+            "Of what a promise allows to go wrong in its window, the share that is left; below 0 "
+            "where more went wrong.",
+            BUDGET,
+            shown.budgets if shown else {},
+        )
+        yield _family(
+            "gateway_evaluation_verdicts",
+            "How many figures of a metric have a verdict; of fairness, how many groups.",
+            VERDICT,
+            shown.verdicts if shown else {},
+        )
+        age_s = None if shown is None else max(0.0, self._wall_s() - shown.as_of_s)
+        for name, says, value in (
+            ("age_seconds", "How long ago the products were evaluated.", age_s),
+            ("duration_seconds", "How long the last evaluation took.", took_s),
+            ("interval_seconds", "How often there is to be one.", self._every_s),
+            ("failed", "Whether the last attempt came to nothing.", float(has_failed)),
+        ):
+            values: dict[Labels, float] = {} if value is None else {(): value}
+            yield _family(f"gateway_evaluation_{name}", says, (), values)
+
+
+def _family(
+    name: str, says: str, labels: Labels, values: Mapping[Labels, float]
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, says, labels=labels)
+    for which, value in sorted(values.items()):
+        family.add_metric(which, value)
     return family
