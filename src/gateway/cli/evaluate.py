@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import json as json_codec
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import pyarrow as pa
 from cyclopts import Parameter
-from rich.table import Table
+from pyarrow.fs import LocalFileSystem
 
 from gateway.cli.attached import end_with_starter, step_back
+from gateway.cli.evaluate_table import show
 from gateway.cli.terms import Json, every_s, notes, out
 from gateway.errors import ExitCode, LakeError, UsageError
-from gateway.evaluate.engine import DuckDb
-from gateway.evaluate.entry import Entry
+from gateway.evaluate.engine import IN_MEMORY, DuckDb, StoreError
 from gateway.evaluate.evaluation import Evaluation
 from gateway.evaluate.evaluation import evaluate as evaluation_of
 from gateway.evaluate.terms import Terms, terms_of
 from gateway.product import parse
 from gateway.sidecar.lake import Lake
-from gateway.sidecar.lake.evaluations import Evaluations
+from gateway.sidecar.lake.evaluations import COUNTS, FOLDER, Evaluations
 from gateway.sidecar.lake.products import kept
 from gateway.sidecar.lake.schema import SCHEMAS
 
@@ -64,6 +65,20 @@ def evaluate(
             negative="", show=False, help="Started by a sidecar: give way to it, and end with it."
         ),
     ] = False,
+    counts: Annotated[
+        str | None,
+        Parameter(
+            show_default=False,
+            help="A file that keeps what was counted, so that a day more costs a day; `off` for "
+            f"none. Default: {COUNTS} below the lake's {FOLDER}/, where the lake is a directory.",
+        ),
+    ] = None,
+    all: Annotated[
+        bool,
+        Parameter(
+            negative="", show_default=False, help="Show every figure, by part and by form too."
+        ),
+    ] = False,
     json: Json = False,
 ) -> int:
     """Say whether products keep their promises, what they cost, and for whom they fail.
@@ -80,8 +95,10 @@ def evaluate(
     when, place = _time(as_of), Lake.at(lake)
     _can_be(when, as_of, product, watches=pause_s is not None, keeps=keep)
 
+    store = _store(place, counts, lasting=product is None and when is None)
+
     def told(as_of: datetime) -> None:
-        found = _evaluated(place, product, as_of, threads=1 if attached else None)
+        found = _evaluated(place, product, as_of, store, threads=1 if attached else None)
         if keep:
             path = Evaluations(place.filesystem, place.root).keep(found.as_object())
             notes.print(f"Kept as {path}", markup=False)
@@ -91,7 +108,7 @@ def evaluate(
         else:
             if pause_s:
                 out.clear()
-            _show(found)
+            show(found, everything=all)
 
     told(when or datetime.now(UTC))
     if pause_s is not None:
@@ -142,18 +159,46 @@ def _can_be(
         )
 
 
+def _store(lake: Lake, counts: str | None, *, lasting: bool) -> str:
+    """Return the file that keeps what is counted; of one product, or of a time that is past, none
+    unless it is named.
+    """
+    if counts is not None:
+        return IN_MEMORY if counts == "off" else counts
+    if not lasting or not isinstance(lake.filesystem, LocalFileSystem) or not lake.is_there:
+        return IN_MEMORY
+    return f"{lake.root}/{FOLDER}/{COUNTS}"
+
+
 def _evaluated(
-    lake: Lake, product: str | None, as_of: datetime, *, threads: int | None
+    lake: Lake, product: str | None, as_of: datetime, store: str, *, threads: int | None
 ) -> Evaluation:
     terms = _terms(lake, product)
     files = {table: lake.files(table) for table in TABLES}
-    with DuckDb(files, columns_of_tables(), threads=threads) as engine:
+    with _engine(lake, files, store, threads) as engine:
         try:
             return evaluation_of(engine, terms, as_of)
         except RuntimeError as error:
             if str(error) == "Query interrupted":  # DuckDB's word for Ctrl-C
                 raise KeyboardInterrupt from None
             raise
+
+
+def _engine(
+    lake: Lake, files: Mapping[str, Sequence[str]], store: str, threads: int | None
+) -> DuckDb:
+    """Open an engine; where the store is another's now, or cannot be written, one without."""
+    paths = [path for some in files.values() for path in some]
+    stamps = {
+        one.path: f"{one.size}-{one.mtime_ns}" for one in lake.filesystem.get_file_info(paths)
+    }
+    try:
+        if store != IN_MEMORY:
+            Path(store).parent.mkdir(parents=True, exist_ok=True)
+        return DuckDb(files, columns_of_tables(), stamps=stamps, store=store, threads=threads)
+    except (OSError, StoreError) as error:
+        notes.print(f"Counted from nothing: {error}", markup=False)
+        return DuckDb(files, columns_of_tables(), stamps=stamps, threads=threads)
 
 
 def _time(text: str) -> datetime | None:
@@ -211,49 +256,3 @@ def columns_of_tables() -> dict[str, dict[str, str]]:
         }
         for table in TABLES
     }
-
-
-def _show(found: Evaluation) -> None:
-    out.print(f"As of {found.as_of:%Y-%m-%d %H:%M} UTC")
-    for label in found.labels:
-        out.print(
-            f"[bold]{label['product']}[/bold]: {label['decisions']:,} decisions; labels mature "
-            f"after {label['maturity_days']} days: {label['mature']:,} mature, "
-            f"{label['provisional']:,} provisional, {label['pending']:,} pending, "
-            f"{label['reversed']:,} reversed; {label['without_label_for_ever']:,} declined, "
-            "without a label for ever"
-        )
-    for section, entries in found.sections.items():
-        if not entries:
-            continue
-        table = Table(
-            "product", "", "figure", "95 %", "n", "target", "verdict",
-            title=section, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0),
-        )  # fmt: skip
-        for one in entries:
-            table.add_row(*_row(one))
-        out.print(table)
-
-
-def _row(one: Entry) -> Iterator[str]:
-    part = ", ".join(f"{key} {value}" for key, value in one.by.items())
-    yield one.product
-    yield f"{one.metric} ({one.basis})" + (f", {part}" if part else "")
-    yield _said(one.figure.value, one.unit)
-    yield f"{_said(one.figure.low, one.unit)} to {_said(one.figure.high, one.unit)}"
-    yield f"{one.figure.n:,.0f}"
-    yield one.target
-    yield f"[{_COLOURS.get(one.verdict, 'dim')}]{one.verdict or '·'}[/]" + (
-        f" ({one.because or one.figure.reason})" if one.verdict == "undecided" else ""
-    )
-
-
-_COLOURS = {"met": "green", "pass": "green", "missed": "red", "breach": "red"}
-
-
-def _said(value: float | None, unit: str) -> str:
-    if value is None:
-        return "?"
-    if unit == "share":
-        return f"{value:.3%}"
-    return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -35,9 +35,9 @@ _GROUPS = {
 _SEGMENTS = {"kind": "segment", "of": "f.watch", "joined": "", "told": "segments"}
 
 _TOUCHED = "(from facts semi join touched using (key))"
-_OF_TOUCHED = "where hash(s.product, s.transaction_id) in (select key from touched)"
+_OF_TOUCHED = "where payment(s.product, s.transaction_id) in (select key from touched)"
 _LINKED = """and (
-    hash(l.product, coalesce(l.transaction_id, n.transaction_id)) in (select key from touched)
+    payment(l.product, coalesce(l.transaction_id, n.transaction_id)) in (select key from touched)
     or (l.source, l.source_event_id) in (select (source, event) from links)
     or (l.source, l.supersedes) in (select (source, event) from links)
 )"""

@@ -91,6 +91,10 @@ class Engine(Protocol):
         """Run a query over cells and return its rows as columns."""
 
 
+class StoreError(Exception):
+    """A store is another process's now, or is none."""
+
+
 class DuckDb:
     """Queries over Parquet files. A context manager.
 
@@ -100,6 +104,7 @@ class DuckDb:
 
     Raises:
         LakeError: a file cannot be read.
+        StoreError: the store is another process's now, or is none.
     """
 
     def __init__(
@@ -113,14 +118,15 @@ class DuckDb:
         threads: int | None = None,
     ) -> None:
         # Nothing is fetched from anywhere: what is asked is in the library.
-        self._connection = duckdb.connect(
-            store,
-            config={
-                "memory_limit": memory,
-                "autoinstall_known_extensions": "false",
-                "preserve_insertion_order": "false",
-            },
-        )
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": memory,
+            "autoinstall_known_extensions": "false",
+            "preserve_insertion_order": "false",
+        }
+        try:
+            self._connection = duckdb.connect(store, config=config)
+        except duckdb.Error as error:
+            raise StoreError(str(error).splitlines()[0][:200]) from error
         self._connection.execute("set TimeZone = 'UTC'")
         if threads:
             self._connection.execute(f"set threads={threads}")

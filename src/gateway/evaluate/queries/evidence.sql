@@ -79,7 +79,7 @@ select
     s.refunded,
     t.transaction_id is not null and not coalesce(s.verdict.fraud, false) as reversed,
     s.events,
-    hash(s.product, s.transaction_id) as key,
+    payment(s.product, s.transaction_id) as key,
     -- The same in bits, for cells: kind, fraud, reversed, step_up, whether the customer pays.
     coalesce(list_position([
         'chargeback', 'customer_denied', 'customer_confirmed', 'analyst_fraud', 'analyst_genuine',

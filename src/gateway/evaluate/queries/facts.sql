@@ -11,8 +11,8 @@
 insert into facts
 select
     $first + d.file_index as unit,
-    hash(d.product, d.transaction_id) as key,
-    hash(d.subject) as customer,
+    payment(d.product, d.transaction_id) as key,
+    hash(d.subject, '~' || d.subject) as customer,
     (p.number << 56)
     + ((epoch_us(d.event_time) // 86400000000) << 40)
     + (coalesce(

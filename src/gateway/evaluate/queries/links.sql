@@ -6,7 +6,7 @@ with ours as (
     left join named n
         on l.transaction_id is null and n.product = l.product and n.decision_id = l.decision_id
     semi join touched t
-        on t.key = hash(l.product, coalesce(l.transaction_id, n.transaction_id))
+        on t.key = payment(l.product, coalesce(l.transaction_id, n.transaction_id))
 )
 select source, source_event_id as event from ours
 union

@@ -11,7 +11,7 @@ with newest as (
     group by all
 )
 select
-    hash(subject) as customer,
+    hash(subject, '~' || subject) as customer,
     string_agg(attribute || '=' || value, chr(31) order by attribute) as members
 from newest
 group by subject;

@@ -27,11 +27,11 @@ told as (
     from labels l
     semi join links k on k.source = l.source and k.event = l.supersedes
 )
-select hash(t.product, coalesce(t.transaction_id, n.transaction_id)) as key
+select payment(t.product, coalesce(t.transaction_id, n.transaction_id)) as key
 from told t
 left join named n on n.product = t.product and n.decision_id = t.decision_id
 union
-select hash(d.product, d.transaction_id)
+select payment(d.product, d.transaction_id)
 from arrived_decisions d
 semi join named n on n.product = d.product and n.decision_id = d.decision_id
 union

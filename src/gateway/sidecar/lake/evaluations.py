@@ -24,6 +24,9 @@ from gateway.errors import LakeError
 from gateway.sidecar.lake.parquet import TEMPORARY, make_folder, refusal, whole
 
 FOLDER = "evaluations"
+COUNTS = "counts.duckdb"
+"""What was counted, so that the next evaluation need not; whoever deletes it loses time alone."""
+
 SCHEMA = "gateway.evaluation/1"
 
 NEWEST = 4

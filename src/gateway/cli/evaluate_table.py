@@ -1,0 +1,86 @@
+"""How an evaluation is told in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.table import Table
+
+from gateway.cli.terms import out
+from gateway.evaluate.entry import Entry
+from gateway.evaluate.evaluation import Evaluation
+
+
+def show(found: Evaluation, *, everything: bool) -> None:
+    """Print an evaluation: what is judged and what is over all, or every figure."""
+    out.print(f"As of {found.as_of:%Y-%m-%d %H:%M} UTC")
+    for label in found.labels:
+        out.print(
+            f"[bold]{label['product']}[/bold]: {label['decisions']:,} decisions; labels mature "
+            f"after {label['maturity_days']} days: {label['mature']:,} mature, "
+            f"{label['provisional']:,} provisional, {label['pending']:,} pending, "
+            f"{label['reversed']:,} reversed; {label['without_label_for_ever']:,} declined, "
+            "without a label for ever"
+        )
+    left_out = 0
+    for section, entries in found.sections.items():
+        shown = [one for one in entries if everything or _matters(section, one)]
+        left_out += len(entries) - len(shown)
+        if not shown:
+            continue
+        table = Table(
+            "product", "", "figure", "95 %", "n", "target", "verdict",
+            title=section, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0),
+        )  # fmt: skip
+        for one in shown:
+            table.add_row(*_row(one))
+        out.print(table)
+    for one in _worst(found):
+        out.print(f"[red]{one.verdict}[/red] {one.product}: {one.says}")
+    if left_out:
+        out.print(f"[dim]{left_out:,} more figures, by part and by form: --all[/dim]")
+
+
+def _matters(section: str, one: Entry) -> bool:
+    """Say whether it is judged, or is over all and says something."""
+    if section == "drift":
+        return one.verdict != "steady"
+    if section == "fairness":
+        return bool(one.verdict) and (bool(one.more.get("gates")) or one.verdict == "breach")
+    if section == "calibration":
+        return not one.by or one.verdict == "breach"
+    return bool(one.verdict) or (section == "money" and not one.by and one.figure.value is not None)
+
+
+def _worst(found: Evaluation) -> list[Entry]:
+    """Return what is missed or in breach, for which there are words."""
+    return [
+        one
+        for section in ("goals", "fairness")
+        for one in found.sections[section]
+        if one.verdict in ("missed", "breach") and _matters(section, one)
+    ]
+
+
+def _row(one: Entry) -> Iterator[str]:
+    part = ", ".join(f"{key} {value}" for key, value in one.by.items())
+    yield one.product
+    yield f"{one.metric} ({one.basis})" + (f", {part}" if part else "")
+    yield _said(one.figure.value, one.unit)
+    yield f"{_said(one.figure.low, one.unit)} to {_said(one.figure.high, one.unit)}"
+    yield f"{one.figure.n:,.0f}"
+    yield one.target
+    yield f"[{_COLOURS.get(one.verdict, 'dim')}]{one.verdict or '·'}[/]" + (
+        f" ({one.because or one.figure.reason})" if one.verdict == "undecided" else ""
+    )
+
+
+_COLOURS = {"met": "green", "pass": "green", "missed": "red", "breach": "red"}
+
+
+def _said(value: float | None, unit: str) -> str:
+    if value is None:
+        return "?"
+    if unit == "share":
+        return f"{value:.3%}"
+    return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
