@@ -8,12 +8,16 @@ from datetime import UTC, date, datetime, timedelta
 from gateway.evaluate.drift import WEEKS, WINDOW_HOURS, Drift, drift_of
 from gateway.evaluate.engine import Engine
 from gateway.evaluate.entry import Entry
-from gateway.evaluate.histograms import binning_of, histograms_of, share_of, volumes
+from gateway.evaluate.histograms import share_of, volumes
 from gateway.evaluate.intervals import Figure
+from gateway.evaluate.noted import Notes, Period
 from gateway.evaluate.terms import Terms
 
 _EPOCH = date(1970, 1, 1)
 _HOURS_A_DAY = 24
+_HOUR_S = 3600
+_DAY = timedelta(days=1)
+_WEEK = timedelta(days=7)
 
 SAYS = {
     "drifted": "What comes in is not what it was, by more than chance and the weeks' own noise.",
@@ -30,31 +34,41 @@ def drifts(engine: Engine, terms: Sequence[Terms], as_of: datetime) -> Iterator[
         LakeError: a file cannot be read.
     """
     by_hour = volumes(engine, as_of)
+    notes = Notes(engine)
     for one in terms:
         volume = by_hour.get(one.name)
         if volume:
-            yield from _of_product(engine, one, volume, as_of)
+            yield from _of_product(engine, notes, one, volume, as_of)
+    notes.clear()
 
 
 def _of_product(
-    engine: Engine, terms: Terms, volume: Mapping[int, int], as_of: datetime
+    engine: Engine, notes: Notes, terms: Terms, volume: Mapping[int, int], as_of: datetime
 ) -> Iterator[Entry]:
-    now = int(as_of.astimezone(UTC).timestamp() // 3600)
+    now = int(as_of.astimezone(UTC).timestamp() // _HOUR_S)
     end = min(now, max(volume) + 1)
     first = max(min(volume), end - WINDOW_HOURS - WEEKS * WINDOW_HOURS)
     begin, window, last = (_day(hour) for hour in (first, end - WINDOW_HOURS, end - 1))
-    rows = sum(n for hour, n in volume.items() if first <= hour < end - WINDOW_HOURS)
-    if not rows:
+    if not any(first <= hour < end - WINDOW_HOURS for hour in volume):
         return
-    until = last + timedelta(days=1)
-    declared = {feature.name: feature.type for feature in terms.product.columns}
-    by = binning_of(engine, terms.name, begin, window, as_of, declared=declared, rows=rows)
+    settled = Period(*_settled(_day(min(volume)), window), volume)
+    by = notes.binning(engine, terms, settled, as_of)
     if not by.fields:
         return
-    share = share_of(volume, len(by.fields))
-    seen = histograms_of(engine, by, begin, until, as_of, share=share)
+    share = share_of(settled.hours, len(by.fields))
+    seen = notes.histograms(engine, by, Period(begin, last + _DAY, volume), as_of, share)
     for drift in drift_of(seen, end, calendar=terms.product.calendar):
         yield _entry(drift, (window, last))
+
+
+def _settled(earliest: date, window: date) -> tuple[date, date]:
+    """Return the days that bins are made of: whole weeks before the window, so that bins are the
+    same for a week and its days need not be counted again; all before it, where that is less.
+    """
+    monday = window - window.weekday() * _DAY
+    if monday <= earliest:
+        return earliest, window
+    return max(earliest, monday - WEEKS * _WEEK), monday
 
 
 def _entry(one: Drift, days: tuple[date, date]) -> Entry:

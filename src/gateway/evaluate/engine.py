@@ -7,7 +7,7 @@ queries by their name; nobody else writes SQL.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import date, datetime
 from functools import cache
@@ -72,6 +72,15 @@ class Engine(Protocol):
 
     def rows(self, query: str, given: Given = NOTHING) -> Columns:
         """Run a query and return its rows as columns."""
+
+    def recall(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """Return what was noted under keys, where something was."""
+
+    def note(self, values: Mapping[str, bytes]) -> None:
+        """Note something for later."""
+
+    def forget(self, but: Collection[str]) -> None:
+        """Forget what is noted under other keys."""
 
     def transaction(self) -> AbstractContextManager[None]:
         """Let all that is changed meanwhile be there, or nothing of it."""
@@ -179,6 +188,24 @@ class DuckDb:
         texts = {"part": PARTS[part], "cells": cells}
         found: Columns = self._execute(query, parameters, texts).fetchnumpy()
         return found
+
+    def recall(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """Return what was noted under keys, where something was, in the order of the keys."""
+        rows = self._connection.execute(
+            "select key, value from notes where key in (select unnest($keys))", {"keys": list(keys)}
+        ).fetchall()
+        found = dict(rows)
+        return {key: found[key] for key in keys if key in found}
+
+    def note(self, values: Mapping[str, bytes]) -> None:
+        """Note something for later."""
+        self._connection.executemany("insert into notes values (?, ?)", list(values.items()))
+
+    def forget(self, but: Collection[str]) -> None:
+        """Forget what is noted under other keys."""
+        self._connection.execute(
+            "delete from notes where key not in (select unnest($keys))", {"keys": list(but)}
+        )
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -51,8 +51,15 @@ class View:
 
     def sums(self, days: Days, part: str = ALL, cells: str = CELLS) -> dict[str, Measures]:
         """Return the product's sums over days, by part."""
-        found = measures_of(self.engine.read("sums", days, part=part, cells=cells))
-        return found.get(self.terms.name, {})
+        asked = (days, part, cells)
+        if asked not in self._sums:
+            found = measures_of(self.engine.read("sums", days, part=part, cells=cells))
+            self._sums[asked] = found.get(self.terms.name, {})
+        return self._sums[asked]
+
+    @cached_property
+    def _sums(self) -> dict[tuple[Days, str, str], dict[str, Measures]]:
+        return {}
 
     def sample(self, days: Days) -> Sample:
         """Return what metrics are told of, over days."""

@@ -7,3 +7,4 @@ truncate members;
 truncate cells;
 truncate groups;
 truncate bins;
+truncate notes;

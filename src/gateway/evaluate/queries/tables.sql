@@ -1,7 +1,7 @@
 -- What is counted, and kept between two evaluations where there is a place to keep it.
 --
 -- units: the files that were counted. facts: what they say of decisions. evidence: what is known of
--- payments. members: what is said of customers. cells, groups, bins: all of it added up.
+-- payments. notes: histograms of days. members: what is said of customers. cells, groups, bins: all of it added up.
 --
 -- payment: 64 bits that stand for a transaction. DuckDB's hash alone gives the same to ids that differ
 -- in certain places, 4 % of one caller's: written with a character before, they differ.
@@ -36,6 +36,7 @@ create table if not exists groups (
     loss_minor double, p double, p_amount_minor double, in_time double, late double,
     contacted_in_time double, w double, w2 double, w_p double
 );
+create table if not exists notes (key varchar, value blob);
 create table if not exists bins (
     product varchar, day date, bucket utinyint, bin smallint, n double, fraud double, p double
 );
