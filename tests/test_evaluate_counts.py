@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
@@ -21,6 +22,7 @@ from gateway.errors import LakeError
 from gateway.evaluate.counts import count
 from gateway.evaluate.engine import IN_MEMORY, DuckDb
 from gateway.evaluate.evaluation import evaluate
+from gateway.evaluate.histograms import volumes
 from gateway.evaluate.terms import Terms, terms_of
 from gateway.product import parse
 
@@ -260,6 +262,23 @@ def test_ids_that_are_alike_are_payments_of_their_own(tmp_path: Path) -> None:
         n = engine._connection.execute("select sum(n), sum(n) filter (fraud) from cells").fetchall()
     assert hashes[0][0] < len(ids)
     assert n == [(len(ids), 1.0)]
+
+
+def test_volumes_are_a_plain_loops(tmp_path: Path) -> None:
+    growing = Growing(tmp_path, random.Random(9))
+    for day in range(5):
+        growing.day(day)
+    as_of = world.day(3.5)
+    with opened(tmp_path) as engine:
+        count(engine, [terms()], as_of)
+        found = volumes(engine, as_of)
+    assert found == {
+        "cnp": Counter(
+            int(row["event_time"].timestamp()) // 3600
+            for row in growing.decisions
+            if row["received"] <= as_of
+        )
+    }
 
 
 def test_nothing_is_counted_anew_where_nothing_is_new(tmp_path: Path) -> None:

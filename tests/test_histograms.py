@@ -28,7 +28,6 @@ from gateway.evaluate.histograms import (
     joined,
     share_of,
     struct_fields,
-    volumes,
 )
 from gateway.sidecar.lake.schema import SCHEMAS, fitted, unified_schema
 
@@ -213,12 +212,8 @@ def test_a_sample_is_the_same_each_time_and_as_large_as_asked(
     assert abs(n - 0.3 * total) < 4 * (0.21 * total) ** 0.5
 
 
-def test_the_share_keeps_busy_hours_within_bounds(lake: tuple[DuckDb, dict[str, Rows]]) -> None:
-    engine, rows = lake
-    found = volumes(engine, AS_OF)
-    # Volumes are of all answers, those that another one supersedes as well.
-    assert len(known(rows["a"])) <= sum(found["a"].values()) <= len(known(rows["a"])) + 40
-    assert share_of(found["a"], 30) == 1.0
+def test_the_share_keeps_busy_hours_within_bounds() -> None:
+    assert share_of(dict.fromkeys(range(99), ROWS_PER_HOUR), 30) == 1.0
     assert share_of(dict.fromkeys(range(99), 10 * ROWS_PER_HOUR), 30) == 1 / 16
     busy = share_of(dict.fromkeys(range(99), ROWS_PER_HOUR), 1000)
     assert busy * ROWS_PER_HOUR * 1000 <= VALUES_PER_HOUR

@@ -34,7 +34,6 @@ _GROUPS = {
 }
 _SEGMENTS = {"kind": "segment", "of": "f.watch", "joined": "", "told": "segments"}
 
-_TOUCHED = "(from facts semi join touched using (key))"
 _OF_TOUCHED = "where payment(s.product, s.transaction_id) in (select key from touched)"
 _LINKED = """and (
     payment(l.product, coalesce(l.transaction_id, n.transaction_id)) in (select key from touched)
@@ -155,12 +154,14 @@ def _count_touched(engine: Engine, before: datetime, first: int, as_of: datetime
     engine.run("members_changed", as_of)
     engine.run("touched", as_of, Given({"before": before, "first": first}, {}))
     engine.run("links", as_of)
-    were = f"(from {_TOUCHED} where unit < {first})"
+    were = f"(from moved where unit < {first})"
     engine.run("counted", before, _texts(name="taken", facts=were))
     _add(engine, as_of, "taken", sign="-")
     engine.run("gone", as_of)
     _know(engine, as_of, only=_LINKED, of=_OF_TOUCHED)
-    engine.run("counted", as_of, _texts(name="given", facts=_TOUCHED))
+    engine.run(
+        "counted", as_of, _texts(name="given", facts="(from moved semi join units using (unit))")
+    )
     _add(engine, as_of, "given")
     if engine.rows("grown")["times"][0] > _JOIN_BEYOND:
         engine.run("joined", as_of)

@@ -1,8 +1,8 @@
 -- What files that are new say, in the few columns that are counted: one row a decision.
 --
 -- key: of the payment. pack: product (a number), day of the payment, bucket of the customer, cost
--- class, band of the amount, action, stood_in, explored, reached, in_time, bin: so that what is told
--- apart is one number. A subject is hex digits, two of which say one of 128 buckets: the same every
+-- class, band of the amount, action, stood_in, explored, reached, in_time, hour of the day, bin: so
+-- that what is told apart is one number. A subject is hex digits, two of which say one of 128 buckets: the same every
 -- day, so that a bucket holds whole customers and days add up. Who has no subject is alone.
 --
 -- reached: it was declined, and exploration could have let it through. bin: halves of log-odds of the
@@ -35,6 +35,7 @@ select
     + (coalesce(d.explored, false)::bigint << 17)
     + (coalesce(d.action = 'decline' and d.propensity < 1, false)::bigint << 16)
     + (coalesce(1 + d.in_time::bigint, 0) << 14)
+    + (((epoch_us(d.event_time) // 3600000000) % 24) << 7)
     + case
         when d.probability is null then 0
         else floor(2 * ln(greatest(d.probability, 1e-9) / greatest(1 - d.probability, 1e-9)))

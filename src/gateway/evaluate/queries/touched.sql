@@ -1,6 +1,6 @@
 -- Payments of which something else is known than was counted: decisions that came or are gone, labels
 -- that came, labels that such a label supersedes or is superseded by or that supersede the same, and
--- payments of customers of whom something else is said.
+-- payments of customers of whom something else is said. moved: their facts, old and new.
 create or replace temp table touched as
 with news as (
     select product, transaction_id, decision_id, source, source_event_id, supersedes
@@ -42,3 +42,4 @@ union
 select key from facts where received_us > epoch_us($before) and received_us <= epoch_us($as_of)
 union
 select f.key from facts f semi join members_changed m on m.customer = f.customer;
+create or replace temp table moved as from facts semi join touched using (key);
