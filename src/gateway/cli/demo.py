@@ -118,11 +118,18 @@ def demo(
         print(json_codec.dumps(summary, indent=2))
     else:
         show(summary, replayed, served, behind, None if told is None else told.turned)
-        kept = f"gateway journal cat {journal}" if journal else "gateway check models/card-present"
-        notes.print(f"Next: {kept}")
+        notes.print(f"Next: {_next(journal, lake)}", markup=False, soft_wrap=True)
     parts = [summary, summary["months"] or {"lost": 0, "errors": {}}]
     is_whole = behind.agree and not any(part["lost"] or part["errors"] for part in parts)
     return ExitCode.OK if is_whole else ExitCode.FAILED
+
+
+def _next(journal: Path | None, lake: Path | str | None) -> str:
+    if lake is not None:
+        return f"gateway evaluate --lake {lake}"
+    if journal is not None:
+        return f"gateway journal cat {journal}"
+    return "gateway demo --once --lake lake, to evaluate what it leaves"
 
 
 @dataclass(frozen=True, slots=True)

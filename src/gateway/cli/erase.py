@@ -21,6 +21,7 @@ from gateway.serve.hall.head import DecideRequestHead
 from gateway.sidecar.feedback.store import FILE as LABELS
 from gateway.sidecar.feedback.store import Store
 from gateway.sidecar.lake.decisions import pseudonym
+from gateway.sidecar.lake.evaluations import forget_counts
 from gateway.sidecar.lake.lake import Erased, Lake
 from gateway.sidecar.lake.shipping import KEY, known_key
 from gateway.sidecar.tail.call import Position
@@ -77,6 +78,8 @@ def erase(
     now_ns = time.time_ns()
     theirs = [pseudonym(one, key) for one in subjects]
     labels = _erased_labels(journal, place, theirs, dry_run=dry_run)
+    if not dry_run:
+        forget_counts(place.filesystem, place.root)
     erased = place.erase(*theirs, now_ns=now_ns, is_trial=dry_run)
     left = _left(journal, frozenset(subjects), done)
     if json:

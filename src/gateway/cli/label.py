@@ -263,7 +263,7 @@ def _conclude(told: Told, file: Path, to: str, again: str, *, json: bool) -> Non
     if told.refused:
         hint = f"Mend them and send the file again, what was taken is recognised: {again}"
     elif "--attributes" in again:
-        hint = "Next: gateway sidecar --lake LAKE puts them into attributes/ of the lake."
+        hint = "Next: gateway evaluate --lake LAKE compares the groups, once they are shipped."
     else:
         hint = f"Next: gateway label GROUPS.csv --attributes --to {to}"
     notes.print(hint, markup=False)

@@ -11,11 +11,7 @@ from gateway.product.section import Key
 _CAPACITY = ("costs", "review", "per_hour")
 
 NOT_ENFORCED: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("promises", ITEM), "no evaluator measures promises yet"),
     (_CAPACITY, "it has no shadow_price: capacity is not held; `gateway thresholds` prices it"),
-    (("goals", ITEM), "no evaluator measures goals yet"),
-    (("watch", ITEM), "no evaluator follows segments yet"),
-    (("labels",), "no labels are joined yet"),
     (("hypotheses", ITEM), "no evaluator tests hypotheses yet"),
 )
 

@@ -39,6 +39,21 @@ _TIME = "%Y-%m-%dT%H%M%S.%f"
 log = logging.getLogger(__name__)
 
 
+def forget_counts(filesystem: fs.FileSystem, root: str) -> None:
+    """Delete what was counted: numbers that stand for customers and payments are among it.
+
+    Raises:
+        LakeError: the file system refuses.
+    """
+    path = f"{root}/{FOLDER}/{COUNTS}"
+    for one in (path, f"{path}.wal"):
+        try:
+            with suppress(FileNotFoundError):
+                filesystem.delete_file(one)
+        except OSError as error:
+            raise refusal(error, "delete", one) from error
+
+
 class Kept(NamedTuple):
     """An evaluation's file."""
 
