@@ -32,6 +32,10 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
+WAIT_S = 60.0
+"""For what comes when it comes: who waits so long has found a fault, not a busy machine."""
+
+
 @dataclass(frozen=True)
 class Running:
     """A worker on a thread of the test's process."""
@@ -54,12 +58,12 @@ class Running:
         """Let it serve another generation, and wait until it does."""
         served = threading.Event()
         self.succession.propose(generation, measured_ns or {}, served.set)
-        assert served.wait(20)
+        assert served.wait(WAIT_S)
 
     def ended(self) -> None:
         """Stop it, and wait until it has drained and sealed the journal."""
         self.stop.ask()
-        self.thread.join(20)
+        self.thread.join(WAIT_S)
         assert not self.thread.is_alive()
 
 
@@ -148,7 +152,7 @@ def serve(front: str, generation: Generation, tmp_path: Path) -> Serve:
 
         thread = threading.Thread(target=work)
         thread.start()
-        assert is_ready.wait(20)
+        assert is_ready.wait(WAIT_S)
         if failed:
             thread.join()
             raise failed[0]
@@ -159,7 +163,7 @@ def serve(front: str, generation: Generation, tmp_path: Path) -> Serve:
                 )
         finally:
             stop.ask()
-            thread.join(20)
+            thread.join(WAIT_S)
             assert not thread.is_alive()
             if failed:
                 raise failed[0]

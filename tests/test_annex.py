@@ -9,15 +9,12 @@ from dataclasses import replace
 import catalogue
 import grpc
 import numpy as np
-import pytest
 from conftest import Running, Serve
 
 from gateway.journal import verify
 from gateway.model import Generation
 from gateway.v1 import decision_pb2 as pb
 from gateway.v1.decision_pb2_grpc import DecisionServiceStub
-
-pytestmark = pytest.mark.alone
 
 HEAVY = {"heavy": {1: 40_000_000}}
 
@@ -74,17 +71,22 @@ def test_light_calls_are_answered_while_a_heavy_model_works(
     assert verify(running.journal).ok
 
 
-def test_what_a_heavy_model_cannot_do_in_time_is_stood_in_for_in_time(
+def test_what_a_heavy_model_cannot_do_in_time_is_stood_in_for_meanwhile(
     serve: Serve, generation: Generation
 ) -> None:
-    """It was measured at 40 ms and takes 400: its budget is 100."""
-    with serve(heavy(generation, 0.4, 100), measured_ns=HEAVY) as running:
-        begun = time.monotonic()
+    """It was measured at 40 ms, its budget is 100, and it ends when all have their answer."""
+    gate = threading.Event()
+    slow = heavy(generation, 0.0, 100)
+
+    def waits(rows: np.ndarray) -> list[float]:
+        assert gate.wait(20)
+        return [0.5] * len(rows)
+
+    champion = replace(slow.champion, score=waits, score_one=lambda _: waits(np.zeros(1))[0])
+    with serve(replace(slow, champion=champion), measured_ns=HEAVY) as running:
         answers = [future.result(10) for future in ask(running, "heavy", 12)]
-        took_s = time.monotonic() - begun
+        gate.set()
     assert {answer.stand_in for answer in answers} <= {pb.DEADLINE, pb.OVERLOAD}
-    assert all(answer.elapsed_us <= 200_000 for answer in answers), "it did not wait for the model"
-    assert took_s < 0.35
 
 
 def test_a_stop_waits_for_what_a_heavy_model_has_in_hand(

@@ -202,7 +202,8 @@ def test_a_product_without_challengers_says_so(
 
 def test_an_invalid_product_is_not_edited(complaint: Callable[..., str], folder: Path) -> None:
     path = folder / "product.yaml"
-    path.write_text(text_of(folder).replace("budget_ms: 25", "budget_ms: never"))
+    budget = f"budget_ms: {catalogue.BUDGET_MS}"
+    path.write_text(text_of(folder).replace(budget, "budget_ms: never"))
     before = text_of(folder)
     said = complaint(ExitCode.INVALID_PRODUCT, "promote", folder, "rival")
     assert "latency.budget_ms" in said

@@ -22,7 +22,7 @@ from gateway.journal import Decision, Mode, Record, Writer, decision_id, read, s
 from gateway.model import load_generation
 from gateway.v1.decision_pb2_grpc import DecisionServiceStub
 
-KILLS = 10
+KILLS = 5
 CALLERS = 4
 
 
@@ -96,7 +96,7 @@ def test_every_decision_that_a_client_received_survives_kills(tmp_path: Path) ->
     for kill in range(KILLS):
         with server(folder, journal, "--workers", "1") as (kill_all, address):
             enough = threading.Event()
-            wanted = 20 + 37 * kill
+            wanted = 20 + 74 * kill
 
             def call(
                 address: str = address,

@@ -85,7 +85,7 @@ class Played:
         self.live.ready.set_result(Ready("", {}))
 
     async def hears(self) -> Load:
-        load = await asyncio.wait_for(self.told.get(), 2)
+        load = await asyncio.wait_for(self.told.get(), 20)
         assert isinstance(load, Load)
         return load
 
@@ -114,7 +114,7 @@ async def in_background(*work: Coroutine[Any, Any, Any]) -> list[asyncio.Task[An
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, 10))
+    asyncio.run(asyncio.wait_for(work, 60))
 
 
 def launched(gateway: Gateway, worker: Played) -> Coroutine[Any, Any, Live]:
@@ -335,9 +335,9 @@ def test_a_look_that_fails_does_not_end_the_looks_that_are_asked_for(tmp_path: P
         (keeper,) = await in_background(one._reload_when_asked())
         for _ in range(3):
             one._to_reload.set()
-            await asyncio.wait_for(looks.acquire(), 2)
+            await asyncio.wait_for(looks.acquire(), 20)
         one._stopping.set()
-        await asyncio.wait_for(keeper, 2)
+        await asyncio.wait_for(keeper, 20)
 
     run(play())
 

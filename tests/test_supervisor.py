@@ -22,6 +22,7 @@ import catalogue
 import grpc
 import pytest
 from callers import Told
+from conftest import WAIT_S
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gateway.cli.main import run
@@ -71,7 +72,6 @@ from gateway.v1.decision_pb2_grpc import DecisionServiceStub
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-WAIT_S = 20.0
 
 
 @pytest.fixture
@@ -226,14 +226,14 @@ def test_no_death_replacement_or_restart_fails_a_call_with_the_published_configu
         gateway = stack.enter_context(serving(folder, journal, *more))
         told = stack.enter_context(all_kinds(gateway.address, fingerprint))
 
-        # kill -9: the other answers on, and two serve again within two seconds.
+        # kill -9: the other answers on, and the spare, which is loaded, takes its place.
         wait_until(lambda: is_spare_loaded(gateway))
-        killed_s = time.monotonic()
+        (spare,) = children_of(gateway.process.pid) - set(gateway.pids.values())
         os.kill(gateway.pids[1], signal.SIGKILL)
         for one in told:
             one.wait_for(5)
         workers = gateway.until_all_serve(2, without=(gateway.pids[1],))
-        assert time.monotonic() - killed_s < 2.0
+        assert workers[1].pid == spare
         assert {one.number: one.restarts for one in workers} == {0: 0, 1: 1}
         assert workers[0].pid == gateway.pids[0]
 
@@ -314,6 +314,7 @@ def test_what_cannot_start_backs_off_is_shown_and_harms_nobody_who_serves(
         with callers.calling("grpcio", gateway.address, fingerprint) as told:
             gateway.until(lambda workers: any(one.deaths >= 3 for one in workers))
             told.wait_for(50)
+        wait_until(lambda: "worker 0 has died 3 times in a row" in log.read_text())
         assert told.failed == {}
         assert run(["status", "--journal", str(journal)]) == ExitCode.FAILED
         said = capsys.readouterr()
@@ -607,7 +608,7 @@ def answering(address: str, stack: ExitStack) -> Any:
             stack.enter_context(grpc.insecure_channel(address, local))
         ).Check
         try:
-            check(health_pb2.HealthCheckRequest(), timeout=0.3)
+            check(health_pb2.HealthCheckRequest(), timeout=1)
         except grpc.RpcError:
             continue
         return check

@@ -25,6 +25,7 @@ from gateway.journal import Decision, Generation, Record, Rejected, Scored, read
 from gateway.model import Generation as Loaded
 from gateway.model import load_generation
 from gateway.model.registry import Registry
+from gateway.serve.hall import shadow as shadow_module
 from gateway.v1 import decision_pb2 as pb
 from gateway.v1.decision_pb2_grpc import DecisionServiceStub
 
@@ -201,16 +202,19 @@ def test_a_shadow_scores_every_call_and_changes_no_answer(serve: Serve, tmp_path
 def test_a_shadow_that_fails_or_is_slow_is_counted_and_delays_nobody(
     serve: Serve, tmp_path: Path
 ) -> None:
+    """The slow one is at its first batch until all have their answers."""
     generation = with_challengers(
         tmp_path / "both", 4, {"name": "v8", "mode": "shadow"}, {"name": "v9", "mode": "shadow"}
     )
     broken, slow = generation.challengers
+    answered = threading.Event()
 
     def fails(_: object) -> list[float]:
         raise RuntimeError("no")
 
     def waits(rows: np.ndarray) -> list[float]:
-        time.sleep(0.4)
+        assert answered.wait(60)
+        time.sleep(0.05)
         return [0.5] * len(rows)
 
     arms = (
@@ -218,12 +222,10 @@ def test_a_shadow_that_fails_or_is_slow_is_counted_and_delays_nobody(
         replace(slow, classifier=replace(slow.classifier, score=waits)),
     )
     with serve(replace(generation, challengers=arms)) as running:
-        begun_s = time.monotonic()
         answers = [answer for _ in range(30) for answer in ask(running, 20)]
-        took_s = time.monotonic() - begun_s
+        answered.set()
         running.ended()
     assert all(answer.stand_in == pb.NONE for answer in answers)
-    assert took_s < 10
     found = [r.entry for r in records(running.journal)]
     decided = sum(isinstance(entry, Decision) for entry in found)
     scored = [entry for entry in found if isinstance(entry, Scored)]
@@ -413,9 +415,10 @@ def test_every_kind_of_change_under_load_in_real_processes(front: str, tmp_path:
 
 @pytest.mark.parametrize("front", ["native"])
 def test_a_worker_that_ends_lets_no_caller_wait_for_its_shadows(
-    serve: Serve, tmp_path: Path
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the loop has ended nobody answers: the front must not look as if somebody did."""
+    monkeypatch.setattr(shadow_module, "_END_S_MAX", 60.0)
     generation = with_challengers(tmp_path / "slow", 4, {"name": "v8", "mode": "shadow"})
     (shadow,) = generation.challengers
     begun, gate = threading.Event(), threading.Event()
@@ -434,14 +437,12 @@ def test_a_worker_that_ends_lets_no_caller_wait_for_its_shadows(
         while any(one.name == "inference" for one in threading.enumerate()):
             assert time.monotonic() < until_s
             time.sleep(0.01)
-        begun_s = time.monotonic()
         with pytest.raises(grpc.RpcError) as caught:
             DecisionServiceStub(running.channel).Decide(catalogue.request(), timeout=10)
-        took_s = time.monotonic() - begun_s
+        assert running.thread.is_alive(), "the shadow is still at it"
         gate.set()
         running.ended()
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
-    assert took_s < 2
     decided = sum(isinstance(r.entry, Decision) for r in records(running.journal))
     scored = [r.entry for r in records(running.journal) if isinstance(r.entry, Scored)]
     assert sum(len(one.calls) + one.skipped for one in scored) == decided == 20
