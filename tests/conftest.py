@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -65,6 +66,19 @@ class Running:
         self.stop.ask()
         self.thread.join(WAIT_S)
         assert not self.thread.is_alive()
+
+
+def stand_still(pid: int) -> None:
+    """Stop a process by SIGSTOP, and wait until each of its threads stands.
+
+    A busy machine takes its time for that, and a thread that still runs hears what is sent next.
+    """
+    os.kill(pid, signal.SIGSTOP)
+    until_s = time.monotonic() + WAIT_S
+    threads = list(Path(f"/proc/{pid}/task").iterdir())
+    while {(one / "stat").read_text().rpartition(")")[2].split()[0] for one in threads} != {"T"}:
+        assert time.monotonic() < until_s
+        time.sleep(0.001)
 
 
 RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())

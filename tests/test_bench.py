@@ -25,7 +25,7 @@ import catalogue
 import grpc
 import numpy as np
 import pytest
-from conftest import Serve
+from conftest import Serve, stand_still
 from hpack import Encoder
 from http2_server import Peer, http2_server
 from hypothesis import given
@@ -68,8 +68,6 @@ from gateway.cli.main import run
 from gateway.errors import ExitCode, UnreachableError
 from gateway.v1.decision_pb2 import DecideRequest, DecideResponse
 from gateway.v1.decision_pb2_grpc import DecisionServiceStub
-
-pytestmark = pytest.mark.alone
 
 NOTHING = np.zeros(0, np.int64)
 ASKED = DecideRequest(product="test", transaction_id=PLACEHOLDER.decode(), amount=1)
@@ -337,8 +335,11 @@ class TestClient:
         with http2_server(drop) as server:
             schedule = np.arange(40, dtype=np.int64) * 10_000_000
             calls = generate(plan(server.address, schedule, connections=1))
-        assert [i for i, one in enumerate(calls.status) if one] == [20]
-        assert calls.status[20] == CONNECTION_LOST
+        failed = [i for i, one in enumerate(calls.status) if one]
+        # And whatever else a busy machine sent before it saw that.
+        assert failed == list(range(20, 20 + len(failed)))
+        assert 1 <= len(failed) < 20
+        assert set(calls.status[failed]) == {CONNECTION_LOST}
         assert calls.lost == 1
         assert len(server.peers) == 2
 
@@ -390,6 +391,7 @@ class TestClient:
             generate(plan(address, burst(1)))
 
 
+@pytest.mark.alone
 class TestOpenLoop:
     def test_a_server_that_stalls_is_seen_by_every_call_that_it_kept_waiting(self) -> None:
         """No coordinated omission: a client that waits for answers would see one slow call."""
@@ -769,11 +771,12 @@ class TestScenarios:
 # --- the witness --------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_a_witness_notices_that_it_was_stopped() -> None:
     core = max(os.sched_getaffinity(0))
     with Witnesses([core]) as witnesses:
         (pid,) = witnesses.pids
-        os.kill(pid, signal.SIGSTOP)
+        stand_still(pid)
         stopped_ns = time.monotonic_ns()
         time.sleep(0.06)
         continued_ns = time.monotonic_ns()

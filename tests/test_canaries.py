@@ -30,6 +30,7 @@ import numpy as np
 import onnx
 import pyarrow.parquet as pq
 import pytest
+from conftest import stand_still
 from onnx import helper, numpy_helper
 from otlp_receiver import Receiver, listening
 from test_pan_guard import pans
@@ -375,7 +376,7 @@ def asks_everything(
     assert caller.status(missing) == "UNIMPLEMENTED"
     too_long = whole().SerializeToString()
     assert caller.status(caller.send(too_long, **{"x-long": TEXTS["long_header"] * 400})) != "OK"
-    os.kill(pid, signal.SIGSTOP)
+    stand_still(pid)
     try:
         kinds = ("late_refuse", "late_mask")
         late = [caller.send(one.SerializeToString()) for kind in kinds for one in cards(kind)]

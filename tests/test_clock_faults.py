@@ -17,6 +17,7 @@ from typing import Any
 import catalogue
 import grpc
 import pytest
+from conftest import stand_still
 
 from gateway.journal import Decision, Pause, Record, read, segments, verify
 from gateway.v1 import decision_pb2 as pb
@@ -84,7 +85,7 @@ def test_a_worker_that_stood_still_dates_what_waited_to_the_pause_and_records_it
         stub = DecisionServiceStub(channel)
         while stub.Decide(catalogue.request(), timeout=10).stand_in != pb.NONE:
             pass  # it serves, in time, before it stands still
-        os.kill(pid, signal.SIGSTOP)
+        stand_still(pid)
         stopped_ns = time.monotonic_ns()
         waiting = [
             stub.Decide.future(catalogue.request(transaction_id=f"w-{i}"), timeout=10)

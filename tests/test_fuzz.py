@@ -26,8 +26,6 @@ from hypothesis import strategies as st
 from gateway.model import Generation, load_generation
 from gateway.v1.decision_pb2 import DecideRequest, DecideResponse, FeatureValue
 
-pytestmark = pytest.mark.alone
-
 # No wall-clock deadlines: they time the machine. The same examples in every run.
 REPEATABLE = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import catalogue
 import grpc
 import pytest
+from conftest import stand_still
 from prometheus_server import needs_prometheus, prometheus
 from test_sidecar import beside
 from test_supervisor import serving
@@ -91,7 +92,7 @@ def test_late_answers_fire_the_promises_alerts_and_calm_ones_do_not(tmp_path: Pa
         counted = server.value("sum(gateway_late_total)") or 0.0
         late: set[str] = set()
         while len(late) < LATE / 2:
-            os.kill(pid, signal.SIGSTOP)
+            stand_still(pid)
             try:
                 calls = asked(stub, "late", LATE)
                 time.sleep(1.5 * BUDGET_S)  # the fault itself

@@ -18,7 +18,7 @@ import catalogue
 import grpc
 import numpy as np
 import pytest
-from conftest import WAIT_S
+from conftest import WAIT_S, stand_still
 from otlp_receiver import Receiver, hangs, listening, server_spans
 from test_sidecar import counted
 from test_supervisor import Running, children_of, gone, serving, wait_until
@@ -326,7 +326,7 @@ def test_nothing_behind_the_journal_changes_a_decision(tmp_path: Path) -> None:
             assert receiver.arrived.acquire(timeout=WAIT_S)
             assert gateway.ended() == ExitCode.OK
     with serving(folder, tmp_path / "stopped", *ANY) as gateway:
-        os.kill(gateway.announced["sidecar"]["pid"], signal.SIGSTOP)
+        stand_still(gateway.announced["sidecar"]["pid"])
         stopped = answers(gateway, fingerprint, count)
         gateway.process.send_signal(signal.SIGTERM)
         os.kill(gateway.announced["sidecar"]["pid"], signal.SIGCONT)

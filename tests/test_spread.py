@@ -13,6 +13,7 @@ from typing import Any
 
 import catalogue
 import pytest
+from conftest import stand_still
 from test_supervisor import children_of, gone, serving, wait_until
 
 from gateway.errors import GatewayError, JournalError, ModelError
@@ -314,7 +315,7 @@ def test_a_gateway_that_is_to_stop_waits_for_no_verification(tmp_path: Path) -> 
         (later / "product.yaml").replace(folder / "product.yaml")
         wait_until(is_verified)
         (verifier,) = verifiers
-        os.kill(verifier, signal.SIGSTOP)
+        stand_still(verifier)
         assert gateway.ended() == 0
         wait_until(lambda: gone(verifier))
     state = Registry(tmp_path / "journal" / STORE).state("test")
