@@ -47,7 +47,7 @@ pytestmark = pytest.mark.slow
 
 DECIDE = "/gateway.v1.DecisionService/Decide"
 BUDGET_S = 0.06
-SIDE, TIMES = 400, 3
+SIDE, TIMES = 300, 3
 FLOOD = 55
 """Calls at once of each product, of which it can do some dozen within the budget."""
 

@@ -111,7 +111,7 @@ def test_it_is_started_again_with_what_it_told_and_said_once_in_a_while(
         keeping = asyncio.create_task(one.keep(stopping))
         await asyncio.sleep(0)
         one.kill()
-        while len(heard) < 7:
+        while len(heard) < 6:
             await asyncio.sleep(0.01)
         stopping.set()
         await keeping

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from otlp_receiver import Receiver, listening, server_spans
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from test_supervisor import serving
 
-from gateway.cli import sidecar_lag
+from gateway.cli import sidecar, sidecar_lag
 from gateway.cli.main import run
 from gateway.errors import ExitCode
 from gateway.journal import Decision, Record, Replied, Writer, read, segments, verify
@@ -103,7 +102,9 @@ def test_every_call_is_a_span_and_a_count_though_the_sidecar_is_killed(tmp_path:
     assert set(rows.column("product").to_pylist()) == {"test"}
 
 
-def test_once_counts_what_is_there_and_ends(tmp_path: Path) -> None:
+def test_once_counts_what_is_there_and_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And a collector that nobody is at holds nothing else back."""
     folder = catalogue.write_folder(tmp_path / "test")
     journal = tmp_path / "journal"
@@ -116,11 +117,9 @@ def test_once_counts_what_is_there_and_ends(tmp_path: Path) -> None:
         until(lambda: counted(address).get("gateway_decisions_total") == len(told.answers))
         behind = counted(address)["gateway_consumer_lag_records"]
         assert behind >= len(told.answers), "the spans wait"
-    command = [sys.executable, "-m", "gateway", "sidecar", "--journal", str(journal), "--once"]
-    ended = subprocess.run(
-        [*command, "--http", "127.0.0.1:0"], timeout=WAIT_S, check=False, env={**os.environ}
-    )
-    assert ended.returncode == ExitCode.OK
+    monkeypatch.setattr(sidecar, "ONCE_IDLE_S", 0.3)  # its gateway has ended, with every reply told
+    once = ["sidecar", "--journal", str(journal), "--once", "--http", "127.0.0.1:0"]
+    assert run(once) == ExitCode.OK
 
 
 def test_a_worker_at_its_limit_drops_what_the_sidecar_has_and_counts_nothing(
