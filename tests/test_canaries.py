@@ -509,7 +509,7 @@ def sinks(
         until(lambda: counted(address)["gateway_consumer_lag_records"] == 0)
         metrics = scraped(address)
         beside.send_signal(signal.SIGTERM)
-        assert beside.wait(20) == ExitCode.OK
+        assert beside.wait(60) == ExitCode.OK
         assert beside.stdout is not None
         logs += beside.stdout.read().encode()
     logs += (home / "gateway.log").read_bytes() + (home / "sidecar.log").read_bytes()

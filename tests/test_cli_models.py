@@ -714,7 +714,7 @@ def supervisor(journal: Path, answer: str) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         process.stdout.close()
 
 
@@ -788,5 +788,5 @@ def test_a_challenger_is_promoted_and_taken_back_under_a_running_gateway(
         assert parse(text_of(folder), "").generation == 5
     finally:
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         process.stdout.close()

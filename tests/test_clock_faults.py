@@ -55,7 +55,7 @@ def server(
             yield started["address"], started["workers"][0]["pid"]
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
 
 
 def entries(journal: Path) -> list[Any]:

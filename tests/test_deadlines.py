@@ -33,7 +33,7 @@ def ask(running: Running, timeout: bytes) -> tuple[int, pb.DecideResponse | None
     connection = Connection((host, int(port)), ledger)
     call = ledger.open(time.monotonic_ns())
     asked = call_of(running.address, timeout, running.fingerprint)
-    started, until_s = False, time.monotonic() + 10
+    started, until_s = False, time.monotonic() + 60
     while not ledger.done:
         assert time.monotonic() < until_s
         started = started or connection.start(call, asked, ID)

@@ -169,7 +169,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
     def decide(payload: bytes, context: grpc.ServicerContext) -> bytes:
         if payload == b"never":
-            release.wait(20)
+            release.wait(60)
         if len(payload) == 1:
             context.abort(by_number[payload[0]], "")
         return payload

@@ -228,7 +228,7 @@ def test_what_is_counted_does_not_wait_for_lags_that_take_long(tmp_path: Path) -
     measures = Measures(Once(), metrics, Checkpoint(tmp_path, "metrics"))
     with ThreadPoolExecutor() as beside:
         shown_then = beside.submit(lambda: list(measures.collect()))
-        assert asked.wait(10)
+        assert asked.wait(60)
         try:
             assert beside.submit(measures.step).result(30) is not None
         finally:

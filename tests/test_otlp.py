@@ -176,7 +176,7 @@ def test_stopping_ends_what_waits_at_once(
     told(receiver, [fault])
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(exporter.export, SPANS)
-        assert receiver.arrived.acquire(timeout=10)
+        assert receiver.arrived.acquire(timeout=60)
         exporter.stop()
         with pytest.raises(CollectorError, match="stopped"):
             waiting.result(timeout=30)
@@ -190,10 +190,10 @@ def test_a_slow_collector_slows_the_exporter_and_is_not_asked_twice(
     told(receiver, [is_slow])
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(exporter.export, SPANS)
-        assert receiver.arrived.acquire(timeout=10)
+        assert receiver.arrived.acquire(timeout=60)
         assert not waiting.done()
         receiver.released.set()
-        assert waiting.result(timeout=10) == Sent(accepted=10)
+        assert waiting.result(timeout=60) == Sent(accepted=10)
     assert len(receiver.requests) == 1
 
 
@@ -207,10 +207,10 @@ def test_a_collector_that_comes_later_and_again_gets_everything(tmp_path: Path) 
     ):
         waiting = pool.submit(exporter.export, SPANS)
         with listening(first, address):
-            assert waiting.result(timeout=20) == Sent(accepted=10)
+            assert waiting.result(timeout=60) == Sent(accepted=10)
         later = pool.submit(exporter.export, encoded(20)[10:])
         with listening(second, address):
-            assert later.result(timeout=20) == Sent(accepted=10)
+            assert later.result(timeout=60) == Sent(accepted=10)
     assert len(first.spans) == len(second.spans) == 10
 
 
