@@ -777,12 +777,12 @@ def test_a_challenger_is_promoted_and_taken_back_under_a_running_gateway(
         (row,) = told("list")
         assert (row["serving"]["generation"], row["serving"]["arms"][0]["name"]) == (3, "v1")
         promoted = told("promote", folder, "rival", "--keep-as-shadow")
-        (row,) = told("reload")
+        (row,) = told("reload", "--wait", "120")
         assert row["serving"]["generation"] == 4
         assert row["serving"]["digest"] == promoted["after"]["digest"]
         assert [arm["name"] for arm in row["serving"]["arms"]] == ["rival", "v1", "other"]
         told("rollback", folder)
-        (row,) = told("reload")
+        (row,) = told("reload", "--wait", "120")
         assert (row["serving"]["generation"], row["refused"]) == (5, None)
         assert row["serving"]["arms"][0]["name"] == "v1"
         assert parse(text_of(folder), "").generation == 5
