@@ -29,7 +29,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 SERVICE_CONFIG = (EXAMPLES / "service-config.json").read_text(encoding="utf-8")
 CHANNEL_ARGUMENTS = json.loads((EXAMPLES / "channel-arguments.json").read_text(encoding="utf-8"))
 DECIDE = "/gateway.v1.DecisionService/Decide"
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 PAUSE_S = 0.002
 """Between two calls of a caller: the machine has something left for what is tested."""
 
@@ -58,7 +58,7 @@ class Told:
         """Wait until so many more calls were answered."""
         wanted = len(self.answers) + more
         with self.changed:
-            assert self.changed.wait_for(lambda: len(self.answers) >= wanted, 30)
+            assert self.changed.wait_for(lambda: len(self.answers) >= wanted, 60)
 
 
 def options(*, published: bool) -> list[tuple[str, Any]]:

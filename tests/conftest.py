@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,10 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
+WAIT_S = 60.0
+"""For what comes when it comes: who waits so long has found a fault, not a busy machine."""
+
+
 @dataclass(frozen=True)
 class Running:
     """A worker on a thread of the test's process."""
@@ -54,13 +59,26 @@ class Running:
         """Let it serve another generation, and wait until it does."""
         served = threading.Event()
         self.succession.propose(generation, measured_ns or {}, served.set)
-        assert served.wait(20)
+        assert served.wait(WAIT_S)
 
     def ended(self) -> None:
         """Stop it, and wait until it has drained and sealed the journal."""
         self.stop.ask()
-        self.thread.join(20)
+        self.thread.join(WAIT_S)
         assert not self.thread.is_alive()
+
+
+def stand_still(pid: int) -> None:
+    """Stop a process by SIGSTOP, and wait until each of its threads stands.
+
+    A busy machine takes its time for that, and a thread that still runs hears what is sent next.
+    """
+    os.kill(pid, signal.SIGSTOP)
+    until_s = time.monotonic() + WAIT_S
+    threads = list(Path(f"/proc/{pid}/task").iterdir())
+    while {(one / "stat").read_text().rpartition(")")[2].split()[0] for one in threads} != {"T"}:
+        assert time.monotonic() < until_s
+        time.sleep(0.001)
 
 
 RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())
@@ -148,7 +166,7 @@ def serve(front: str, generation: Generation, tmp_path: Path) -> Serve:
 
         thread = threading.Thread(target=work)
         thread.start()
-        assert is_ready.wait(20)
+        assert is_ready.wait(WAIT_S)
         if failed:
             thread.join()
             raise failed[0]
@@ -159,7 +177,7 @@ def serve(front: str, generation: Generation, tmp_path: Path) -> Serve:
                 )
         finally:
             stop.ask()
-            thread.join(20)
+            thread.join(WAIT_S)
             assert not thread.is_alive()
             if failed:
                 raise failed[0]

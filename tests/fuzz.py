@@ -51,7 +51,7 @@ INFER = "/inference.GRPCInferenceService/"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
 MESSAGE_BYTES_MAX = 64 * 1024
-HANG_S = 20.0
+HANG_S = 60.0
 GROWTH_MB_MAX = 64.0
 FAULTS_SHOWN = 3
 """Of each kind of request and outcome."""

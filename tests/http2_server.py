@@ -134,7 +134,7 @@ class Http2Server:
             with suppress(OSError):
                 peer.link.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
 
 
 @contextmanager
@@ -147,6 +147,6 @@ def http2_server(answer: Answer, settings: dict[int, int] | None = None) -> Iter
         yield server
     finally:
         server.close()
-        thread.join(10)
+        thread.join(60)
     if server.failures:
         raise server.failures[0]

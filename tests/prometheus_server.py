@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import WAIT_S
 
 PROMETHEUS = shutil.which("prometheus")
 PROMTOOL = shutil.which("promtool")
-WAIT_S = 20.0
 OFTEN = "200ms"
 
 needs_prometheus = pytest.mark.skipif(PROMETHEUS is None, reason="needs Debian's prometheus")

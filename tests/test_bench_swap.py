@@ -35,8 +35,6 @@ from gateway.model import load_generation, read_product
 from gateway.model.runtime import inference_session
 from gateway.product import schema_fingerprint
 
-pytestmark = pytest.mark.alone
-
 MS = 1_000_000
 MIB = 1 << 20
 

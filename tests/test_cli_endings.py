@@ -13,6 +13,7 @@ from pathlib import Path
 
 import catalogue
 import pytest
+from conftest import WAIT_S
 
 from gateway.cli.main import run
 from gateway.errors import ExitCode
@@ -113,7 +114,7 @@ def test_serve_says_once_where_it_cannot_listen(
     """Neither gRPC's own log lines nor error numbers stand around the message."""
     where = ["--listen", listen, "--insecure", "--front", front, "--journal", temp / "j"]
     with started(temp, "serve", product, *where) as child:
-        out, error = child.communicate(timeout=20)
+        out, error = child.communicate(timeout=WAIT_S)
     assert child.returncode == ExitCode.CANNOT_LISTEN
     assert out == b""
     first, second = error.decode().splitlines()
@@ -179,7 +180,7 @@ def test_ctrl_c_while_check_reads(product: Path, temp: Path) -> None:
     with started(temp, "check", product) as child:
         with path.open("wb"):
             child.send_signal(signal.SIGINT)
-            out, error = child.communicate(timeout=20)
+            out, error = child.communicate(timeout=WAIT_S)
         assert (out, error) == (b"", b"Interrupted.\n")
         assert child.returncode == ExitCode.INTERRUPTED
 
@@ -193,7 +194,7 @@ def test_serve_ends_well_and_leaves_nothing(
     with started(temp, "serve", product, *where) as child:
         read_until(child, b"Next:")
         child.send_signal(number)
-        out, error = child.communicate(timeout=20)
+        out, error = child.communicate(timeout=WAIT_S)
     assert child.returncode == ExitCode.OK
     assert out.startswith(b"Serving test (generation 3) on 127.0.0.1:")
     assert b"Stopped." in error
@@ -210,7 +211,7 @@ def test_serve_goes_on_when_nobody_reads_its_log(product: Path, temp: Path) -> N
         child.stdout.readline()
         child.stderr.close()
         child.send_signal(signal.SIGTERM)
-        assert child.wait(20) == ExitCode.OK
+        assert child.wait(WAIT_S) == ExitCode.OK
 
 
 def children_of(pid: int) -> list[int]:
@@ -222,7 +223,6 @@ def children_of(pid: int) -> list[int]:
     ("number", "payments", "until"),
     [
         (signal.SIGINT, 8_000, b"Simulating"),
-        pytest.param(signal.SIGINT, 8_000, b"Asking", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 8_000, b"Asking", marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, 10, b"Asking about the months", marks=pytest.mark.slow),
     ],
@@ -235,7 +235,7 @@ def test_a_stopped_demo_takes_its_server_along(
         seen = read_until(child, until)
         (server,) = children_of(child.pid)
         child.send_signal(number)
-        _, error = child.communicate(timeout=20)
+        _, error = child.communicate(timeout=WAIT_S)
     assert child.returncode == ExitCode.INTERRUPTED
     assert (seen + error).count(b"Interrupted.") == 1
     assert b"Traceback" not in seen + error
@@ -249,7 +249,7 @@ def test_a_demo_that_goes_on_says_how_far_what_is_behind_it_is(temp: Path) -> No
         said = read_until(child, b"The next round begins")
         assert b"Metrics: http://127.0.0.1:" in said
         child.send_signal(signal.SIGINT)
-        out, _ = child.communicate(timeout=40)
+        out, _ = child.communicate(timeout=WAIT_S)
     assert child.returncode == ExitCode.INTERRUPTED
     shown = out.decode()
     (line,) = (one for one in shown.splitlines() if one.startswith("The sidecar runs"))
@@ -268,27 +268,5 @@ def test_a_reader_that_leaves_at_once_is_no_error(command: str, temp: Path) -> N
         assert child.stdout is not None
         assert child.stderr is not None
         child.stdout.close()
-        assert child.wait(20) == ExitCode.OK
+        assert child.wait(WAIT_S) == ExitCode.OK
         assert b"Traceback" not in child.stderr.read()
-
-
-@pytest.mark.slow
-def test_two_demos_on_one_journal_have_no_transaction_in_common(tmp_path: Path) -> None:
-    journal, lake = tmp_path / "journal", tmp_path / "lake"
-    ids: list[str] = []
-    for run_of in (1, 2):
-        demo = [*COMMAND, "demo", "--once", "--json", "--payments", "200", "--lake", str(lake)]
-        demo += ["--months-payments", "300"]
-        shown = subprocess.run([*demo, "--journal", str(journal)], capture_output=True, check=True)
-        summary = json.loads(shown.stdout)
-        assert summary["lost"] == 0
-        # Of all that the journal holds: the spans are sent to the second's receiver as well.
-        assert summary["months"]["decisions"] == 300
-        assert summary["journal"]["records"] == run_of * (200 + 500 + 300)
-        assert summary["spans"] == summary["lake"] == {"decisions": run_of * (200 + 500 + 300)}
-    shown = subprocess.run(
-        [*COMMAND, "journal", "cat", str(journal), "--json"], capture_output=True, check=True
-    )
-    rows = [json.loads(line) for line in shown.stdout.splitlines()]
-    ids = [row["request"]["transaction_id"] for row in rows if row["kind"] == "decision"]
-    assert len(ids) == len(set(ids)) == 2 * (200 + 500 + 300)

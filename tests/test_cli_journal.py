@@ -224,7 +224,7 @@ def test_rows_come_before_the_journal_ends_and_a_reader_may_leave(
         assert child.stderr is not None
         assert child.stdout.readline()
         child.stdout.close()
-        assert child.wait(20) == ExitCode.OK
+        assert child.wait(60) == ExitCode.OK
         assert child.stderr.read() == b""
 
 

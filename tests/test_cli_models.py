@@ -202,7 +202,8 @@ def test_a_product_without_challengers_says_so(
 
 def test_an_invalid_product_is_not_edited(complaint: Callable[..., str], folder: Path) -> None:
     path = folder / "product.yaml"
-    path.write_text(text_of(folder).replace("budget_ms: 25", "budget_ms: never"))
+    budget = f"budget_ms: {catalogue.BUDGET_MS}"
+    path.write_text(text_of(folder).replace(budget, "budget_ms: never"))
     before = text_of(folder)
     said = complaint(ExitCode.INVALID_PRODUCT, "promote", folder, "rival")
     assert "latency.budget_ms" in said
@@ -713,7 +714,7 @@ def supervisor(journal: Path, answer: str) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         process.stdout.close()
 
 
@@ -776,16 +777,16 @@ def test_a_challenger_is_promoted_and_taken_back_under_a_running_gateway(
         (row,) = told("list")
         assert (row["serving"]["generation"], row["serving"]["arms"][0]["name"]) == (3, "v1")
         promoted = told("promote", folder, "rival", "--keep-as-shadow")
-        (row,) = told("reload")
+        (row,) = told("reload", "--wait", "120")
         assert row["serving"]["generation"] == 4
         assert row["serving"]["digest"] == promoted["after"]["digest"]
         assert [arm["name"] for arm in row["serving"]["arms"]] == ["rival", "v1", "other"]
         told("rollback", folder)
-        (row,) = told("reload")
+        (row,) = told("reload", "--wait", "120")
         assert (row["serving"]["generation"], row["refused"]) == (5, None)
         assert row["serving"]["arms"][0]["name"] == "v1"
         assert parse(text_of(folder), "").generation == 5
     finally:
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         process.stdout.close()

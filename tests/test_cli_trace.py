@@ -307,11 +307,11 @@ def test_a_real_workers_calls_are_traces_and_hold_nothing_of_what_callers_sent(
         for n in range(20):
             asked = catalogue.request(running.fingerprint, transaction_id=f"{canary}-{n}")
             asked.subject = asked.channel = canary
-            stub.Decide(asked, timeout=5, metadata=(("traceparent", TRACEPARENT),))
+            stub.Decide(asked, timeout=20, metadata=(("traceparent", TRACEPARENT),))
         asked.currency = canary
         asked.features[canary].text = canary
         with pytest.raises(grpc.RpcError):
-            stub.Decide(asked, timeout=5)
+            stub.Decide(asked, timeout=20)
         running.ended()
         found = [
             item
@@ -346,7 +346,7 @@ def test_a_caller_with_real_instrumentation_is_the_parent_of_our_span(serve: Ser
     with serve() as running:
         channel = intercept_channel(running.channel, client_interceptor(provider))
         asked = catalogue.request(running.fingerprint, transaction_id="t-1")
-        DecisionServiceStub(channel).Decide(asked, timeout=5)
+        DecisionServiceStub(channel).Decide(asked, timeout=20)
         running.ended()
         (segment,) = segments(running.journal)
         (call,) = calls_of(item for item in read(segment) if isinstance(item, Record))
@@ -358,4 +358,4 @@ def test_a_caller_with_real_instrumentation_is_the_parent_of_our_span(serve: Ser
     assert int.from_bytes(server.parent_span_id, "big") == client.context.span_id
     # An arrival behind a pause is dated to the pause's start, which may be before the call's own.
     assert client.start_time is not None
-    assert abs(client.start_time - server.start_time_unix_nano) < S
+    assert abs(client.start_time - server.start_time_unix_nano) < 5 * S

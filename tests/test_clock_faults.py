@@ -17,14 +17,15 @@ from typing import Any
 import catalogue
 import grpc
 import pytest
+from conftest import stand_still
 
 from gateway.journal import Decision, Pause, Record, read, segments, verify
 from gateway.v1 import decision_pb2 as pb
 from gateway.v1.decision_pb2_grpc import DecisionServiceStub
 
-pytestmark = pytest.mark.alone
-
 MS = 1_000_000
+BEHIND_NS = 5 * MS
+"""What comes so soon behind a pause may have waited in a socket, and is dated to its start."""
 FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 
 
@@ -54,7 +55,7 @@ def server(
             yield started["address"], started["workers"][0]["pid"]
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
 
 
 def entries(journal: Path) -> list[Any]:
@@ -71,18 +72,20 @@ def wall_s(environment: dict[str, str]) -> float:
     return float(said.stdout)
 
 
+@pytest.mark.alone
 def test_a_worker_that_stood_still_dates_what_waited_to_the_pause_and_records_it(
     tmp_path: Path,
 ) -> None:
     """SIGSTOP for 200 ms: no model answer pretends that it was in time."""
-    folder = catalogue.write_folder(tmp_path / "product")
+    folder = catalogue.write_folder(tmp_path / "product", latency__budget_ms=100)
     with (
         server(folder, tmp_path / "journal", "native") as (address, pid),
         grpc.insecure_channel(address) as channel,
     ):
         stub = DecisionServiceStub(channel)
-        assert stub.Decide(catalogue.request(), timeout=10).stand_in == pb.NONE
-        os.kill(pid, signal.SIGSTOP)
+        while stub.Decide(catalogue.request(), timeout=10).stand_in != pb.NONE:
+            pass  # it serves, in time, before it stands still
+        stand_still(pid)
         stopped_ns = time.monotonic_ns()
         waiting = [
             stub.Decide.future(catalogue.request(transaction_id=f"w-{i}"), timeout=10)
@@ -95,17 +98,28 @@ def test_a_worker_that_stood_still_dates_what_waited_to_the_pause_and_records_it
         os.kill(pid, signal.SIGCONT)
         answers = [future.result() for future in waiting]
         assert stub.Decide(catalogue.request(transaction_id="after"), timeout=10).recorded
-    for answer in answers:
-        assert answer.stand_in == pb.DEADLINE
-        assert answer.elapsed_us >= 150_000
     told = entries(tmp_path / "journal")
-    pause = max((one for one in told if isinstance(one, Pause)), key=lambda one: one.duration_ns)
-    assert pause.start_ns <= stopped_ns + 10 * MS
-    assert pause.start_ns + pause.duration_ns >= continued_ns
+    (end_ns,) = (
+        one.start_ns + one.duration_ns
+        for one in told
+        if isinstance(one, Pause)
+        and one.start_ns <= stopped_ns + 10 * MS
+        and one.start_ns + one.duration_ns >= continued_ns
+    )
+    waited = {}
     for one in told:
         if isinstance(one, Decision) and b"w-" in one.request:
-            assert one.arrival_ns <= stopped_ns + 10 * MS
-            assert one.batch_size == 0, "it was not computed"
+            # A busy machine may read some of them later than that: those came visibly later.
+            if one.arrival_ns <= stopped_ns + 10 * MS:
+                waited[pb.DecideResponse.FromString(one.response).decision_id] = one
+            else:
+                assert one.arrival_ns >= end_ns + BEHIND_NS
+    assert waited
+    for answer in answers:
+        if answer.decision_id in waited:
+            assert answer.stand_in == pb.DEADLINE
+            assert answer.elapsed_us >= 150_000
+            assert waited[answer.decision_id].batch_size == 0, "it was not computed"
     assert verify(tmp_path / "journal").ok
 
 
@@ -115,7 +129,7 @@ def test_a_worker_that_stood_still_dates_what_waited_to_the_pause_and_records_it
 def test_a_wall_clock_that_jumps_by_an_hour_changes_nothing(
     tmp_path: Path, front: str, step: str
 ) -> None:
-    folder = catalogue.write_folder(tmp_path / "product", latency__budget_ms=1_000)
+    folder = catalogue.write_folder(tmp_path / "product", latency__budget_ms=20_000)
     offset = tmp_path / "offset"
     offset.write_text("+0")
     faked = {
@@ -125,6 +139,7 @@ def test_a_wall_clock_that_jumps_by_an_hour_changes_nothing(
         "FAKETIME_NO_CACHE": "1",
     }
     answers: list[pb.DecideResponse] = []
+    begun_ns = time.monotonic_ns()
     with (
         server(folder, tmp_path / "journal", front, **faked) as (address, _),
         grpc.insecure_channel(address) as channel,
@@ -136,11 +151,12 @@ def test_a_wall_clock_that_jumps_by_an_hour_changes_nothing(
                 (tmp_path / "next").replace(offset)
                 assert wall_s(faked) == pytest.approx(time.time() + float(step), abs=60)
             asked = catalogue.request(transaction_id=f"t-{i}")
-            answers.append(stub.Decide(asked, timeout=2))
+            answers.append(stub.Decide(asked, timeout=60))
     assert len({(one.action, one.probability, one.stand_in) for one in answers}) == 1
     assert answers[0].stand_in == pb.NONE
     decisions = [one for one in entries(tmp_path / "journal") if isinstance(one, Decision)]
     assert len(decisions) == 300
-    assert [one.arrival_ns for one in decisions] == sorted(one.arrival_ns for one in decisions)
-    assert {one.deadline_ns - one.arrival_ns for one in decisions} == {1_000 * MS}
+    # In no order: what comes behind a pause is dated to its start, as early as the call before.
+    assert all(begun_ns <= one.arrival_ns <= time.monotonic_ns() for one in decisions)
+    assert {one.deadline_ns - one.arrival_ns for one in decisions} == {20_000 * MS}
     assert verify(tmp_path / "journal").ok

@@ -96,6 +96,7 @@ def test_it_is_started_again_with_what_it_told_and_said_once_in_a_while(
     caplog.set_level(logging.WARNING)
     log, heard, asked_s = tmp_path / "log", [], []
     code = f"open({str(log)!r}, 'a').write(f'{{os.nice(0)}}\\n')\n" + READY
+    code += "if sys.argv[1] == 'port-1': sys.stdin.read()\n"  # its death is not to be missed
 
     def command(told: Mapping[str, Any] | None) -> Sequence[str]:
         heard.append(told)
@@ -108,7 +109,9 @@ def test_it_is_started_again_with_what_it_told_and_said_once_in_a_while(
         stopping = asyncio.Event()
         await one.begin()
         keeping = asyncio.create_task(one.keep(stopping))
-        while len(heard) < 7:
+        await asyncio.sleep(0)
+        one.kill()
+        while len(heard) < 6:
             await asyncio.sleep(0.01)
         stopping.set()
         await keeping
@@ -162,9 +165,9 @@ def test_it_has_time_to_finish_and_not_for_ever(
     code: str, how: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = of(code, "x")
-    if how:
-        monkeypatch.setattr(module, "FINISH_S_MAX", 0.2)
-        monkeypatch.setattr(module, "STOP_S_MAX", 0.2)
+    # So long for what it does not do; for what it does, as long as a busy machine takes.
+    monkeypatch.setattr(module, "FINISH_S_MAX", 0.2 if how else 60.0)
+    monkeypatch.setattr(module, "STOP_S_MAX", 0.2 if how == -signal.SIGKILL else 60.0)
 
     async def work() -> int | None:
         await one.begin()
@@ -175,8 +178,11 @@ def test_it_has_time_to_finish_and_not_for_ever(
     assert asyncio.run(work()) == how
 
 
-def test_one_that_was_killed_while_it_finishes_is_not_waited_for() -> None:
+def test_one_that_was_killed_while_it_finishes_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """As a second Ctrl-C does."""
+    monkeypatch.setattr(module, "FINISH_S_MAX", 60.0)
     one = of(READY + FOR_EVER, "x")
 
     async def work() -> float:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import Serve
 from corpus import PRODUCTS, REFUSED, Foreign, foreign
-from test_fronts import journalled
+from test_fronts import journalled, patient
 from test_scaffold import tried_here
 
 from gateway.cli.main import run
@@ -90,8 +90,7 @@ def test_every_model_serves_the_score_that_a_bare_session_gives(
     serve: Serve, products: dict[str, Generation]
 ) -> None:
     """And the probability is what its scale and calibration make of that score."""
-    first, *others = products.values()
-    with serve(first, *others) as running:
+    with serve(*map(patient, products.values())) as running:
         decide = DecisionServiceStub(running.channel).Decide
         answers: dict[tuple[str, int], Any] = {}
         for name, generation in products.items():

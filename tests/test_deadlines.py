@@ -14,8 +14,6 @@ from gateway.bench.frames import OK, Request, request, request_block
 from gateway.journal import Decision, Flag, join_replied, read, segments
 from gateway.v1 import decision_pb2 as pb
 
-pytestmark = pytest.mark.alone
-
 DEADLINE_EXCEEDED = 4
 ID = b"t" * 24
 
@@ -35,7 +33,7 @@ def ask(running: Running, timeout: bytes) -> tuple[int, pb.DecideResponse | None
     connection = Connection((host, int(port)), ledger)
     call = ledger.open(time.monotonic_ns())
     asked = call_of(running.address, timeout, running.fingerprint)
-    started, until_s = False, time.monotonic() + 10
+    started, until_s = False, time.monotonic() + 60
     while not ledger.done:
         assert time.monotonic() < until_s
         started = started or connection.start(call, asked, ID)
@@ -80,7 +78,7 @@ def test_a_deadline_that_has_passed_is_recorded_and_a_distant_one_is_the_budget(
         assert status == OK
         assert answer is not None
         assert answer.stand_in == pb.NONE
-        assert decision.deadline_ns == decision.arrival_ns + 25_000_000
+        assert decision.deadline_ns == decision.arrival_ns + catalogue.BUDGET_MS * 1_000_000
         return
     assert status in (OK, DEADLINE_EXCEEDED)
     if front == "grpcio" and decision.stand_in == pb.NONE:

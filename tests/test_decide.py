@@ -224,7 +224,7 @@ CALIBRATIONS = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "parameters"), CALIBRATIONS)
 def test_scalar_and_vector_path_give_the_same_bits(kind: str, parameters: dict[str, Any]) -> None:
-    """10^6 payments over the four maps, with base rate, calendar, overrides, all actions."""
+    """240,000 payments over the four maps, with base rate, calendar, overrides, all actions."""
     chance = random.Random(kind)
     policy = compile_policy(
         catalogue.product(
@@ -252,7 +252,7 @@ def test_scalar_and_vector_path_give_the_same_bits(kind: str, parameters: dict[s
         ),
         from_mapping(kind, parameters),
     )
-    for _ in range(250):
+    for _ in range(60):
         scores = [chance.random() ** chance.choice([1, 8]) for _ in range(1000)]
         amounts = [chance.randrange(10 ** chance.choice([3, 5, 7])) for _ in range(1000)]
         classes = [chance.randrange(len(policy.classes)) for _ in range(1000)]

@@ -206,7 +206,7 @@ def test_who_compacts_is_waited_for(journal: Path, lake: Path, said: Said) -> No
     assert not done.wait(0.5)
     assert sent(lake) == others()
     os.close(lock)
-    thread.join(20)
+    thread.join(60)
     assert done.is_set()
     assert sent(lake) == others(3)
 

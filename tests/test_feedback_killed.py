@@ -20,6 +20,7 @@ import catalogue
 import grpc
 import pytest
 import trustme
+from conftest import WAIT_S
 from feedback_events import event, journal_of
 from lake_calls import read
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -36,7 +37,6 @@ from gateway.sidecar.lake.lake import Lake
 from gateway.v1.feedback_pb2 import ReportFeedbackRequest
 from gateway.v1.feedback_pb2_grpc import FeedbackServiceStub
 
-WAIT_S = 20.0
 LABEL_SPAN = "gateway.v1.FeedbackService/ReportFeedback"
 
 

@@ -358,7 +358,7 @@ def test_calls_that_come_together_have_each_their_own_answer(
 
     def held(labels: Any, received_us: int) -> Any:
         entered.set()
-        assert released.wait(10)
+        assert released.wait(60)
         if any(one.source_event_id == "cb-13" for one in labels):
             raise KeyError("a bug")
         return keep(labels, received_us)
@@ -371,7 +371,7 @@ def test_calls_that_come_together_have_each_their_own_answer(
         for i in range(20)
     ]
     calls = [service.stub.ReportFeedback.future(requests[0], timeout=20)]
-    assert entered.wait(10)
+    assert entered.wait(60)
     calls += [service.stub.ReportFeedback.future(one, timeout=20) for one in requests[1:]]
     released.set()
     failed = calls.pop(13)
@@ -434,7 +434,7 @@ def test_a_caller_that_leaves_is_no_error_and_what_it_sent_is_kept(
 
     def held(labels: Any, received_us: int) -> Any:
         entered.set()
-        assert released.wait(10)
+        assert released.wait(60)
         if any(one.transaction_id == "t-666" for one in labels):
             raise KeyError("canary-of-a-bug")
         return keep(labels, received_us)
@@ -445,7 +445,7 @@ def test_a_caller_that_leaves_is_no_error_and_what_it_sent_is_kept(
         entered.clear()
         released.clear()
         call = service.stub.ReportFeedback.future(request, timeout=20)
-        assert entered.wait(10)
+        assert entered.wait(60)
         call.cancel()
         released.set()
     monkeypatch.undo()
@@ -508,7 +508,7 @@ def test_health_and_reflection(tmp_path: Path) -> None:
         assert "FeedbackEvent" in str(listed.FindFileByName("gateway/v1/feedback.proto"))
         listener = threading.Thread(target=lambda: rest.extend(one.status for one in watch))
         listener.start()
-    listener.join(10)
+    listener.join(60)
     assert rest == [HealthCheckResponse.NOT_SERVING]
 
 

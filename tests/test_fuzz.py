@@ -26,8 +26,6 @@ from hypothesis import strategies as st
 from gateway.model import Generation, load_generation
 from gateway.v1.decision_pb2 import DecideRequest, DecideResponse, FeatureValue
 
-pytestmark = pytest.mark.alone
-
 # No wall-clock deadlines: they time the machine. The same examples in every run.
 REPEATABLE = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 
@@ -171,7 +169,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
     def decide(payload: bytes, context: grpc.ServicerContext) -> bytes:
         if payload == b"never":
-            release.wait(20)
+            release.wait(60)
         if len(payload) == 1:
             context.abort(by_number[payload[0]], "")
         return payload
@@ -222,9 +220,9 @@ def test_what_is_no_answer_is_a_fault(broken: str) -> None:
 
 
 @pytest.mark.slow
-def test_8000_random_and_mutated_requests(front: str) -> None:
+def test_4000_random_and_mutated_requests(front: str) -> None:
     """The worker is a child, watched from outside: its memory, log, journal and end."""
-    command = [sys.executable, fuzz.__file__, "--front", front, "--requests", "8000"]
+    command = [sys.executable, fuzz.__file__, "--front", front, "--requests", "4000"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert run.stdout, run.stderr[-2_000:]
     summary = json.loads(run.stdout)

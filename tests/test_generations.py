@@ -279,7 +279,7 @@ class FolderMachine(RuleBasedStateMachine):
 
 
 FolderMachine.TestCase.settings = settings(
-    max_examples=8, stateful_step_count=12, suppress_health_check=list(HealthCheck), deadline=None
+    max_examples=5, stateful_step_count=12, suppress_health_check=list(HealthCheck), deadline=None
 )
 TestTheNewestGoodGeneration = pytest.mark.slow(FolderMachine.TestCase)
 

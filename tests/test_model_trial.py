@@ -181,8 +181,8 @@ def test_a_broken_file_is_refused_and_says_why(name: str) -> None:
 
 @pytest.mark.parametrize("change", [endless_load, endless_run])
 def test_a_model_that_never_finishes_is_given_up(change: Callable[[ModelProto], None]) -> None:
-    said = refused(edited(change), load_s=3.0)
-    assert said.what == "it took more time than the 3 s that it has to open and score"
+    said = refused(edited(change), load_s=1.5)
+    assert said.what == "it took more time than the 1.5 s that it has to open and score"
     assert "load_s can be raised" in said.hint
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     assert not [pid for pid in children if b"gateway.model.child" in _command(pid)]

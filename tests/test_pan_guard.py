@@ -72,13 +72,13 @@ def outcome(stub: DecisionServiceStub, asked: DecideRequest) -> tuple[str, bytes
 def test_card_numbers_in_every_text_are_nowhere_in_what_is_written_or_sent(
     serve: Serve, tmp_path: Path, guard: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """1,000 card numbers, each field in turn, on both fronts; `unknown` would take any text."""
+    """400 card numbers, each field in turn, on both fronts; `unknown` would take any text."""
     generation = load_generation(catalogue.write_folder(tmp_path / "product", pan_guard=guard))
     sent: list[str] = []
     answers: list[bytes] = []
     with serve(generation) as running:
         stub = DecisionServiceStub(running.channel)
-        for i, pan in enumerate(pans(1_000)):
+        for i, pan in enumerate(pans(400)):
             field = EACH_FIELD[i % len(EACH_FIELD)]
             asked = request_with(field, pan, i)
             sent.append(pan)
@@ -99,7 +99,7 @@ def test_card_numbers_in_every_text_are_nowhere_in_what_is_written_or_sent(
         assert pan.encode() not in digits_kept
         assert pan.encode() not in digits_said
     answered = journalled(running.journal)
-    assert len(answered) == 1_001
+    assert len(answered) == 401
     if guard == "mask":
         subjects = [
             DecideRequest.FromString(one.record.entry.request).subject
@@ -119,8 +119,8 @@ def test_random_transaction_ids_are_never_refused(serve: Serve) -> None:
     """Of 16 random digits one in ten passes Luhn; a millisecond's count is no card either."""
     draw = random.Random(3)
     now_ms = time.time_ns() // 1_000_000
-    ids = [str(draw.randrange(10**15, 10**16)) for _ in range(5_000)]
-    ids += [str(now_ms - draw.randrange(10**10)) for _ in range(5_000)]
+    ids = [str(draw.randrange(10**15, 10**16)) for _ in range(2_000)]
+    ids += [str(now_ms - draw.randrange(10**10)) for _ in range(2_000)]
     with serve() as running:
         stub = DecisionServiceStub(running.channel)
         for start in range(0, len(ids), 100):

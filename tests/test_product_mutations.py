@@ -129,7 +129,7 @@ def test_a_mutant_parses_or_every_violation_can_be_found(text: str) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(mutants())
 def test_hundreds_of_mutants_parse_or_every_violation_can_be_found(text: str) -> None:
     assert_parses_or_is_refused(text)

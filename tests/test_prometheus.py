@@ -11,6 +11,7 @@ from pathlib import Path
 import catalogue
 import grpc
 import pytest
+from conftest import stand_still
 from prometheus_server import needs_prometheus, prometheus
 from test_sidecar import beside
 from test_supervisor import serving
@@ -21,9 +22,10 @@ from gateway.sidecar.metrics.alerts import BURNS
 from gateway.v1.decision_pb2 import StandIn
 from gateway.v1.decision_pb2_grpc import DecisionServiceStub
 
-BUDGET_S = 0.3
+BUDGET_S = 1.0
 CALM, LATE = 10, 100
-"""Calls at a time: calm ones until their growth is seen; late ones in one connection's streams."""
+"""Calls at a time: calm ones until their growth is seen; and so many late ones, in one connection's
+streams."""
 
 PROMISES = [
     # 13.4 times 1 % is the highest limit of the rules: a calm call in eight may be late.
@@ -84,23 +86,27 @@ def test_late_answers_fire_the_promises_alerts_and_calm_ones_do_not(tmp_path: Pa
         assert server.alerts() == []
 
         # The worker stands still for longer than the budget, and calls wait in its socket. Their
-        # stand-ins are the first: a series that Prometheus has not seen before.
+        # stand-ins are the first: a series that Prometheus has not seen before. What a busy machine
+        # reads some milliseconds behind the pause has not waited, by the worker's clock.
         (pid,) = gateway.pids.values()
         counted = server.value("sum(gateway_late_total)") or 0.0
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            late = asked(stub, "late", LATE)
-            time.sleep(2 * BUDGET_S)  # the fault itself
-        finally:
-            os.kill(pid, signal.SIGCONT)
-        answers = [call.result() for call in late.values()]
-        assert all(answer.elapsed_us > BUDGET_S * 1e6 for answer in answers)
+        late: set[str] = set()
+        while len(late) < LATE / 2:
+            stand_still(pid)
+            try:
+                calls = asked(stub, "late", LATE)
+                time.sleep(1.5 * BUDGET_S)  # the fault itself
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            took_us = {trace_id: call.result().elapsed_us for trace_id, call in calls.items()}
+            trace_ids |= took_us.keys()
+            late |= {trace_id for trace_id, us in took_us.items() if us > BUDGET_S * 1e6}
 
         def firing() -> list[dict[str, str]]:
             return [one["labels"] for one in server.alerts() if one["state"] == "firing"]
 
         server.until(lambda: len(firing()) == 2 * len(BURNS))
-        assert server.value("sum(gateway_late_total)") == counted + LATE
+        assert server.value("sum(gateway_late_total)") == counted + len(late)
         told = ("alertname", "product", "promise", "severity", "window")
         assert {tuple(one[name] for name in told) for one in firing()} == {
             ("GatewayErrorBudgetBurns", "test", promise["id"], severity, window)
@@ -116,7 +122,7 @@ def test_late_answers_fire_the_promises_alerts_and_calm_ones_do_not(tmp_path: Pa
             end=time.time(),
         )
         seen = [one for series in stored for one in series["exemplars"]]
-        assert {one["labels"]["trace_id"] for one in seen} <= {*trace_ids, *late}
+        assert {one["labels"]["trace_id"] for one in seen} <= trace_ids
         assert any(
             one["labels"]["trace_id"] in late and float(one["value"]) > BUDGET_S for one in seen
         )

@@ -75,7 +75,7 @@ def test_a_decision_reads_back_as_protobuf_would_write_it(
         ],
         model=pb.Model(name="v1", version="1.0", digest=generation.digest),
         product_generation=3,
-        budget_us=25_000,
+        budget_us=catalogue.BUDGET_MS * 1000,
         elapsed_us=elapsed_us,
         recorded=True,
     )
@@ -102,7 +102,7 @@ def test_a_stand_in_says_so_and_has_no_probability(
     assert [one.code for one in response.reasons] == [pb.STOOD_IN]
     assert not response.HasField("probability")
     assert not response.expected_costs
-    assert (response.budget_us, response.elapsed_us) == (25_000, 77)
+    assert (response.budget_us, response.elapsed_us) == (catalogue.BUDGET_MS * 1000, 77)
     assert response.recorded
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import catalogue
 import pytest
+from conftest import stand_still
 from test_supervisor import children_of, gone, serving, wait_until
 
 from gateway.errors import GatewayError, JournalError, ModelError
@@ -85,7 +86,7 @@ class Played:
         self.live.ready.set_result(Ready("", {}))
 
     async def hears(self) -> Load:
-        load = await asyncio.wait_for(self.told.get(), 2)
+        load = await asyncio.wait_for(self.told.get(), 20)
         assert isinstance(load, Load)
         return load
 
@@ -114,7 +115,7 @@ async def in_background(*work: Coroutine[Any, Any, Any]) -> list[asyncio.Task[An
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, 10))
+    asyncio.run(asyncio.wait_for(work, 60))
 
 
 def launched(gateway: Gateway, worker: Played) -> Coroutine[Any, Any, Live]:
@@ -314,7 +315,7 @@ def test_a_gateway_that_is_to_stop_waits_for_no_verification(tmp_path: Path) -> 
         (later / "product.yaml").replace(folder / "product.yaml")
         wait_until(is_verified)
         (verifier,) = verifiers
-        os.kill(verifier, signal.SIGSTOP)
+        stand_still(verifier)
         assert gateway.ended() == 0
         wait_until(lambda: gone(verifier))
     state = Registry(tmp_path / "journal" / STORE).state("test")
@@ -335,9 +336,9 @@ def test_a_look_that_fails_does_not_end_the_looks_that_are_asked_for(tmp_path: P
         (keeper,) = await in_background(one._reload_when_asked())
         for _ in range(3):
             one._to_reload.set()
-            await asyncio.wait_for(looks.acquire(), 2)
+            await asyncio.wait_for(looks.acquire(), 20)
         one._stopping.set()
-        await asyncio.wait_for(keeper, 2)
+        await asyncio.wait_for(keeper, 20)
 
     run(play())
 

@@ -25,6 +25,7 @@ from gateway.journal import Decision, Generation, Record, Rejected, Scored, read
 from gateway.model import Generation as Loaded
 from gateway.model import load_generation
 from gateway.model.registry import Registry
+from gateway.serve.hall import shadow as shadow_module
 from gateway.v1 import decision_pb2 as pb
 from gateway.v1.decision_pb2_grpc import DecisionServiceStub
 
@@ -63,12 +64,12 @@ def ask(running: Running, calls: int) -> list[pb.DecideResponse]:
             )
             for i in range(first, min(first + 100, calls))
         ]
-        answers += [future.result(10) for future in futures]
+        answers += [future.result(60) for future in futures]
     return answers
 
 
 def wait_for_entries(journal: Path, holds: object) -> list[Record]:
-    until_s = time.monotonic() + 10
+    until_s = time.monotonic() + 60
     while True:
         found = records(journal)
         if holds(found):  # type: ignore[operator]
@@ -119,7 +120,7 @@ def test_what_waits_for_the_model_before_is_decided_by_it(
 
     def score_one(row: bytes) -> float:
         begun.set()
-        assert gate.wait(20)
+        assert gate.wait(60)
         return score(row)
 
     latency = old.product.latency.model_copy(update={"budget_ms": 3_000})
@@ -131,21 +132,21 @@ def test_what_waits_for_the_model_before_is_decided_by_it(
     gone = weakref.ref(score_one)
     with serve(generation) as running:
         running.swap(slow, {"test": {1: HEAVY_NS}})
-        assert running.succession.gone.get(timeout=10).number == 3
+        assert running.succession.gone.get(timeout=60).number == 3
         stub = DecisionServiceStub(running.channel)
         waiting = stub.Decide.future(catalogue.request(transaction_id="old"))
-        assert begun.wait(10)
+        assert begun.wait(60)
         running.swap(new)
         assert stub.Decide(catalogue.request(transaction_id="new")).product_generation == 5
         assert not waiting.done()
         gate.set()
-        answer = waiting.result(10)
+        answer = waiting.result(60)
         assert (answer.product_generation, answer.stand_in) == (4, pb.NONE)
-        serving = running.succession.gone.get(timeout=10)
+        serving = running.succession.gone.get(timeout=60)
         assert serving.number == 4
         assert stub.Decide(catalogue.request(transaction_id="after")).product_generation == 5
         del serving, slow, waiting, score_one
-        until_s = time.monotonic() + 10
+        until_s = time.monotonic() + 60
         while gone() is not None and time.monotonic() < until_s:
             gc.collect()
             stub.Decide(catalogue.request(transaction_id=f"{time.monotonic_ns()}"))
@@ -201,16 +202,19 @@ def test_a_shadow_scores_every_call_and_changes_no_answer(serve: Serve, tmp_path
 def test_a_shadow_that_fails_or_is_slow_is_counted_and_delays_nobody(
     serve: Serve, tmp_path: Path
 ) -> None:
+    """The slow one is at its first batch until all have their answers."""
     generation = with_challengers(
         tmp_path / "both", 4, {"name": "v8", "mode": "shadow"}, {"name": "v9", "mode": "shadow"}
     )
     broken, slow = generation.challengers
+    answered = threading.Event()
 
     def fails(_: object) -> list[float]:
         raise RuntimeError("no")
 
     def waits(rows: np.ndarray) -> list[float]:
-        time.sleep(0.4)
+        assert answered.wait(60)
+        time.sleep(0.05)
         return [0.5] * len(rows)
 
     arms = (
@@ -218,12 +222,10 @@ def test_a_shadow_that_fails_or_is_slow_is_counted_and_delays_nobody(
         replace(slow, classifier=replace(slow.classifier, score=waits)),
     )
     with serve(replace(generation, challengers=arms)) as running:
-        begun_s = time.monotonic()
         answers = [answer for _ in range(30) for answer in ask(running, 20)]
-        took_s = time.monotonic() - begun_s
+        answered.set()
         running.ended()
     assert all(answer.stand_in == pb.NONE for answer in answers)
-    assert took_s < 10
     found = [r.entry for r in records(running.journal)]
     decided = sum(isinstance(entry, Decision) for entry in found)
     scored = [entry for entry in found if isinstance(entry, Scored)]
@@ -300,7 +302,7 @@ def test_a_refused_change_is_in_the_journal_and_on_health(serve: Serve, generati
         assert status("generation/test") == health_pb2.HealthCheckResponse.NOT_SERVING
         assert status("product/test") == status("") == serving
         running.succession.reject(replace(rejected, why=()))
-        until_s = time.monotonic() + 10
+        until_s = time.monotonic() + 60
         while status("generation/test") != serving:
             assert time.monotonic() < until_s
         running.ended()
@@ -413,35 +415,34 @@ def test_every_kind_of_change_under_load_in_real_processes(front: str, tmp_path:
 
 @pytest.mark.parametrize("front", ["native"])
 def test_a_worker_that_ends_lets_no_caller_wait_for_its_shadows(
-    serve: Serve, tmp_path: Path
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the loop has ended nobody answers: the front must not look as if somebody did."""
+    monkeypatch.setattr(shadow_module, "_END_S_MAX", 60.0)
     generation = with_challengers(tmp_path / "slow", 4, {"name": "v8", "mode": "shadow"})
     (shadow,) = generation.challengers
     begun, gate = threading.Event(), threading.Event()
 
     def waits(rows: np.ndarray) -> list[float]:
         begun.set()
-        assert gate.wait(20)
+        assert gate.wait(60)
         return [0.5] * len(rows)
 
     slow = replace(shadow, classifier=replace(shadow.classifier, score=waits))
     with serve(replace(generation, challengers=(slow,))) as running:
         ask(running, 20)
-        assert begun.wait(10)
+        assert begun.wait(60)
         running.stop.ask()
-        until_s = time.monotonic() + 10
+        until_s = time.monotonic() + 60
         while any(one.name == "inference" for one in threading.enumerate()):
             assert time.monotonic() < until_s
             time.sleep(0.01)
-        begun_s = time.monotonic()
         with pytest.raises(grpc.RpcError) as caught:
             DecisionServiceStub(running.channel).Decide(catalogue.request(), timeout=10)
-        took_s = time.monotonic() - begun_s
+        assert running.thread.is_alive(), "the shadow is still at it"
         gate.set()
         running.ended()
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
-    assert took_s < 2
     decided = sum(isinstance(r.entry, Decision) for r in records(running.journal))
     scored = [r.entry for r in records(running.journal) if isinstance(r.entry, Scored)]
     assert sum(len(one.calls) + one.skipped for one in scored) == decided == 20
@@ -465,7 +466,7 @@ def test_what_shadows_say_late_names_a_generation_that_the_journal_knows(
     others = [loaded(tmp_path / f"{i}", 5 + i) for i in range(3)]
     with serve(replace(shadowed, challengers=(slow,)), journal_max_bytes=256 << 10) as running:
         ask(running, 20)
-        assert begun.wait(10)
+        assert begun.wait(60)
         for other in others:
             running.swap(other)
             ask(running, 100)

@@ -83,7 +83,7 @@ def main(address: str, path: str) -> dict[str, Any]:
     came: queue.Queue[Any] = queue.Queue()
     for _ in range(5):
         client.async_infer("test", [rows], lambda result, error: came.put((result, error)))
-    results = [came.get(timeout=10) for _ in range(5)]
+    results = [came.get(timeout=60) for _ in range(5)]
     told["async"] = [result.as_numpy("probabilities").tolist() for result, error in results]
     told["asyncio"] = asyncio.run(scores_by_asyncio(address, [rows])).tolist()
 
