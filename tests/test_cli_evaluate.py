@@ -28,10 +28,10 @@ def lake(tmp_path: Path) -> Path:
     """A lake of a product whose retirees are declined too often."""
     chance = random.Random(11)
     decisions, labels, attributes = [], [], []
-    for number in range(1, 3_000):
+    for number in range(1, 9_000):
         row = world.decision(number, event_time=world.day(chance.random() * 40))
         old = number % 4 == 0
-        turned_down = chance.random() < (0.4 if old else 0.05)
+        turned_down = chance.random() < (0.4 if old else 0.1)
         explored = turned_down and chance.random() < 0.5
         row |= {
             "action": "decline" if turned_down and not explored else "approve",
@@ -91,7 +91,7 @@ def test_what_was_counted_is_kept_and_says_the_same(lake: Path, typed: Typed) ->
     first, again = (
         json.loads(typed("--lake", str(lake), *counts, *as_of).stdout) for _ in range(2)
     )
-    assert first["labels"][0]["decisions"] == 2_999
+    assert first["labels"][0]["decisions"] == 8_999
     assert first == again
     assert first["goals"] == fresh["goals"]
     typed("--lake", str(lake))

@@ -35,6 +35,7 @@ from gateway.errors import ExitCode, LakeError
 from gateway.evaluate.entry import SCHEMA as SCHEMA_OF_ENTRIES
 from gateway.sidecar.lake import Lake
 from gateway.sidecar.lake.evaluations import (
+    COUNTS,
     DAYS,
     NEWEST,
     SCHEMA,
@@ -718,7 +719,7 @@ def test_watching_prints_a_line_each_until_ctrl_c(lake: Path) -> None:
 
 def test_nothing_is_kept_that_was_not_asked_for(lake: Path) -> None:
     assert run(["evaluate", "--lake", str(lake), "--json"]) == ExitCode.OK
-    assert not (lake / "evaluations").exists()
+    assert [one.name for one in (lake / "evaluations").iterdir()] == [COUNTS]
     past = ["--as-of", "2026-11-01", "--keep"]
     assert run(["evaluate", "--lake", str(lake), *past]) == ExitCode.OK
     assert [one.as_of for one in kept(lake)] == [datetime(2026, 11, 1, tzinfo=UTC)]
