@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.table import Table
+from rich.text import Text
 
 from gateway.cli.terms import out
 from gateway.evaluate.entry import Entry
@@ -36,7 +37,8 @@ def show(found: Evaluation, *, everything: bool) -> None:
             table.add_row(*_row(one))
         out.print(table)
     for one in _worst(found):
-        out.print(f"[red]{one.verdict}[/red] {one.product}: {one.says}")
+        text = Text.assemble((one.verdict, "red"), f" {one.product}, {_what(one)}: {one.says}")
+        out.print(text, soft_wrap=True)
     if left_out:
         out.print(f"[dim]{left_out:,} more figures, by part and by form: --all[/dim]")
 
@@ -44,11 +46,11 @@ def show(found: Evaluation, *, everything: bool) -> None:
 def _matters(section: str, one: Entry) -> bool:
     """Say whether it is judged, or is over all and says something."""
     if section == "drift":
-        return one.verdict != "steady"
+        return one.verdict in ("drifted", "explained")
     if section == "fairness":
         return bool(one.verdict) and (bool(one.more.get("gates")) or one.verdict == "breach")
     if section == "calibration":
-        return not one.by or one.verdict == "breach"
+        return not one.by
     return bool(one.verdict) or (section == "money" and not one.by and one.figure.value is not None)
 
 
@@ -63,16 +65,22 @@ def _worst(found: Evaluation) -> list[Entry]:
 
 
 def _row(one: Entry) -> Iterator[str]:
-    part = ", ".join(f"{key} {value}" for key, value in one.by.items())
     yield one.product
-    yield f"{one.metric} ({one.basis})" + (f", {part}" if part else "")
+    yield _what(one)
     yield _said(one.figure.value, one.unit)
     yield f"{_said(one.figure.low, one.unit)} to {_said(one.figure.high, one.unit)}"
     yield f"{one.figure.n:,.0f}"
     yield one.target
+    because = one.because or one.figure.reason
     yield f"[{_COLOURS.get(one.verdict, 'dim')}]{one.verdict or '·'}[/]" + (
-        f" ({one.because or one.figure.reason})" if one.verdict == "undecided" else ""
+        f" ({because})" if one.verdict == "undecided" and because else ""
     )
+
+
+def _what(one: Entry) -> str:
+    """Return the metric, what it rests on, and the part of the traffic."""
+    parts = (key if key == value else f"{key} {value}" for key, value in one.by.items())
+    return ", ".join((f"{one.metric} ({one.basis})", *parts))
 
 
 _COLOURS = {"met": "green", "pass": "green", "missed": "red", "breach": "red"}

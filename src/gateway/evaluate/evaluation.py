@@ -262,7 +262,7 @@ def _recent(view: View, columns: Columns) -> Recent | None:
 SAYS = {
     "approval_rate": "Share of payments that went through.",
     "fraud_loss": "Fraud that was let through and has been reported.",
-    "fraud_loss_bps": "The same, of the turnover that went through, in basis points.",
+    "fraud_loss_bps": "Reported fraud of the turnover that went through, in basis points.",
     "false_positive_rate": "Of genuine payments, the share that is declined.",
     "insult_rate": "Genuine payments that are declined, of all payments.",
     "value_detection_rate": "Of all money that fraud would have taken, the share that was stopped.",
