@@ -7,7 +7,6 @@ bins they are told apart. A day to which decisions came, or from which some were
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -137,15 +136,17 @@ def _of_day(of: Histograms, day: date) -> Histograms:
 
 
 def _written(of: Histograms) -> bytes:
-    buffer = io.BytesIO()
-    hours, days = (np.stack(sums).astype(np.int32) for sums in (of.hours, of.days))
-    np.savez_compressed(buffer, hours=hours, days=days)
-    return buffer.getvalue()
+    """Return the length of `hours`, then both tables a column after the other, as 32-bit numbers."""
+    columns = (column for sums in (of.hours, of.days) for column in sums)
+    return np.concatenate([[len(of.hours.n)], *columns]).astype("<i4").tobytes()
 
 
 def _histograms_in(value: bytes, binning: Binning) -> Histograms:
-    with np.load(io.BytesIO(value)) as tables:
-        hours, days = (Sums(*tables[name].astype(np.int64)) for name in ("hours", "days"))
+    numbers = np.frombuffer(value, "<i4").astype(np.int64)
+    end = 1 + int(numbers[0]) * len(Sums._fields)
+    hours, days = (
+        Sums(*some.reshape(len(Sums._fields), -1)) for some in (numbers[1:end], numbers[end:])
+    )
     return Histograms(binning, hours, days)
 
 
