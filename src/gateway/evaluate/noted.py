@@ -136,7 +136,7 @@ def _of_day(of: Histograms, day: date) -> Histograms:
 
 
 def _written(of: Histograms) -> bytes:
-    """Return the length of `hours`, then both tables a column after the other, as 32-bit numbers."""
+    """Return the length of `hours`, then both tables by column, as 32-bit numbers."""
     columns = (column for sums in (of.hours, of.days) for column in sums)
     return np.concatenate([[len(of.hours.n)], *columns]).astype("<i4").tobytes()
 
