@@ -16,6 +16,7 @@ from sklearn.calibration import calibration_curve
 
 from gateway.cli.evaluate import columns_of_tables
 from gateway.decide import cost_line
+from gateway.evaluate.calibration import crossings, near
 from gateway.evaluate.engine import DuckDb
 from gateway.evaluate.evaluation import Evaluation, evaluate
 from gateway.evaluate.terms import Terms, terms_of
@@ -94,6 +95,56 @@ def test_savings_are_one_less_the_cost_over_that_of_the_cheaper_extreme(
     ]
     (one,) = entries(found, "money", "savings")
     assert one["value"] == pytest.approx(1 - served / min(extremes), rel=1e-9)
+
+
+def test_what_miscalibration_costs_is_what_the_payments_say(tmp_path: Path) -> None:
+    """Probabilities three times too high: too many are asked for proof, and money says how many."""
+    chance = np.random.default_rng(8)
+    decisions, labels = [], []
+    for number in range(1, 4_000):
+        p = float(min(0.9, chance.exponential(0.05)))
+        row = world.decision(
+            number,
+            event_time=world.day(float(chance.random() * 20)),
+            amount_minor=int(chance.integers(100, 60_000)),
+            category=str(chance.choice(["5411", "5999", "5541"])),
+            probability=p,
+            action="decline" if p > 0.5 else "step_up" if p > 0.2 else "approve",
+        )
+        row["fraud"] = bool(chance.random() < p / 3)
+        decisions.append(row)
+        if row["fraud"] and row["action"] != "decline":
+            reported = row["event_time"] + timedelta(days=5)
+            labels.append(world.label(number, "chargeback", reported_time=reported))
+    found = evaluated(tmp_path, decisions, labels)
+    passed = [row for row in decisions if row["action"] != "decline"]
+    p, y = (np.array([float(row[name]) for row in passed]) for name in ("probability", "fraud"))
+    lines = [
+        [(cost(row, action, 0.0), cost(row, action, 1.0)) for action in terms().product.actions]
+        for row in passed
+    ]
+    genuine, fraud = np.moveaxis(np.array(lines), 2, 0)
+    at = near(p, crossings(genuine, fraud - genuine))
+    (one,) = entries(found, "calibration", "observed_over_expected_near_thresholds")
+    assert one["payments"] == at.sum() > 100
+    assert one["value"] == pytest.approx(y[at].sum() / p[at].sum(), rel=1e-9)
+    parts = [
+        one
+        for one in found.as_object()["calibration"]
+        if one["metric"] == "observed_over_expected_near_thresholds" and one["by"]
+    ]
+    assert sum(part["payments"] for part in parts) == one["payments"]
+    (cost_of,) = entries(found, "calibration", "miscalibration_cost")
+    right = np.clip(p / 3, 1e-9, 1)
+    rows = np.arange(len(p))
+    acted, better = (
+        (genuine + (fraud - genuine) * belief[:, None]).argmin(axis=1) for belief in (p, right)
+    )
+    realised = genuine + (fraud - genuine) * y[:, None]
+    wasted = (realised[rows, acted] - realised[rows, better]).sum() / 100
+    low, high = cost_of["interval"]
+    assert low <= wasted <= high
+    assert cost_of["value"] > 0
 
 
 def test_reliability_is_scikit_learns(labelled: tuple[Evaluation, list[Row]]) -> None:

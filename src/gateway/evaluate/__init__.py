@@ -8,6 +8,7 @@
     evaluation   promises, goals, money; the sections together
     metrics      each figure by its name, from sums
     probabilities  whether probabilities hold, by part
+    miscalibration  the same near the thresholds, and what it costs in money
     fairness     groups of customers against a reference: the gate, and what is told beside it
     members      those groups: by one attribute, and by two
     ratios       what they are compared by, and which error each means for whom

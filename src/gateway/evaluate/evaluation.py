@@ -25,6 +25,7 @@ from gateway.evaluate.fairness import fairness
 from gateway.evaluate.intervals import Figure
 from gateway.evaluate.measures import NOTHING, Columns, Measures, masked
 from gateway.evaluate.metrics import BPS, METRICS, Sample, Told, share, told
+from gateway.evaluate.miscalibration import where_it_matters
 from gateway.evaluate.probabilities import calibration, holds, over_expected
 from gateway.evaluate.rates import pooled_design_effect, ratio_of_sums
 from gateway.evaluate.sums import BUCKETS, Amounts, Cohorts, Counts, Reports
@@ -70,6 +71,7 @@ def evaluate(engine: Engine, terms: Sequence[Terms], as_of: datetime) -> Evaluat
         sections["goals"] += [*promises(view), *goals(view, mature)]
         sections["money"] += [*money(view, mature), *late_labels(view, mature, cohorts)]
         sections["calibration"] += calibration(view, mature)
+        sections["calibration"] += where_it_matters(view, as_of, mature.sums.total("foreseen"))
         sections["fairness"] += fairness(view, calibrated)
         labels.append(coverage(view, states))
     sections["drift"] += drifts(engine, terms, as_of)
