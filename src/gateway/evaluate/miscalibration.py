@@ -74,7 +74,7 @@ def _near(view: View, some: Labelled, at: NDArray[np.bool_], by: dict[str, str])
         Told("mature", _figure(ratio, some.p[at].sum(), some.y[at].sum()), "ratio"),
         view.mature,
         "Frauds that came over frauds that were expected, of payments within half and twice a "
-        "probability at which another action becomes the cheapest: an error here changes decisions.",
+        "probability at which another action becomes the cheapest: there an error flips decisions.",
         by=by,
         more={"payments": int(at.sum())},
     )
