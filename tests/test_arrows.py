@@ -70,7 +70,6 @@ ONLY_IN = {
     "cyclopts": {"cli/"},
     "prometheus_client": {"sidecar/", "cli/sidecar.py"},
     "opentelemetry": {"sidecar/"},
-    "statsmodels": {"evaluate/"},
     "duckdb": {"evaluate/engine.py"},
     "pyspark": set(),
 }

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import json
-import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import evaluated_lake as world
 import pytest
 
+from gateway.cli.main import run
 from gateway.evaluate.engine import DuckDb
 from gateway.sidecar.lake.evaluations import COUNTS, FOLDER
 
 MODELS = Path(__file__).parents[1] / "models"
 COUNTED = Path(FOLDER) / COUNTS
 
-Typed = Callable[..., subprocess.CompletedProcess[str]]
+
+class Said(NamedTuple):
+    """What a command ended with, and said."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-@pytest.fixture
-def lake(tmp_path: Path) -> Path:
+Typed = Callable[..., Said]
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A lake of a product whose retirees are declined too often."""
     chance = random.Random(11)
     decisions, labels, attributes = [], [], []
@@ -43,7 +54,7 @@ def lake(tmp_path: Path) -> Path:
         if row["action"] == "approve" and chance.random() < 0.02:
             reported = row["event_time"] + timedelta(days=9)
             labels.append(world.label(number, "chargeback", reported_time=reported))
-    place = tmp_path / "lake"
+    place = tmp_path_factory.mktemp("filled") / "lake"
     for table, rows in (("decisions", decisions), ("labels", labels), ("attributes", attributes)):
         name = f"000-{world.BOOT}-{1:015d}-{len(rows):015d}"
         world.write(place, table, rows, name=name)
@@ -57,18 +68,20 @@ def lake(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def typed(tmp_path: Path) -> Typed:
-    def run(*options: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "gateway", "evaluate", *options],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env={**os.environ, "COLUMNS": "200"},
-        )
+def lake(filled: Path, tmp_path: Path) -> Path:
+    """A lake of its own for each test."""
+    return shutil.copytree(filled, tmp_path / "lake")
 
-    return run
+
+@pytest.fixture
+def typed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Typed:
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run_it(*options: str) -> Said:
+        code = run(["evaluate", *options])
+        return Said(code, *capsys.readouterr())
+
+    return run_it
 
 
 def test_what_is_judged_is_shown_and_the_rest_is_counted(lake: Path, typed: Typed) -> None:
@@ -100,11 +113,11 @@ def test_what_was_counted_is_kept_and_says_the_same(lake: Path, typed: Typed) ->
 
 def test_a_store_that_another_process_has_is_done_without(lake: Path, typed: Typed) -> None:
     kept = lake.parent / "counts"
+    command = [sys.executable, "-m", "gateway", "evaluate", "--lake", str(lake), "--json"]
     with DuckDb({}, {}, store=str(kept)):
-        said = typed("--lake", str(lake), "--counts", str(kept), "--json")
-    assert said.returncode == 0
-    assert "Counted from nothing:" in said.stderr
-    assert json.loads(said.stdout)["products"] == ["cnp"]
+        child = subprocess.run([*command, "--counts", str(kept)], capture_output=True, check=True)
+    assert b"Counted from nothing:" in child.stderr
+    assert json.loads(child.stdout)["products"] == ["cnp"]
     kept.write_bytes(b"no database")
     said = typed("--lake", str(lake), "--counts", str(kept), "--json")
     assert said.returncode == 0

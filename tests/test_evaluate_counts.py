@@ -225,7 +225,7 @@ class Growing:
 
 
 @given(st.randoms(use_true_random=False), st.lists(st.booleans(), min_size=2, max_size=5))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_what_is_counted_day_by_day_is_what_counting_everything_says(
     chance: random.Random, looks: Sequence[bool]
 ) -> None:
@@ -332,7 +332,7 @@ def test_what_fails_half_way_changes_nothing(tmp_path: Path) -> None:
 def test_cells_are_joined_when_they_have_grown(tmp_path: Path) -> None:
     lake, store = tmp_path / "lake", tmp_path / "counts"
     growing = Growing(lake, random.Random(8))
-    for day in range(12):
+    for day in range(7):
         growing.day(day)
         as_of = world.day(day + 1)
         assert kept(lake, store, as_of) == fresh(lake, as_of)

@@ -30,7 +30,7 @@ from gateway.cli.evaluate import columns_of_tables
 from gateway.evaluate import counts
 from gateway.evaluate.deciding import wanted
 from gateway.evaluate.engine import GROUPS, DuckDb
-from gateway.evaluate.entry import Entry
+from gateway.evaluate.entry import SCHEMA, Entry
 from gateway.evaluate.fairness import fairness
 from gateway.evaluate.intervals import Share
 from gateway.evaluate.measures import Measures, measures_of
@@ -457,8 +457,9 @@ def test_small_cells_are_undecided_and_nothing_else_is_told_of_them(entries: lis
 
 
 def test_intersections_are_not_counted_among_what_gates(entries: list[Entry]) -> None:
-    gauges = Evaluated()
-    gauges.take({"fairness": [entry.as_object() for entry in entries]})
+    gauges = Evaluated(every_s=60.0)
+    told = {"fairness": [entry.as_object() for entry in entries], "goals": []}
+    gauges.take({"schema": SCHEMA, "as_of": AS_OF.isoformat(), **told})
     counted = {
         sample.labels["verdict"]: sample.value
         for family in gauges.collect()

@@ -7,6 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from coverage import Customers, Declines
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from statsmodels.stats.multitest import multipletests
 
 from gateway.evaluate.intervals import Figure, Share, ratio_bounds
 from gateway.evaluate.power import (
@@ -16,15 +19,10 @@ from gateway.evaluate.power import (
 from gateway.evaluate.rates import Ratio, rate_ratio, ratio_of, share_figure, worth
 from gateway.evaluate.sums import Counts
 from gateway.evaluate.support import bounds, explored, supported_ratio
-from gateway.evaluate.verdicts import amount_budget, budget, parities, target
+from gateway.evaluate.verdicts import Correction, amount_budget, budget, corrected, parities, target
 
 B = 128
-
-
-@pytest.fixture(autouse=True)
-def _no_collection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """multipletests collects garbage whenever it is called: 50 ms here, with all that is loaded."""
-    monkeypatch.setattr("gc.collect", lambda *_: 0)
+CORRECTIONS: tuple[Correction, ...] = ("holm", "fdr_bh")
 
 
 def ratio(k1: float, n1: float, k0: float, n0: float) -> Ratio:
@@ -201,3 +199,12 @@ def test_as_many_further_labels_decide_a_rate_and_a_design_effect_multiplies_the
 def _rate(k: float, n: float) -> Figure:
     counts = Counts(np.full(B, k / B), np.full(B, n / B))
     return share_figure(worth(counts).share, counts, 1.0)
+
+
+@given(st.lists(st.floats(0.0, 1.0), max_size=12))
+@settings(max_examples=30, deadline=None)
+def test_corrections_are_statsmodels(p_values: list[float]) -> None:
+    for correction in CORRECTIONS:
+        found = corrected(p_values, correction)
+        wanted = multipletests(p_values, method=correction)[1] if p_values else []
+        assert found == pytest.approx(tuple(wanted), rel=1e-12, abs=0.0)
