@@ -108,6 +108,7 @@ def _queries() -> list[str]:
 
 def _counted_before(engine: Engine, digest: str, as_of: datetime) -> datetime | None:
     """Return when it was counted last; None: it has to be counted from nothing."""
+    engine.run("layout", as_of)
     engine.run("tables", as_of)
     found = engine.rows("counted_at")
     if len(found["digest"]):
@@ -164,7 +165,9 @@ def _count_touched(engine: Engine, before: datetime, first: int, as_of: datetime
     )
     _add(engine, as_of, "given")
     if engine.rows("grown")["times"][0] > _JOIN_BEYOND:
-        engine.run("joined", as_of)
+        for cells in ("cells", "groups"):
+            engine.run("joined", as_of, _texts(cells=cells))
+        engine.run("joined_bins", as_of)
 
 
 def repeated(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:

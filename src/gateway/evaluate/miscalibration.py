@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, time
+from datetime import datetime
 from math import isfinite
 from typing import Any
 
@@ -99,7 +99,7 @@ def _cost(view: View, some: Labelled, count: float) -> Entry:
 
 
 def _labelled(view: View, as_of: datetime, count: float) -> Labelled:
-    first, last = (datetime.combine(day, time(), UTC) for day in view.mature)
+    first, last = view.mature
     given = {
         "product": view.terms.name,
         "first": first,

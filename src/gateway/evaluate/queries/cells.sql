@@ -1,52 +1,48 @@
 -- Payments that count and what is known of them by now, added up: by product, day of the payment,
 -- bucket of the customer, what was decided and what labels say. `sign`: a minus takes away what was
 -- added before, when more is known.
---
--- went_through: labels tell of it. delay: whole days from the payment to the first report of fraud.
+-- delay: whole days from the payment to the first report of fraud.
 insert into cells
 select
     p.product,
-    date '1970-01-01' + ((c.pack >> 26) & 65535)::integer as day,
-    ((c.pack >> 19) & 127)::utinyint as bucket,
+    day_of(c.pack) as day,
+    bucket_of(c.pack) as bucket,
     c.arm,
-    ((c.pack >> 11) & 255)::utinyint as class,
-    ((c.pack >> 8) & 7)::utinyint as band,
-    ['approve', 'step_up', 'review', 'decline'][((c.pack >> 5) & 7) + 1] as action,
-    (c.pack >> 4) & 1 = 1 as stood_in,
-    (c.pack >> 3) & 1 = 1 as explored,
-    (c.pack >> 5) & 7 <> 3 and c.code & 96 not in (64, 96)
-        and not ((c.pack >> 5) & 7 = 2 and c.code & 7 = 4) as went_through,
-    (c.pack >> 2) & 1 = 1 as reached,
-    [
-        'chargeback', 'customer_denied', 'customer_confirmed', 'analyst_fraud', 'analyst_genuine',
-        'early_fraud_warning'
-    ][c.code & 7] as kind,
-    c.code & 8 > 0 as fraud,
-    c.code & 16 > 0 as reversed,
-    ['step_up_passed', 'step_up_failed', 'step_up_abandoned'][(c.code >> 5) & 3] as step_up,
-    case when c.code & 128 > 0 then 'customer' end as liable,
+    class_of(c.pack) as class,
+    band_of(c.pack) as band,
+    action_of(c.pack) as action,
+    stood_in(c.pack) as stood_in,
+    is_explored(c.pack) as explored,
+    went_through(c.pack, c.code) as went_through,
+    is_reached(c.pack) as reached,
+    kind_of(c.code) as kind,
+    is_fraud(c.code) as fraud,
+    is_reversed(c.code) as reversed,
+    step_up_of(c.code) as step_up,
+    pays(c.code) as liable,
     c.delay,
     {sign} c.n as n,
     {sign} c.amount_minor as amount_minor,
     {sign} c.loss_minor as loss_minor,
     {sign} c.p as p,
     {sign} c.p_amount_minor as p_amount_minor,
-    {sign} case when c.pack & 3 = 2 then c.n else 0 end as in_time,
-    {sign} case when c.pack & 3 = 1 then c.n else 0 end as late,
+    {sign} case when was_in_time(c.pack) then c.n else 0 end as in_time,
+    {sign} case when was_late(c.pack) then c.n else 0 end as late,
     {sign} c.contacted_in_time as contacted_in_time,
     {sign} c.w as w,
     {sign} c.w2 as w2,
     {sign} c.w_p as w_p
 from (
+    -- Without hour and bin.
     select
-        f.pack >> 14 as pack,
+        f.pack & ~16383::bigint as pack,
         f.arm,
         coalesce(e.code, 0) as code,
-        (case when e.code & 8 > 0 then greatest(e.fraud_day - ((f.pack >> 40) & 65535), 0) end)
-            ::smallint as delay,
+        (case when is_fraud(e.code) then greatest(e.fraud_day - days_of(f.pack), 0) end)::smallint
+            as delay,
         count(*)::double as n,
         sum(f.amount_minor)::double as amount_minor,
-        sum(case when e.code & 8 > 0 then coalesce(e.fraud_amount_minor, f.amount_minor) end)
+        sum(case when is_fraud(e.code) then coalesce(e.fraud_amount_minor, f.amount_minor) end)
             ::double as loss_minor,
         sum(f.p) as p,
         sum(f.p * f.amount_minor) as p_amount_minor,
@@ -58,4 +54,4 @@ from (
     left join evidence e on e.key = f.key
     group by all
 ) c
-join products p on p.number = c.pack >> 42;
+join products p on p.number = product_of(c.pack);

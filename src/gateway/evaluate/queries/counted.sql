@@ -8,7 +8,7 @@ from (
         *,
         row_number() over (
             partition by key
-            order by (pack >> 14) & 3 = 2 desc, received_us desc, pack desc, p desc
+            order by was_in_time(pack) desc, received_us desc, pack desc, p desc
         ) as place
     from {facts}
     where received_us <= epoch_us($as_of)

@@ -1,10 +1,11 @@
 -- How many decisions each hour of event time has, by product: what a sample's share is made from.
-select p.product, (h.day & 65535) * 24 + h.hour as hour, sum(h.n) as n
+select p.product, days_of(h.pack) * 24 + hour_of(h.pack) as hour, sum(h.n) as n
 from (
-    select pack >> 40 as day, (pack >> 7) & 31 as hour, count(*) as n
+    -- Product, day and hour alone.
+    select pack & ~(((1::bigint << 28) - 1) << 12 | 127) as pack, count(*) as n
     from facts
     where received_us <= epoch_us($as_of)
     group by all
 ) h
-join products p on p.number = h.day >> 16
+join products p on p.number = product_of(h.pack)
 group by all;

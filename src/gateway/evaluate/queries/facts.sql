@@ -1,9 +1,8 @@
 -- What files that are new say, in the few columns that are counted: one row a decision.
 --
--- key: of the payment. pack: product (a number), day of the payment, bucket of the customer, cost
--- class, band of the amount, action, stood_in, explored, reached, in_time, hour of the day, bin: so
--- that what is told apart is one number. A subject is hex digits, two of which say one of 128 buckets: the same every
--- day, so that a bucket holds whole customers and days add up. Who has no subject is alone.
+-- key: of the payment. pack: what is told apart, in one number (`layout.sql`). A subject is hex digits,
+-- two of which say one of 128 buckets: the same every day, so that a bucket holds whole customers and
+-- days add up. Who has no subject is alone.
 --
 -- reached: it was declined, and exploration could have let it through. bin: halves of log-odds of the
 -- probability, from 1 on; 0 where there is none.

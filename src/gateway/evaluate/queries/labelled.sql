@@ -5,18 +5,15 @@ select
     f.customer,
     f.p,
     f.amount_minor,
-    f.arm,
-    (f.pack >> 25) & 255 as class,
-    coalesce(e.code, 0) & 8 > 0 as fraud
+    class_of(f.pack) as class,
+    is_fraud(coalesce(e.code, 0)) as fraud
 from facts f
-join products p on p.number = f.pack >> 56
+join products p on p.number = product_of(f.pack)
 left join evidence e on e.key = f.key
 where p.product = $product
-    and (f.pack >> 40) & 65535 between epoch_us($first) // 86400000000 and epoch_us($last) // 86400000000
+    and day_of(f.pack) between $first and $last
     and f.received_us <= epoch_us($as_of)
     and f.key < $share * 18446744073709551615.0
-    and (f.pack >> 19) & 7 <> 3
-    and (f.pack >> 18) & 1 = 0
     and f.p is not null
-    and coalesce(e.code, 0) & 96 not in (64, 96)
-    and not ((f.pack >> 19) & 7 = 2 and coalesce(e.code, 0) & 7 = 4);
+    and not stood_in(f.pack)
+    and went_through(f.pack, coalesce(e.code, 0));
