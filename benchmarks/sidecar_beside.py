@@ -10,6 +10,7 @@ shows what a ratio is worth here.
 
     without    `gateway serve`
     beside     `--sidecar` with a collector that takes all, and a lake
+    evaluating  the same, and the lake is evaluated without a pause
     dead ends  a collector that never answers, and a lake that cannot be written
     stopped    the sidecar stands still (SIGSTOP)
 """
@@ -47,7 +48,8 @@ IN_FLIGHT = 64
 SETTLE_S = 1.5
 PORTS = ("--http", "127.0.0.1:0", "--feedback", "127.0.0.1:0")
 WITHOUT, AGAIN = "without", "again"
-ARMS = (WITHOUT, "beside", "dead ends", "stopped", AGAIN)
+EVALUATING = "evaluating"
+ARMS = (WITHOUT, "beside", EVALUATING, "dead ends", "stopped", AGAIN)
 
 
 class Figures(NamedTuple):
@@ -85,7 +87,7 @@ def main() -> None:
             "beside": (f"http://127.0.0.1:{ours.recv()}", "LAKE"),
             "dead ends": (f"http://127.0.0.1:{silent.getsockname()[1]}", "/proc/lake"),
         }
-        ends["stopped"] = ends["beside"]
+        ends["stopped"] = ends[EVALUATING] = ends["beside"]
         for number in range(asked.rounds):
             for arm in (*ARMS[number % len(ARMS) :], *ARMS[: number % len(ARMS)]):
                 with tempfile.TemporaryDirectory(dir=scratch) as here:
@@ -93,7 +95,8 @@ def main() -> None:
                     options = () if not otlp else ("--sidecar", *PORTS)
                     if otlp:
                         place = f"{here}/lake" if lake == "LAKE" else lake
-                        options += ("--otlp", otlp, "--lake", place)
+                        every = "1s" if arm == EVALUATING else "off"
+                        options += ("--otlp", otlp, "--lake", place, "--evaluate", every)
                     journal = Path(here) / "journal"
                     with (
                         serving([folder], journal, options=options, cores=places.server) as server,
