@@ -284,6 +284,58 @@ def test_the_page_is_one_file_well_formed_and_small(evaluation: Evaluation) -> N
     assert not re.search(r"url\(|@import|https?:", text)
 
 
+def percent(shape: ElementTree.Element, name: str) -> float:
+    return float(shape.attrib[name].removesuffix("%"))
+
+
+def test_what_is_drawn_stands_where_its_numbers_are(evaluation: Evaluation) -> None:
+    """In each row: the value within its interval, and on its side of what it is held to."""
+    root = ElementTree.fromstring(
+        report_html(read(evaluation, "x")).removeprefix("<!DOCTYPE html>\n")
+    )
+    drawn = beyond = 0
+    for row in root.iter("li"):
+        track = row.find("svg[@class='track']")
+        if track is None:
+            continue
+        told = {x.attrib["data-at"]: float(x.attrib["value"]) for x in row.iter("data")}
+        value = next((at for at in told if at.endswith("/value")), "")
+        mark = next((x for x in track.findall("svg") if "mark" in x.attrib["class"]), None)
+        assert (mark is not None) <= bool(value)
+        if mark is None or value.startswith("/drift"):
+            continue
+        drawn += 1
+        x = percent(mark, "x")
+        reach = track.find("line[@class='reach']")
+        if reach is not None:
+            assert percent(reach, "x1") - 0.02 <= x <= percent(reach, "x2") + 0.02
+        entry = at(evaluation, value.removesuffix("/value"))
+        held = [percent(one, "x1") for one in track.findall("line[@class='held']")]
+        limits = [float(x) for x in re.findall(r"[\d.]+", entry["target"] or "")]
+        if len(held) == len(limits) == 2:
+            assert (x < held[0], x > held[1]) == (told[value] < limits[0], told[value] > limits[1])
+            beyond += x > held[1]
+        elif len(held) == len(limits) == 1:
+            least = entry["target"].startswith("at least")
+            wrong = told[value] < limits[0] if least else told[value] > limits[0]
+            assert (x > held[0]) == wrong
+            beyond += wrong
+    assert drawn > 20
+    assert beyond >= 3
+
+
+def test_shares_of_a_bar_are_those_of_its_numbers(evaluation: Evaluation) -> None:
+    root = ElementTree.fromstring(
+        report_html(read(evaluation, "x")).removeprefix("<!DOCTYPE html>\n")
+    )
+    (bar,) = root.findall(".//svg[@class='bar']")
+    labels = evaluation["labels"][0]
+    widths = [percent(part, "width") for part in bar]
+    wanted = [100 * labels[name] / labels["decisions"] for name in COUNTED]
+    assert widths == pytest.approx(wanted, abs=0.001)
+    assert sum(widths) == pytest.approx(100, abs=0.01)
+
+
 def times(evaluation: Evaluation, n: int) -> Evaluation:
     """Return an evaluation of so many products alike."""
     names = [f"cnp-{i}" for i in range(n)]
@@ -531,7 +583,9 @@ frame.addEventListener("load", () => {
   const page = frame.contentDocument, seen = page.documentElement;
   page.querySelectorAll("details").forEach(x => { x.open = true; });
   const overlaps = [...page.querySelectorAll(".who")].filter(x => {
-    const [badge, name] = [...x.children].map(y => y.getBoundingClientRect());
+    const [badge, name] = [...x.children].map(y => {  // of the words: a box may be too small
+      const words = page.createRange(); words.selectNodeContents(y);
+      return words.getBoundingClientRect(); });
     return name && badge.right > name.left + 0.5 && badge.bottom > name.top + 0.5;
   }).length;
   const marks = [...page.querySelectorAll(".rows .track")].map(x => x.clientWidth);
