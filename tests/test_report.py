@@ -524,6 +524,7 @@ def test_a_product_that_is_not_there_is_said_with_those_that_are(evaluation: Eva
         (["nix.json"], ExitCode.USAGE, "nix.json: cannot be read"),
         (["."], ExitCode.USAGE, "gateway report --lake ."),
         (["e.json", "--lake", "."], ExitCode.USAGE, "Leave one out"),
+        (["e.json", "--json", "--markdown"], ExitCode.USAGE, "Leave one out"),
         (["--makrdown"], ExitCode.USAGE, "no option"),
         (["e.json", "--product", "x"], ExitCode.USAGE, "One of cnp"),
         (["e.json", "--html", "nix/page.html"], ExitCode.USAGE, "cannot be written"),
@@ -572,6 +573,28 @@ def test_a_lakes_last_evaluation_is_told_alike_by_every_process(tmp_path: Path) 
         told.append((ran.stdout, page.read_bytes()))
     assert told[0] == told[1]
     assert told[0][0].startswith("**")
+
+
+def test_a_lakes_owners_are_named_and_for_programs_there_is_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake, page = str(tmp_path / "lake"), tmp_path / "page.html"
+    world.fill(tmp_path / "lake")
+    owners = {"operations": f"night shift {SCRIPT}", "science": "models"}
+    world.write_product(tmp_path / "lake", owners=owners)
+    assert run(["evaluate", "--lake", lake, "--keep", "--json"]) == ExitCode.OK
+    evaluation = json.loads(capsys.readouterr().out)
+    asked = ["report", "--lake", lake, "--html", str(page), "--json", "--owner", "operations"]
+    assert run(asked) == ExitCode.OK
+    told = json.loads(capsys.readouterr().out)
+    assert told["judged"]
+    for one in told["judged"]:
+        assert "operations" in one.pop("owners")
+        assert at(evaluation, one.pop("at")) == one
+    assert owners["operations"] in Page(page.read_text()).names
+    assert "models" not in Page(page.read_text()).names
+    assert run(["report", "--lake", lake, "--html", str(page)]) == ExitCode.OK
+    assert set(owners.values()) <= set(Page(page.read_text()).names)
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import json as json_codec
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from gateway.cli.terms import notes, save
-from gateway.errors import ExitCode, LakeError, UsageError
-from gateway.report.entries import read
+from gateway.cli.terms import Json, notes, save
+from gateway.errors import ExitCode, LakeError, ProductError, UsageError
+from gateway.product import parse
+from gateway.report.entries import Evaluated, read
 from gateway.report.markdown import report_markdown
+from gateway.report.owners import concerns, owners_of
 from gateway.report.page import report_html
+from gateway.report.sentence import markdown as markdown_of
+from gateway.report.verdicts import headline, worst_first
 from gateway.sidecar.lake import Lake
 from gateway.sidecar.lake.evaluations import Evaluations, evaluation_in
+from gateway.sidecar.lake.products import kept
 
 Owner = Literal["science", "engineering", "product", "operations"]
+
+SCHEMA = "gateway.report/1"
 
 STDIN = "-"
 MOST_BYTES = 256 * 2**20
@@ -65,20 +74,64 @@ def report(
         Owner | None, Parameter(help="What this owner of product.yaml needs, and no more.")
     ] = None,
     product: Annotated[str | None, Parameter(help="Only this product.")] = None,
+    json: Json = False,
 ) -> int:
     """Tell every team whether products keep their promises, what they cost, and whom they fail.
 
     Reads one evaluation and shows its numbers, each with its interval: the verdict first, then what
     is worst. Groups of customers are named; share it with whom that may concern.
     """
+    if json and markdown:
+        raise UsageError(
+            "are two forms of one stdout", subject="--json and --markdown", hint="Leave one out."
+        )
     evaluation, name = _evaluation(source, lake)
     found = read(evaluation, name, product)
     if html is not None:
-        save(html, report_html(found, owner), "Wrote")
+        save(html, report_html(found, owner, _people(lake, found.products)), "Wrote")
+    if json:
+        print(json_codec.dumps(_object(evaluation, found, owner), indent=2))
+        return ExitCode.OK
     if markdown or html is None:
         sys.stdout.write(report_markdown(found, owner))
     notes.print(f"Next: {_next(source, lake, html)}", markup=False)
     return ExitCode.OK
+
+
+def _object(evaluation: Any, found: Evaluated, owner: str | None) -> dict[str, Any]:
+    """Return what is judged, the worst first: the evaluation's own entries, with their owners."""
+    lines = [line for line in found.lines if concerns(line, owner)]
+    entries = [
+        (line, evaluation[line.section][int(line.at.rpartition("/")[2])])
+        for line in worst_first(lines)
+    ]
+    return {
+        "schema": SCHEMA,
+        "as_of": evaluation["as_of"],
+        "owner": owner,
+        "says": markdown_of(headline(lines)),
+        "judged": [{"at": line.at, "owners": owners_of(line), **entry} for line, entry in entries],
+    }
+
+
+def _people(lake: str, products: Sequence[str]) -> dict[str, list[str]]:
+    """Return who the products' owners are, by role, where their files are at hand: in a lake."""
+    if not lake:
+        return {}
+    place = Lake.at(lake)
+    newest = {one.product: one for one in kept(place.filesystem, place.root)}
+    found: dict[str, list[str]] = {}
+    for name in products:
+        if name not in newest:
+            continue
+        try:
+            owners = parse(newest[name].text, newest[name].path).owners
+        except ProductError:
+            continue  # of an older form: the evaluation stands without its names
+        for role, who in owners.model_dump().items():
+            if who and who not in found.setdefault(role, []):
+                found[role].append(who)
+    return found
 
 
 def _evaluation(source: str, lake: str) -> tuple[Any, str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from gateway.report.charts import badge_of
@@ -35,20 +36,26 @@ _DEPTHS = (
 )
 
 
-def report_html(found: Evaluated, owner: str | None = None) -> str:
+People = Mapping[str, Sequence[str]]
+"""Who an owner is, by role: people, teams or addresses, as products name them."""
+
+
+def report_html(
+    found: Evaluated, owner: str | None = None, people: People = MappingProxyType({})
+) -> str:
     """Return the page of an evaluation, or what one owner needs of it.
 
     It is as deep as fits in MOST_BYTES; of very many products even the least may not.
     """
     page = ""
     for depth in _DEPTHS:
-        page = _page(found, owner, depth)
+        page = _page(found, owner, people, depth)
         if len(page.encode()) <= MOST_BYTES:
             break
     return page
 
 
-def _page(found: Evaluated, owner: str | None, depth: Depth) -> str:
+def _page(found: Evaluated, owner: str | None, people: People, depth: Depth) -> str:
     lines = [line for line in found.lines if concerns(line, owner)]
     products = [
         (f"product-{i + 1}", product, [line for line in lines if line.product == product])
@@ -65,13 +72,14 @@ def _page(found: Evaluated, owner: str | None, depth: Depth) -> str:
         "style-src 'unsafe-inline'\"/>",
         f"<title>Report{whom}, as of {when}</title><style>{STYLE}</style></head><body>",
         '<a class="skip" href="#main">Skip to the report</a>',
-        f'<header><h1>{html(headline(lines))}</h1><p class="quiet">Report{whom}, as known at '
+        f'<header><h1>{html(headline(lines))}</h1><p class="quiet">Report{whom}'
+        f"{html(_named(owner, people))}, as known at "
         f'<time datetime="{found.as_of.isoformat()}">{when}</time>. Brackets hold 95 % intervals; '
         "a verdict is given only where the whole interval lies on one side of its target.</p>",
         _navigation(products),
         '</header><main id="main">',
         *_strip(lines),
-        *([] if owner else _by_owner(lines)),
+        *([] if owner else _by_owner(lines, people)),
     ]
     for place, product, some in products:
         labels = [one for one in found.labels if one.product == product and know]
@@ -122,7 +130,16 @@ def _strip(lines: Sequence[Line]) -> Iterator[str]:
         yield f'<p class="quiet">{html((count(len(alarming) - _IN_STRIP), " more below."))}</p>'
 
 
-def _by_owner(lines: Sequence[Line]) -> Iterator[str]:
+def _named(owner: str | None, people: People) -> Sentence:
+    """Return who an owner is, in brackets; empty: nobody is named."""
+    names = people.get(owner or "", ())
+    listed: Sentence = ()
+    for name in names:
+        listed = (*listed, ", " if listed else "", Name(name))
+    return (" (", *listed, ")") if listed else ()
+
+
+def _by_owner(lines: Sequence[Line], people: People) -> Iterator[str]:
     """Yield for each owner what he answers for, in counts."""
     yield '<h2>Who answers for it</h2><div class="wide" tabindex="0" role="group" '
     yield 'aria-label="Verdicts by owner"><table><thead><tr><th scope="col">owner</th>'
@@ -137,7 +154,8 @@ def _by_owner(lines: Sequence[Line]) -> Iterator[str]:
             for one in ("bad", "moved", "open", "good")
         )
         first: Sentence = (Name(mine[0].product), ", ", *title(mine[0])) if mine else ("–",)
-        yield f'<tr><th scope="row">{owner}</th>{cells}<td>{html(first)}</td></tr>'
+        who: Sentence = (owner, *_named(owner, people))
+        yield f'<tr><th scope="row">{html(who)}</th>{cells}<td>{html(first)}</td></tr>'
     yield "</tbody></table></div>"
 
 
