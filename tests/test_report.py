@@ -413,6 +413,68 @@ def test_any_names_are_laid_out(evaluation: Evaluation, names: list[str]) -> Non
     assert {len(CELL.split(line)) for line in table} == {8}
 
 
+MOST = 9e29
+NUMBER = st.none() | st.floats(-MOST, MOST) | st.integers(-(10**29), 10**29) | st.floats(0, 1)
+TARGET = st.sampled_from(
+    (
+        "",
+        "at most 0",
+        "at least 1",
+        "at most 1e-9",
+        "at least -3",
+        "0 to 0",
+        "2 to 1",
+        "at most 1.2.3",
+    )
+)
+CHANGE = st.fixed_dictionaries(
+    {
+        "value": NUMBER,
+        "interval": st.lists(NUMBER, min_size=2, max_size=2),
+        "n": NUMBER,
+        "target": TARGET,
+        "verdict": st.none() | st.sampled_from(("met", "breach", "drifted", "of tomorrow")),
+        "unit": st.sampled_from(("share", "bps", "ratio", "psi", "USD", "")),
+        "because": st.none() | st.just("of tomorrow"),
+    },
+    optional={
+        "by": st.dictionaries(st.sampled_from(("month", "reference", "x")), st.text(max_size=3)),
+        "budget": st.none() | st.fixed_dictionaries({"used": NUMBER, "allowed": NUMBER}),
+        "expected": NUMBER,
+        "kind": st.sampled_from(("promise", "goal", "wish")),
+    },
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    changes=st.lists(
+        st.tuples(
+            st.sampled_from(("goals", "money", "calibration", "drift", "fairness")),
+            st.integers(0, 200),
+            CHANGE,
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_any_figures_are_laid_out(
+    evaluation: Evaluation, changes: list[tuple[str, int, dict[str, Any]]]
+) -> None:
+    """However large, small, absent or new: a page, and no place that is no number."""
+    changed = {
+        name: [*some] if isinstance(some, list) else some for name, some in evaluation.items()
+    }
+    for section, i, change in changes:
+        some = changed[section]
+        some[i % len(some)] = {**some[i % len(some)], **change}
+    found = read(changed, "x")
+    text = report_html(found)
+    ElementTree.fromstring(text.removeprefix("<!DOCTYPE html>\n"))
+    assert not re.search(r'"(nan|inf|-inf)', text)
+    report_markdown(found)
+
+
 def test_numbers_in_markdown_are_the_jsons(evaluation: Evaluation) -> None:
     """Each figure's own, in the row that names it."""
     rows = report_markdown(read(evaluation, "x")).splitlines()
@@ -504,11 +566,11 @@ def test_what_is_no_evaluation_is_refused_by_its_place_and_not_its_value(
     assert "<b>" not in str(caught.value)
 
 
-def test_infinity_is_no_figure(evaluation: Evaluation) -> None:
-    text = json.dumps({**evaluation, "goals": [{**evaluation["goals"][0], "value": 1e999}]})
-    assert "Infinity" in text
-    with pytest.raises(LakeError, match="/goals/0/value is no number"):
-        read(json.loads(text), "x")
+def test_what_is_beyond_all_money_is_no_figure(evaluation: Evaluation) -> None:
+    for value in ("Infinity", "-Infinity", "NaN", "1e308", "9" * 400):
+        text = json.dumps({**evaluation, "goals": [{**evaluation["goals"][0], "value": "?"}]})
+        with pytest.raises(LakeError, match="/goals/0/value is no number"):
+            read(json.loads(text.replace('"?"', value)), "x")
 
 
 def test_a_product_that_is_not_there_is_said_with_those_that_are(evaluation: Evaluation) -> None:

@@ -19,6 +19,9 @@ from gateway.report.sentence import Sentence, html
 _EDGE = 3.0
 """Percent that stay free on either side."""
 
+_LEAST = 1e-12
+"""What is less is 0 to an axis."""
+
 _ROW, _PLANE, _FOOT, _SIDE = 26, 240, 24, 46
 
 
@@ -46,7 +49,7 @@ class Axis:
 
 def axis_of(values: Iterable[float | None], *, log: bool, around: Sequence[float] = ()) -> Axis:
     """Return an axis that holds values and what is drawn around them. Nothing: 0 to 1."""
-    known = [x for x in (*values, *around) if x is not None and (x > 0 or not log)]
+    known = [x for x in (*values, *around) if x is not None and (x > _LEAST or not log)]
     if not known:
         return Axis(0.5, 2.0, log) if log else Axis(0.0, 1.0)
     low, high = min(known), max(known)
@@ -55,7 +58,7 @@ def axis_of(values: Iterable[float | None], *, log: bool, around: Sequence[float
         high = max(high * 1.15, low * 1.5)
         return Axis(max(low / 1.15, high / 1e5), high, log)
     low = min(low, 0.0)
-    return Axis(low, high * 1.05 if high > low else low + 1.0)
+    return Axis(low, high * 1.05 if high - low > _LEAST * max(1.0, -low) else low + max(1.0, -low))
 
 
 class Mark(NamedTuple):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from math import isfinite
 from typing import Any
 
 from gateway.errors import LakeError, UsageError
@@ -13,6 +12,9 @@ from gateway.errors import LakeError, UsageError
 SECTIONS = ("goals", "money", "calibration", "drift", "fairness")
 COUNTED = ("mature", "provisional", "pending", "reversed", "without_label_for_ever")
 """States of a payment's label; together they are all decisions."""
+
+_MOST = 1e30
+"""No sum of money is as large: beyond it nothing could be drawn to scale."""
 
 _NUMBERS = ("value", "n", "events")
 _TEXTS = ("target", "verdict", "because", "says", "from", "to")
@@ -204,10 +206,7 @@ def _labels(one: Any, at: str) -> Labels:
 def _is_number(found: Any) -> bool:
     if isinstance(found, bool) or not isinstance(found, int | float):
         return False
-    try:
-        return isfinite(found)
-    except OverflowError:  # a whole number beyond any float
-        return False
+    return -_MOST < found < _MOST  # NaN is not
 
 
 def _number(found: Any, at: str) -> float | None:

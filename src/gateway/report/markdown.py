@@ -32,8 +32,9 @@ def report_markdown(found: Evaluated, owner: str | None = None) -> str:
     lines = [line for line in found.lines if concerns(line, owner)]
     judged = worst_first(lines)
     spent = list(_costs(found, lines))[:_MOST_COSTS]
-    shown = judged[: LINES - _AROUND - len(spent)]
-    rest = judged[len(shown) :]
+    worth = [line for line in judged if line.verdict != "steady"]
+    shown = worth[: LINES - _AROUND - len(spent)]
+    rest = [*worth[len(shown) :], *(line for line in judged if line.verdict == "steady")]
     whom = f" For {owner}." if owner else ""
     rows = [
         f"**{markdown(headline(lines))}**{whom} As of {found.as_of:%Y-%m-%d %H:%M} UTC, "

@@ -13,7 +13,7 @@ from gateway.report.sections import SECTIONS
 from gateway.report.sentence import Link, Name, Sentence, count, counted, figure, html, target
 from gateway.report.story import budget, costs, in_danger, title, undecided_groups, worse_off
 from gateway.report.style import STYLE
-from gateway.report.verdicts import BAD, STANDING, headline, is_in_danger, worst_first
+from gateway.report.verdicts import BAD, headline, is_in_danger, standing, worst_first
 
 _IN_STRIP = 12
 
@@ -117,10 +117,10 @@ def _strip(lines: Sequence[Line]) -> Iterator[str]:
         if line.section == "drift":
             held = ()
         yield (
-            f'<li class="{STANDING[line.verdict]}">'
+            f'<li class="{standing(line.verdict)}">'
             f'<span class="product">{html((Name(line.product),))} · '
             f"{owners_of(line)[0]}</span>"
-            f"{badge_of(line.verdict, STANDING[line.verdict])}{html(title(line))}"
+            f"{badge_of(line.verdict, standing(line.verdict))}{html(title(line))}"
             f'<span class="told">{html(figure(line))}'
             f"{html(('; asked: ', *held)) if held else ''}"
             f"{html(('; budget: ', *spent)) if spent else ''}</span></li>"
@@ -148,9 +148,9 @@ def _by_owner(lines: Sequence[Line], people: People) -> Iterator[str]:
     yield '<th scope="col">first of all</th></tr></thead><tbody>'
     for owner in OWNERS:
         mine = [line for line in worst_first(lines) if owners_of(line)[0] == owner]
-        standing = [STANDING.get(line.verdict, "none") for line in mine]
+        looks = [standing(line.verdict) for line in mine]
         cells = "".join(
-            f"<td>{html((count(standing.count(one)),))}</td>"
+            f"<td>{html((count(looks.count(one)),))}</td>"
             for one in ("bad", "moved", "open", "good")
         )
         first: Sentence = (Name(mine[0].product), ", ", *title(mine[0])) if mine else ("–",)

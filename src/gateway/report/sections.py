@@ -35,7 +35,7 @@ from gateway.report.sentence import (
     target,
 )
 from gateway.report.story import began, budget, drifted, group, measure, title
-from gateway.report.verdicts import BAD, STANDING, rank, seems_missed, worst_first
+from gateway.report.verdicts import BAD, rank, seems_missed, standing, worst_first
 from gateway.report.words import BASES, STATES, WHY, spoken
 
 Some = Sequence[Line]
@@ -56,7 +56,7 @@ def promises(lines: Some, _: Sequence[Labels], *, exact: bool) -> str:
             title(x),
             _with_budget(x),
             *drawn.get(x.at, (None, None, None)),
-            STANDING[x.verdict],
+            standing(x.verdict),
             x.verdict,
         )
         for x in held
@@ -209,7 +209,7 @@ def reliability(lines: Some, _: Sequence[Labels], *, exact: bool) -> str:
     found = _figure(caption, drawing)
     if parts:
         marks = [
-            Mark(group(x), figure(x), x.value, x.low, x.high, STANDING[x.verdict], x.verdict)
+            Mark(group(x), figure(x), x.value, x.low, x.high, standing(x.verdict), x.verdict)
             for x in sorted(parts, key=rank)[:_MOST_MARKS]
         ]
         off = sum(x.verdict in BAD for x in parts)
@@ -284,7 +284,7 @@ def _groups(lines: Some, caption: Sentence, *, with_verdict: bool) -> str:
             # Of an interval that is open above and has no value there is nothing to draw.
             x.low if x.value is not None else None,
             x.high if x.value is not None else None,
-            STANDING[x.verdict],
+            standing(x.verdict),
             x.verdict if with_verdict else "",
         )
         for x in sorted(lines, key=rank)[:_MOST_MARKS]
@@ -329,7 +329,7 @@ def drift(lines: Some, _: Sequence[Labels], *, exact: bool) -> str:
             drifted(x),
             (*figure(x), *(("; ", *since) if (since := began(x)) else ())),
             *(x.value, x.low, x.high),
-            STANDING[x.verdict],
+            standing(x.verdict),
             x.verdict,
         )
         for x in shown

@@ -99,8 +99,9 @@ def _in_unit(ends: Sentence) -> Sentence:
     )
 
 
-_LIMIT = re.compile(r"at (least|most) (-?[\d.]+(?:e[+-]?\d+)?)")
-_BAND = re.compile(r"(-?[\d.]+(?:e[+-]?\d+)?) to (-?[\d.]+(?:e[+-]?\d+)?)")
+_DECIMAL = r"(-?\d{1,30}(?:\.\d{1,30})?(?:e[+-]?\d{1,2})?)"
+_LIMIT = re.compile(rf"at (least|most) {_DECIMAL}", re.ASCII)
+_BAND = re.compile(rf"{_DECIMAL} to {_DECIMAL}", re.ASCII)
 
 
 def limit(line: Line) -> tuple[str, float] | None:

@@ -22,6 +22,11 @@ STANDING = {
 _LITTLE_LEFT = 0.25
 
 
+def standing(verdict: str) -> str:
+    """Return how a verdict looks; one that is not known as none."""
+    return STANDING.get(verdict, "none")
+
+
 def is_judged(line: Line) -> bool:
     """Return whether a line counts as a verdict: not parts, and no groups that are told beside the
     gate, unless they are in breach.

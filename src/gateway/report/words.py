@@ -101,14 +101,20 @@ def _rounded(value: float, unit: str) -> str:
 def _decimals(share: float) -> int:
     """Return so many decimals of a percentage that two digits differ from 0 and 100."""
     away = 100 * min(abs(share), abs(1.0 - share))
-    if away == 0.0:
+    if away < _LEAST:
         return 0
     return min(max(1, 1 - floor(log10(away))), 8)
+
+
+_LEAST = 1e-9
+"""What is less is written with its power of ten."""
 
 
 def _digits(value: float) -> str:
     if value == 0.0:
         return "0"
+    if abs(value) < _LEAST:
+        return f"{value:.2g}"
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.{max(0, 2 - floor(log10(abs(value))))}f}"
