@@ -22,6 +22,7 @@ _OF_METRIC = {
     "insult_rate": ("science", "product"),
     "value_detection_rate": ("science", "product"),
     "savings": ("product", "science"),
+    "miscalibration_cost": ("science", "product"),
 }
 _OF_SECTION = {
     "goals": ("product", "science"),
@@ -39,7 +40,7 @@ def owners_of(line: Line) -> tuple[str, ...]:
         # What callers send is theirs to mend, what the model makes of it is science's.
         sent = line.by.keys() & {"feature", "channel", "category", "watch"}
         return ("science", "engineering") if sent else ("science",)
-    if line.section in ("goals", "money"):
+    if line.section in ("goals", "money", "calibration"):
         return _OF_METRIC.get(line.metric, _OF_SECTION[line.section])
     return _OF_SECTION[line.section]
 

@@ -172,9 +172,10 @@ def _parts(parts: Some, held: float | None) -> str:
 
 def reliability(lines: Some, _: Sequence[Labels], *, exact: bool) -> str:
     """Return whether probabilities hold."""
-    whole = next((x for x in lines if x.section == "calibration" and not x.by), None)
+    every = {x.metric: x for x in lines if x.section == "calibration" and not x.by}
+    whole = every.get("observed_over_expected")
     bins = [x for x in lines if x.metric == "fraud_rate_at_probability"]
-    if whole is None and not bins:
+    if not every and not bins:
         return ""
     held = band(whole) if whole else None
     caption: Sentence = ()
@@ -183,6 +184,16 @@ def reliability(lines: Some, _: Sequence[Labels], *, exact: bool) -> str:
             *("Over all, ", *figure(whole), " of the frauds that were expected came; "),
             *(*target(whole), " is asked: ", whole.verdict or "not judged", ". "),
         )
+    for metric, before, after in (
+        ("observed_over_expected_near_thresholds", "Near thresholds, ", " came. "),
+        (
+            "miscalibration_cost",
+            "What acting on them cost more than probabilities put right: ",
+            ". ",
+        ),
+    ):
+        if metric in every:
+            caption = (*caption, before, *figure(every[metric]), after)
     dots = [
         Dot(expected, x.value, x.low, x.high)
         for x in bins
@@ -205,7 +216,7 @@ def reliability(lines: Some, _: Sequence[Labels], *, exact: bool) -> str:
             "squares lie on the dashed line; above it there is more fraud than was said.",
         )
         drawing = against(dots, "share", held)
-    parts = [x for x in lines if x.section == "calibration" and x.by and x not in bins]
+    parts = [x for x in lines if x.metric == "observed_over_expected" and x.verdict and x.by]
     found = _figure(caption, drawing)
     if parts:
         marks = [

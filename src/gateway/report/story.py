@@ -99,7 +99,9 @@ def undecided_groups(lines: Sequence[Line]) -> int:
 
 def costs(lines: Sequence[Line]) -> Iterator[Sentence]:
     """Yield what fraud cost, and what stopping it cost, over mature decisions of all parts."""
-    whole = {(x.metric, x.basis): x for x in lines if x.section == "money" and not x.by}
+    whole = {
+        (x.metric, x.basis): x for x in lines if x.section in ("money", "calibration") and not x.by
+    }
     loss, share = whole.get(("fraud_loss", "mature")), whole.get(("fraud_loss_bps", "mature"))
     if loss is not None and loss.value is not None:
         of = (", ", *figure(share), " of turnover") if share and share.value is not None else ()
@@ -112,6 +114,13 @@ def costs(lines: Sequence[Line]) -> Iterator[Sentence]:
     saved = whole.get(("savings", "model_implied"))
     if saved is not None and saved.value is not None:
         yield ("Deciding saved ", *figure(saved), " of the cheaper of approving or declining all.")
+    flipped = whole.get(("miscalibration_cost", "mature"))
+    if flipped is not None and (flipped.low or 0.0) > 0.0:
+        yield (
+            "That its probabilities do not hold cost ",
+            *figure(flipped),
+            " more than right ones would.",
+        )
 
 
 def began(line: Line) -> Sentence:

@@ -16,6 +16,8 @@ TITLES = {
     "step_up_success_rate": "customers who proved themselves when asked",
     "review_load": "payments for analysts",
     "observed_over_expected": "frauds that came, over frauds expected",
+    "observed_over_expected_near_thresholds": "frauds over expected, near thresholds",
+    "miscalibration_cost": "lost because probabilities do not hold",
     "fraud_rate_at_probability": "fraud that came, by the probability that was given",
 }
 
