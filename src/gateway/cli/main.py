@@ -60,6 +60,7 @@ _VERBS = {
     "erase": "Rewrite the lake without a subject, and say where the journal still has it.",
     "alerts": "Print Prometheus rules that say how fast promises' error budgets burn.",
     "evaluate": "Say whether products keep their promises, what they cost, for whom they fail.",
+    "report": "Tell every team what an evaluation says: Markdown of 20 lines, or one HTML file.",
     "incident": "Let something go wrong, to practise on: find out why from traces and metrics.",
     "bench": "Measure the clock: lateness, goodput and stand-ins, from idle to overload.",
 }
@@ -141,6 +142,12 @@ _EXAMPLES = {
         "gateway evaluate --lake lake --as-of 2026-11-01 --json",
         "gateway evaluate --lake lake --watch 5m",
         "gateway evaluate --lake lake --keep",
+    ),
+    "report": (
+        "gateway report --lake lake",
+        "gateway report --lake lake --html report.html",
+        "gateway report --lake lake --owner operations",
+        "gateway evaluate --lake lake --json | gateway report - --html report.html --markdown",
     ),
     "incident": ("gateway incident", "gateway incident overload practice --seconds 30"),
     "bench": (

@@ -1,0 +1,189 @@
+"""An evaluation as one HTML file: no script, nothing from elsewhere, every number from the JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+from gateway.report.charts import badge_of
+from gateway.report.entries import Evaluated, Labels, Line
+from gateway.report.owners import OF_LABELS, OWNERS, concerns, owners_of
+from gateway.report.sections import SECTIONS
+from gateway.report.sentence import Link, Name, Sentence, count, counted, figure, html, target
+from gateway.report.story import budget, costs, in_danger, title, undecided_groups, worse_off
+from gateway.report.style import STYLE
+from gateway.report.verdicts import BAD, headline, is_in_danger, standing, worst_first
+
+_IN_STRIP = 12
+
+
+MOST_BYTES = 2 * 10**6
+
+
+class Depth(NamedTuple):
+    """How much of each product a page tells. What it leaves out, it says."""
+
+    sections: bool
+    tables: bool
+    left_out: str
+
+
+_DEPTHS = (
+    Depth(sections=True, tables=True, left_out=""),
+    Depth(sections=True, tables=False, left_out="Of so many products the tables are left out. "),
+    Depth(sections=False, tables=False, left_out="Of so many products the charts are left out. "),
+)
+
+
+People = Mapping[str, Sequence[str]]
+"""Who an owner is, by role: people, teams or addresses, as products name them."""
+
+
+def report_html(
+    found: Evaluated, owner: str | None = None, people: People = MappingProxyType({})
+) -> str:
+    """Return the page of an evaluation, or what one owner needs of it.
+
+    It is as deep as fits in MOST_BYTES; of very many products even the least may not.
+    """
+    page = ""
+    for depth in _DEPTHS:
+        page = _page(found, owner, people, depth)
+        if len(page.encode()) <= MOST_BYTES:
+            break
+    return page
+
+
+def _page(found: Evaluated, owner: str | None, people: People, depth: Depth) -> str:
+    lines = [line for line in found.lines if concerns(line, owner)]
+    products = [
+        (f"product-{i + 1}", product, [line for line in lines if line.product == product])
+        for i, product in enumerate(found.products)
+    ]
+    when = f"{found.as_of:%Y-%m-%d %H:%M} UTC"
+    whom = f" for {owner}" if owner else ""
+    know = owner is None or owner in OF_LABELS
+    parts = [
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>',
+        '<meta name="viewport" content="width=device-width, initial-scale=1"/>',
+        # Whatever a name might smuggle in: nothing runs, nothing is fetched.
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+        "style-src 'unsafe-inline'\"/>",
+        f"<title>Report{whom}, as of {when}</title><style>{STYLE}</style></head><body>",
+        '<a class="skip" href="#main">Skip to the report</a>',
+        f'<header><h1>{html(headline(lines))}</h1><p class="quiet">Report{whom}'
+        f"{html(_named(owner, people))}, as known at "
+        f'<time datetime="{found.as_of.isoformat()}">{when}</time>. Brackets hold 95 % intervals; '
+        "a verdict is given only where the whole interval lies on one side of its target.</p>",
+        _navigation(products),
+        '</header><main id="main">',
+        *_strip(lines),
+        *([] if owner else _by_owner(lines, people)),
+    ]
+    for place, product, some in products:
+        labels = [one for one in found.labels if one.product == product and know]
+        parts += _product(place, product, some, labels, depth)
+    parts.append(
+        "</main><footer><p>Made by <code>gateway report</code> of <code>gateway evaluate</code>'s "
+        "JSON. "
+        f"{depth.left_out}{'One product: --product NAME. ' if depth.left_out else ''}"
+        "Each number on this page carries its exact value and its place there.</p></footer>"
+        "</body></html>\n"
+    )
+    return "".join(parts)
+
+
+def _navigation(products: Sequence[tuple[str, str, Sequence[Line]]]) -> str:
+    links = "".join(
+        f'<li><a href="#{place}">{html((Name(product),))}</a></li>'
+        for place, product, _ in products
+    )
+    return f'<nav aria-label="Products"><ul>{links}</ul></nav>'
+
+
+def _strip(lines: Sequence[Line]) -> Iterator[str]:
+    """Yield the worst verdicts as tiles."""
+    alarming = [
+        line
+        for line in worst_first(lines)
+        if line.verdict in BAD or line.verdict == "drifted" or is_in_danger(line)
+    ]
+    if not alarming:
+        return
+    yield '<h2 class="first">What needs attention</h2><ul class="strip">'
+    for line in alarming[:_IN_STRIP]:
+        spent, held = budget(line), target(line)
+        if line.section == "drift":
+            held = ()
+        yield (
+            f'<li class="{standing(line.verdict)}">'
+            f'<span class="product">{html((Name(line.product),))} · '
+            f"{owners_of(line)[0]}</span>"
+            f"{badge_of(line.verdict, standing(line.verdict))}{html(title(line))}"
+            f'<span class="told">{html(figure(line))}'
+            f"{html(('; asked: ', *held)) if held else ''}"
+            f"{html(('; budget: ', *spent)) if spent else ''}</span></li>"
+        )
+    yield "</ul>"
+    if len(alarming) > _IN_STRIP:
+        yield f'<p class="quiet">{html((count(len(alarming) - _IN_STRIP), " more below."))}</p>'
+
+
+def _named(owner: str | None, people: People) -> Sentence:
+    """Return who an owner is, in brackets; empty: nobody is named."""
+    names = people.get(owner or "", ())
+    listed: Sentence = ()
+    for name in names:
+        listed = (*listed, ", " if listed else "", Name(name))
+    return (" (", *listed, ")") if listed else ()
+
+
+def _by_owner(lines: Sequence[Line], people: People) -> Iterator[str]:
+    """Yield for each owner what he answers for, in counts."""
+    yield '<h2>Who answers for it</h2><div class="wide" tabindex="0" role="group" '
+    yield 'aria-label="Verdicts by owner"><table><thead><tr><th scope="col">owner</th>'
+    for word in ("bad", "drifted", "undecided", "good"):
+        yield f'<th scope="col">{word}</th>'
+    yield '<th scope="col">first of all</th></tr></thead><tbody>'
+    for owner in OWNERS:
+        mine = [line for line in worst_first(lines) if owners_of(line)[0] == owner]
+        looks = [standing(line.verdict) for line in mine]
+        cells = "".join(
+            f"<td>{html((count(looks.count(one)),))}</td>"
+            for one in ("bad", "moved", "open", "good")
+        )
+        first: Sentence = (Name(mine[0].product), ", ", *title(mine[0])) if mine else ("–",)
+        who: Sentence = (owner, *_named(owner, people))
+        yield f'<tr><th scope="row">{html(who)}</th>{cells}<td>{html(first)}</td></tr>'
+    yield "</tbody></table></div>"
+
+
+def _product(
+    place: str, product: str, lines: Sequence[Line], labels: Sequence[Labels], depth: Depth
+) -> Iterator[str]:
+    yield f'<section id="{place}" aria-labelledby="{place}-name">'
+    yield f'<h2 id="{place}-name">{html((Name(product),))}</h2>'
+    for about, said in (
+        ("In danger", in_danger(lines)),
+        ("Worse off", worse_off(lines)),
+        ("What it costs", costs(lines)),
+    ):
+        words = " ".join(html(one) for one in said)
+        if words:
+            yield f"<p><b>{about}.</b> {words}</p>"
+    open_ = undecided_groups(lines)
+    if open_:
+        whether = ", too little is known to say whether their customers are worse off."
+        yield f"<p>{html(('Of ', *counted(open_, 'group'), whether))}</p>"
+    sections = [
+        (f"{place}-{i + 1}", name, content)
+        for i, (name, make) in enumerate(SECTIONS.items())
+        if depth.sections and (content := make(lines, labels, exact=depth.tables))
+    ]
+    links = "".join(f"<li>{html((Link(name, at),))}</li>" for at, name, _ in sections)
+    if links:
+        yield f'<nav aria-label="Sections of {place}"><ul>{links}</ul></nav>'
+    for at, name, content in sections:
+        yield f'<h3 id="{at}">{name}</h3>{content}'
+    yield "</section>"
