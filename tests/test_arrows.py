@@ -32,7 +32,7 @@ ROOMS = {
     "report": {"errors"},
     "verify": {"model", "scaffold", "evaluate", "decide", "product", "errors"},
     "bench": {"model", "errors", "v1"},
-    "sidecar": {"journal", "product", "decide", "model", "errors", "pan", "v1"},
+    "sidecar": {"journal", "product", "decide", "model", "report", "errors", "pan", "v1"},
     "cli": {
         *("serve", "model", "decide", "product", "journal", "demo", "scaffold", "bench"),
         *("evaluate", "report", "verify", "sidecar", "errors", "v1"),

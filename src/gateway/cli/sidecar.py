@@ -14,11 +14,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from socketserver import ThreadingMixIn
 from typing import Annotated
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.registry import Collector
 
 from gateway.cli.attached import Attachment, errors_told, step_back
@@ -38,6 +40,7 @@ from gateway.sidecar.feedback.store import Store
 from gateway.sidecar.lake.decisions import pseudonym
 from gateway.sidecar.lake.shipping import KEY, subject_key
 from gateway.sidecar.metrics.evaluated import Evaluated
+from gateway.sidecar.page import Page
 from gateway.sidecar.presence import Presence, running
 from gateway.sidecar.tail.checkpoint import STATE
 from gateway.sidecar.tail.retention import Keeping, Retention
@@ -197,12 +200,12 @@ def sidecar(
             )
         )
         shown: list[Collector] = [consumers.measures, counts]
-        evaluating = None
+        evaluated = evaluating = None
         if lake is not None and evaluate_s is not None:
             evaluated = Evaluated(evaluate_s)
             shown.append(evaluated)
             evaluating = Evaluating(lake, evaluated, every_s=evaluate_s)
-        address = stack.enter_context(_answering(http, *shown))
+        address = stack.enter_context(_answering(http, evaluated, *shown))
         names = tuple(one.name for one in consumers.of_journal)
         if checkpoints is None:
             kept_s = None if lake is None else keep_s
@@ -261,8 +264,8 @@ def _taking(claim: Claim, intake: Intake, tls: Tls | None) -> Iterator[None]:
 
 
 @contextmanager
-def _answering(address: str, *shown: Collector) -> Iterator[str]:
-    """Answer Prometheus, as long as the context is open; yield where."""
+def _answering(address: str, evaluated: Evaluated | None, *shown: Collector) -> Iterator[str]:
+    """Answer Prometheus and browsers, as long as the context is open; yield where."""
     host, _, port = address.rpartition(":")
     if host not in ("127.0.0.1", "localhost", "[::1]") or not port.isdigit():
         raise UsageError(
@@ -274,19 +277,46 @@ def _answering(address: str, *shown: Collector) -> Iterator[str]:
     for one in shown:
         registry.register(one)
     try:
-        server, thread = start_http_server(int(port), addr=host.strip("[]"), registry=registry)
+        server = make_server(
+            host.strip("[]"),
+            int(port),
+            Page(evaluated, make_wsgi_app(registry)),
+            _server_class(host),
+            handler_class=_Quiet,
+        )
     except OSError as error:
         raise ListenError(
             f"cannot be listened on: {error.strerror}",
             subject=f"--http {address}",
             hint="Another port, or :0 for any.",
         ) from None
+    thread = threading.Thread(target=server.serve_forever, name="http", daemon=True)
+    thread.start()
     try:
         yield f"http://{host}:{server.server_port}/metrics"
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread a connection; one that stays open holds nobody up."""
+
+    daemon_threads = True
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+def _server_class(host: str) -> type[WSGIServer]:
+    return _Server6 if ":" in host else _Server
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing of each request."""
 
 
 def _announce(address: str, taking: str | None, names: list[str], *, json: bool) -> None:

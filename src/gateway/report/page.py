@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -41,21 +42,25 @@ People = Mapping[str, Sequence[str]]
 
 
 def report_html(
-    found: Evaluated, owner: str | None = None, people: People = MappingProxyType({})
+    found: Evaluated,
+    owner: str | None = None,
+    people: People = MappingProxyType({}),
+    *,
+    above: str = "",
 ) -> str:
-    """Return the page of an evaluation, or what one owner needs of it.
+    """Return the page of an evaluation, or what one owner needs of it. `above`: said first.
 
     It is as deep as fits in MOST_BYTES; of very many products even the least may not.
     """
     page = ""
     for depth in _DEPTHS:
-        page = _page(found, owner, people, depth)
+        page = _page(found, owner, people, depth, above)
         if len(page.encode()) <= MOST_BYTES:
             break
     return page
 
 
-def _page(found: Evaluated, owner: str | None, people: People, depth: Depth) -> str:
+def _page(found: Evaluated, owner: str | None, people: People, depth: Depth, above: str) -> str:
     lines = [line for line in found.lines if concerns(line, owner)]
     products = [
         (f"product-{i + 1}", product, [line for line in lines if line.product == product])
@@ -72,7 +77,9 @@ def _page(found: Evaluated, owner: str | None, people: People, depth: Depth) -> 
         "style-src 'unsafe-inline'\"/>",
         f"<title>Report{whom}, as of {when}</title><style>{STYLE}</style></head><body>",
         '<a class="skip" href="#main">Skip to the report</a>',
-        f'<header><h1>{html(headline(lines))}</h1><p class="quiet">Report{whom}'
+        f"<header><h1>{html(headline(lines))}</h1>"
+        f"{f'<p>{escape(above)}</p>' if above else ''}"
+        f'<p class="quiet">Report{whom}'
         f"{html(_named(owner, people))}, as known at "
         f'<time datetime="{found.as_of.isoformat()}">{when}</time>. Brackets hold 95 % intervals; '
         "a verdict is given only where the whole interval lies on one side of its target.</p>",

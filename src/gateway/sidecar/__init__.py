@@ -4,6 +4,7 @@
     traces/     every call a span, at a collector
     metrics/    every call counted, for Prometheus; rules for the promises
     lake/       every call a row, in Parquet files
+    page        the last evaluation, for a browser
     presence    that a sidecar runs, and where
     wing        a thread a consumer, each at its own pace
 

@@ -94,6 +94,7 @@ class Evaluated(Collector):
         self._wall_s = wall_s
         self._lock = threading.Lock()
         self._told: Told | None = None
+        self._evaluation: Mapping[str, Any] | None = None
         self._took_s: float | None = None
         self._has_failed = False
 
@@ -106,7 +107,16 @@ class Evaluated(Collector):
         found = told(evaluation)
         with self._lock:
             self._told, self._has_failed = found, False
+            self._evaluation = evaluation
             self._took_s = self._took_s if took_s is None else took_s
+
+    def last(self) -> tuple[Mapping[str, Any], float, bool] | None:
+        """Return the evaluation, its age in seconds, and whether an attempt since then failed."""
+        with self._lock:
+            told, evaluation, has_failed = self._told, self._evaluation, self._has_failed
+        if told is None or evaluation is None:
+            return None
+        return evaluation, max(0.0, self._wall_s() - told.as_of_s), has_failed
 
     def fail(self) -> None:
         """Show that the last attempt came to nothing; the last evaluation stands."""
