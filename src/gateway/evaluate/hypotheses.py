@@ -1,0 +1,280 @@
+"""Claims that were written down before their result was known, and what came of them. Pure.
+
+A claim is frozen: the digest of what was declared is kept at the start, and a declaration that
+reads otherwise later is another experiment. Its arms are compared on days whose labels are mature,
+each day at most once, by confidence sequences (`sequential`): whoever looks when he likes is not
+fooled by it.
+
+    invalid     the declaration was changed, or the arms did not get the units they were to get
+    stop        for sure a guardrail is broken, or the goal is not reached
+    ship        for sure the goal is better than before, and no guardrail is worse than its margin
+    undecided   the greatest number of days is over
+    continue    none of these so far
+
+To ship all must hold, so guardrails are not corrected for their number. A broken guardrail stops
+before the least number of days is over; nothing else does. The first stop, ship or undecided stays
+what it is; invalid takes it back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence as Row
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.evaluate.intervals import Estimate
+from gateway.evaluate.sequential import (
+    ALPHA,
+    MISMATCH_ALPHA,
+    Sequence,
+    Side,
+    difference,
+    mismatch,
+)
+from gateway.evaluate.sums import Floats
+from gateway.product import Hypothesis
+
+Says = Literal["ship", "stop", "continue", "undecided", "invalid"]
+
+Because = Literal[
+    "declaration_changed",
+    "sample_ratio_mismatch",
+    "guardrail_broken",
+    "goal_not_reached",
+    "goal_reached",
+    "days_over",
+    "too_few_days",
+    "not_sure",
+]
+
+WORSE = {
+    "fraud_loss_bps": 1,
+    "fraud_loss": 1,
+    "false_positive_rate": 1,
+    "insult_rate": 1,
+    "approval_rate": -1,
+    "value_detection_rate": -1,
+    "savings": -1,
+    "step_up_success_rate": -1,
+    "review_load": 1,
+}
+"""The sign of a change of each metric that is for the worse."""
+
+
+class Guardrail(NamedTuple):
+    """A metric that must not get worse by more than its margin, above 0 in the metric's unit."""
+
+    metric: str
+    margin: float
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A hypothesis in numbers. `effect`: the least change of the metric that matters, signed.
+
+    `arms`: what is compared with, and what is tried; `shares` of the traffic, each above 0.
+    """
+
+    id: str
+    metric: str
+    effect: float
+    arms: tuple[str, str]
+    shares: tuple[float, float]
+    guardrails: tuple[Guardrail, ...]
+    min_days: int
+    max_days: int
+    alpha: float = ALPHA
+
+    def __post_init__(self) -> None:
+        if self.effect == 0.0:
+            raise ValueError(f"{self.id}: minimum_effect is 0, must be the change that matters")
+        for one in self.guardrails:
+            if not one.margin > 0.0:
+                raise ValueError(f"{self.id}: the margin of {one.metric} must be above 0")
+
+
+class Pair(NamedTuple):
+    """One metric's sums by day and bucket, (T, B): of the arm that is tried, and of the other."""
+
+    tried: Side
+    other: Side
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observed:
+    """What came on each mature day since the start, T of them; `guardrails` as declared.
+
+    `drawn` (T, 2): units that came to an arm for the first time, in the order of `arms`.
+    """
+
+    goal: Pair
+    guardrails: tuple[Pair, ...]
+    drawn: Floats
+
+
+class Look(NamedTuple):
+    """What is known behind one day (from 1). NaN and infinities where too little is.
+
+    `evidence`: the logarithm of what speaks against the assignment.
+    """
+
+    day: int
+    says: Says
+    because: Because
+    goal: Estimate
+    guardrails: tuple[Estimate, ...]
+    evidence: float
+
+
+class Impact(NamedTuple):
+    """What was intended, and what came, with the sequence's interval.
+
+    `is_reached`: the intended change or more for sure, or less for sure; None while it is open.
+    """
+
+    intended: float
+    actual: Estimate
+    is_reached: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A hypothesis so far: the verdict, since which day it is so, and all looks."""
+
+    says: Says
+    because: Because
+    day: int
+    impact: Impact
+    looks: tuple[Look, ...]
+
+
+def digest(hypothesis: Hypothesis) -> str:
+    """Return what a declaration is frozen by: SHA-256 of all that it says, and its arms' order."""
+    told = hypothesis.model_dump(mode="json")
+    told["arms"] = list(hypothesis.arms.items())
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def outcome(declared: Declared, observed: Observed, *, is_as_frozen: bool) -> Outcome:
+    """Return what came of a hypothesis. `is_as_frozen`: its digest is that of the start."""
+    goal = _sequence(observed.goal, declared.effect, declared.alpha)
+    held = [
+        _sequence(pair, one.margin, declared.alpha)
+        for one, pair in zip(declared.guardrails, observed.guardrails, strict=True)
+    ]
+    evidence = mismatch(np.cumsum(observed.drawn, axis=0), np.array(declared.shares))
+    says = judged(declared, goal, held, evidence, is_as_frozen=is_as_frozen)
+    because = reasons(declared, goal, held, evidence, is_as_frozen=is_as_frozen)
+    looks = tuple(
+        Look(
+            place + 1,
+            says[place],
+            because[place],
+            _at(goal, place),
+            tuple(_at(one, place) for one in held),
+            float(evidence[place]),
+        )
+        for place in range(min(len(says), declared.max_days))
+    )
+    if not looks:
+        nothing = Estimate(np.nan, -np.inf, np.inf)
+        return Outcome("continue", "too_few_days", 0, Impact(declared.effect, nothing, None), ())
+    last = _deciding(looks)
+    return Outcome(last.says, last.because, last.day, impact(declared.effect, last.goal), looks)
+
+
+def judged(
+    declared: Declared,
+    goal: Sequence,
+    guardrails: Row[Sequence],
+    evidence: Floats,
+    *,
+    is_as_frozen: bool = True,
+) -> NDArray[np.str_]:
+    """Return what each look says by itself, (..., T): of days from the first on."""
+    because = reasons(declared, goal, guardrails, evidence, is_as_frozen=is_as_frozen)
+    return _SAYS[np.searchsorted(_REASONS, because)]
+
+
+def reasons(
+    declared: Declared,
+    goal: Sequence,
+    guardrails: Row[Sequence],
+    evidence: Floats,
+    *,
+    is_as_frozen: bool,
+) -> NDArray[np.str_]:
+    """Return why each look says what it says, (..., T): the first that holds, in this order."""
+    day = np.broadcast_to(np.arange(1, evidence.shape[-1] + 1), evidence.shape)
+    sign = 1.0 if declared.effect > 0.0 else -1.0
+    low, high = (goal.low, goal.high) if sign > 0.0 else (-goal.high, -goal.low)
+    broken, within = np.zeros(day.shape, np.bool_), np.ones(day.shape, np.bool_)
+    for one, seen in zip(declared.guardrails, guardrails, strict=True):
+        worst, best = (seen.high, seen.low) if WORSE[one.metric] > 0 else (-seen.low, -seen.high)
+        broken |= best > one.margin
+        within &= worst < one.margin
+    mismatched = np.logical_or.accumulate(evidence >= -np.log(MISMATCH_ALPHA), axis=-1)
+    found = [
+        (np.full(day.shape, not is_as_frozen), "declaration_changed"),
+        (mismatched, "sample_ratio_mismatch"),
+        (broken, "guardrail_broken"),
+        (day < declared.min_days, "too_few_days"),
+        (high < abs(declared.effect), "goal_not_reached"),
+        ((low > 0.0) & within, "goal_reached"),
+        (day >= declared.max_days, "days_over"),
+    ]
+    return np.select([holds for holds, _ in found], [name for _, name in found], "not_sure")
+
+
+def ended(says: NDArray[np.str_]) -> NDArray[np.str_]:
+    """Return the verdict of looks (..., T): the first that is final, invalid before all."""
+    final = (says != "continue") & (says != "invalid")
+    first = np.take_along_axis(says, np.argmax(final, axis=-1)[..., None], axis=-1)[..., 0]
+    invalid = (says == "invalid").any(axis=-1)
+    return np.where(invalid, "invalid", np.where(final.any(axis=-1), first, "continue"))
+
+
+def impact(intended: float, actual: Estimate) -> Impact:
+    """Return the intended change beside what came."""
+    low, high = actual.low, actual.high
+    if intended < 0.0:
+        low, high = -high, -low
+    reached, short = low >= abs(intended), high < abs(intended)
+    return Impact(intended, actual, True if reached else False if short else None)
+
+
+_NAMES: dict[Because, Says] = {
+    "declaration_changed": "invalid",
+    "sample_ratio_mismatch": "invalid",
+    "guardrail_broken": "stop",
+    "goal_not_reached": "stop",
+    "goal_reached": "ship",
+    "days_over": "undecided",
+    "too_few_days": "continue",
+    "not_sure": "continue",
+}
+_REASONS = np.array(sorted(_NAMES))
+_SAYS = np.array([_NAMES[name] for name in sorted(_NAMES)])
+
+
+def _deciding(looks: Row[Look]) -> Look:
+    """Return the look whose verdict stands; of an open one the last."""
+    for says in (("invalid",), ("ship", "stop", "undecided")):
+        for look in looks:
+            if look.says in says:
+                return look
+    return looks[-1]
+
+
+def _sequence(pair: Pair, effect: float, alpha: float) -> Sequence:
+    tried, other = (Side(*(np.cumsum(sums, axis=0) for sums in side)) for side in pair)
+    return difference(tried, other, effect=effect, alpha=alpha)
+
+
+def _at(sequence: Sequence, place: int) -> Estimate:
+    return Estimate(*(float(end[place]) for end in sequence[:3]))
