@@ -22,9 +22,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gateway.evaluate.hypotheses import Declared, Guardrail, ended, judged
+from gateway.evaluate.hypotheses import Declared, ended, judged
 from gateway.evaluate.rates import left_out_variance
 from gateway.evaluate.sequential import ALPHA, Sequence, Side, difference
+from gateway.product import Guardrail
 
 B = 128
 DAYS = 60
@@ -156,7 +157,7 @@ def rates_of(world: World, seed: int, experiments: int) -> Rates:
     )
     declared = Declared(
         "simulated", "fraud_loss_bps", effect, ("champion", "arm"),
-        (1.0 - world.share, world.share), (Guardrail("approval_rate", MARGIN),),
+        (1.0 - world.share, world.share), (Guardrail(metric="approval_rate", margin=MARGIN),),
         MIN_DAYS, DAYS,
     )  # fmt: skip
     found = difference(*goal, effect=effect)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from gateway.evaluate.hypotheses import (
     Declared,
-    Guardrail,
     Observed,
     Pair,
+    declared_of,
     digest,
     ended,
     judged,
@@ -22,7 +22,7 @@ from gateway.evaluate.hypotheses import (
 )
 from gateway.evaluate.sequential import MISMATCH_ALPHA, Sequence, Side
 from gateway.evaluate.sums import Counts
-from gateway.product import Hypothesis
+from gateway.product import Guardrail, Hypothesis
 
 B = 128
 DECLARED = Declared(
@@ -31,7 +31,7 @@ DECLARED = Declared(
     -0.01,
     ("champion", "t82"),
     (0.5, 0.5),
-    (Guardrail("approval_rate", 0.01),),
+    (Guardrail(metric="approval_rate", margin=0.01),),
     min_days=5,
     max_days=20,
 )
@@ -41,7 +41,7 @@ WRITTEN: dict[str, Any] = {
     "metric": "insult_rate",
     "minimum_effect": -0.01,
     "arms": {"champion": 0.5, "t82": 0.5},
-    "guardrails": ["approval_rate"],
+    "guardrails": [{"metric": "approval_rate", "margin": 0.01}],
     "stop": {"min_days": 5, "max_days": 20},
 }
 
@@ -128,6 +128,7 @@ def test_what_came_later_changes_no_verdict_but_to_invalid() -> None:
         {"arms": {"champion": 0.5, "t82": 0.4}},
         {"arms": {"t82": 0.5, "champion": 0.5}},
         {"guardrails": []},
+        {"guardrails": [{"metric": "approval_rate", "margin": 0.02}]},
         {"maturity": "30d"},
         {"stop": {"min_days": 5, "max_days": 21}},
     ],
@@ -138,11 +139,30 @@ def test_any_change_of_a_declaration_shows(change: dict[str, Any]) -> None:
     assert digest(Hypothesis(**WRITTEN | change)) != frozen
 
 
-def test_what_cannot_be_judged_is_refused() -> None:
-    with pytest.raises(ValueError, match="minimum_effect is 0"):
-        replace(DECLARED, effect=0.0)
-    with pytest.raises(ValueError, match="margin of approval_rate must be above 0"):
-        replace(DECLARED, guardrails=(Guardrail("approval_rate", 0.0),))
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"minimum_effect": 0}, "minimum_effect is 0"),
+        ({"minimum_effect": None}, "minimum_effect must be given"),
+        ({"minimum_effect": None, "stop": None}, "minimum_effect and stop must be given"),
+        ({"arms": {"champion": 0.5}}, "arms are 1, must be two"),
+        ({"arms": {"champion": 0.5, "t82": 0}}, "share above 0"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused(change: dict[str, Any], said: str) -> None:
+    assert declared_of(Hypothesis(**WRITTEN)) == DECLARED
+    with pytest.raises(ValueError, match=said):
+        declared_of(Hypothesis(**WRITTEN | change))
+
+
+def test_a_wrong_assignment_shows_before_labels_are_mature() -> None:
+    early = seen(0.03, days=3)
+    drawn = np.tile([500.0, 500.0], (30, 1))
+    drawn[20:] = (500.0, 900.0)
+    found = outcome(DECLARED, replace(early, drawn=drawn), is_as_frozen=True)
+    assert (found.says, found.because) == ("invalid", "sample_ratio_mismatch")
+    assert 20 < found.day <= 30
+    assert len(found.looks) == 3
 
 
 ends = st.tuples(*[st.floats(-3.0, 3.0)] * 2).map(sorted)
@@ -154,7 +174,10 @@ def test_looks_are_judged_as_a_plain_reading_does(looks: list[Any], effect: floa
     declared = replace(
         DECLARED,
         effect=effect,
-        guardrails=(Guardrail("approval_rate", 1.0), Guardrail("fraud_loss", 1.0)),
+        guardrails=(
+            Guardrail(metric="approval_rate", margin=1.0),
+            Guardrail(metric="fraud_loss", margin=1.0),
+        ),
         min_days=2,
         max_days=6,
     )

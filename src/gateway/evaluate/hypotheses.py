@@ -37,7 +37,7 @@ from gateway.evaluate.sequential import (
     mismatch,
 )
 from gateway.evaluate.sums import Floats
-from gateway.product import Hypothesis
+from gateway.product import Guardrail, Hypothesis
 
 Says = Literal["ship", "stop", "continue", "undecided", "invalid"]
 
@@ -66,13 +66,6 @@ WORSE = {
 """The sign of a change of each metric that is for the worse."""
 
 
-class Guardrail(NamedTuple):
-    """A metric that must not get worse by more than its margin, above 0 in the metric's unit."""
-
-    metric: str
-    margin: float
-
-
 @dataclass(frozen=True, slots=True)
 class Declared:
     """A hypothesis in numbers. `effect`: the least change of the metric that matters, signed.
@@ -92,10 +85,9 @@ class Declared:
 
     def __post_init__(self) -> None:
         if self.effect == 0.0:
-            raise ValueError(f"{self.id}: minimum_effect is 0, must be the change that matters")
-        for one in self.guardrails:
-            if not one.margin > 0.0:
-                raise ValueError(f"{self.id}: the margin of {one.metric} must be above 0")
+            raise ValueError("minimum_effect is 0, must be the change that matters")
+        if len(set(self.arms)) != 2 or min(self.shares) <= 0.0:
+            raise ValueError("arms must be two, each with a share above 0")
 
 
 class Pair(NamedTuple):
@@ -109,7 +101,8 @@ class Pair(NamedTuple):
 class Observed:
     """What came on each mature day since the start, T of them; `guardrails` as declared.
 
-    `drawn` (T, 2): units that came to an arm for the first time, in the order of `arms`.
+    `drawn` (T or more, 2): units that came to an arm for the first time, in the order of `arms`;
+    assignments need not wait for labels, so there may be later days.
     """
 
     goal: Pair
@@ -153,6 +146,28 @@ class Outcome:
     looks: tuple[Look, ...]
 
 
+def declared_of(hypothesis: Hypothesis) -> Declared:
+    """Return what a hypothesis is judged by. Raises ValueError: it does not say enough."""
+    missing = [name for name in ("minimum_effect", "stop") if getattr(hypothesis, name) is None]
+    if missing:
+        raise ValueError(f"{' and '.join(missing)} must be given before the result is known")
+    if len(hypothesis.arms) != 2:
+        raise ValueError(f"arms are {len(hypothesis.arms)}, must be two: champion, and a canary")
+    assert hypothesis.minimum_effect is not None
+    assert hypothesis.stop is not None
+    (control, its_share), (tried, tried_share) = hypothesis.arms.items()
+    return Declared(
+        hypothesis.id,
+        hypothesis.metric,
+        hypothesis.minimum_effect,
+        (control, tried),
+        (its_share, tried_share),
+        hypothesis.guardrails,
+        hypothesis.stop.min_days,
+        hypothesis.stop.max_days,
+    )
+
+
 def digest(hypothesis: Hypothesis) -> str:
     """Return what a declaration is frozen by: SHA-256 of all that it says, and its arms' order."""
     told = hypothesis.model_dump(mode="json")
@@ -167,7 +182,8 @@ def outcome(declared: Declared, observed: Observed, *, is_as_frozen: bool) -> Ou
         _sequence(pair, one.margin, declared.alpha)
         for one, pair in zip(declared.guardrails, observed.guardrails, strict=True)
     ]
-    evidence = mismatch(np.cumsum(observed.drawn, axis=0), np.array(declared.shares))
+    drawn = np.cumsum(observed.drawn, axis=0)
+    evidence, later = np.split(mismatch(drawn, np.array(declared.shares)), [len(goal.value)])
     says = judged(declared, goal, held, evidence, is_as_frozen=is_as_frozen)
     because = reasons(declared, goal, held, evidence, is_as_frozen=is_as_frozen)
     looks = tuple(
@@ -181,11 +197,15 @@ def outcome(declared: Declared, observed: Observed, *, is_as_frozen: bool) -> Ou
         )
         for place in range(min(len(says), declared.max_days))
     )
-    if not looks:
-        nothing = Estimate(np.nan, -np.inf, np.inf)
-        return Outcome("continue", "too_few_days", 0, Impact(declared.effect, nothing, None), ())
-    last = _deciding(looks)
-    return Outcome(last.says, last.because, last.day, impact(declared.effect, last.goal), looks)
+    last = _deciding(looks) if looks else Look(0, "continue", "too_few_days", _UNKNOWN, (), 0.0)
+    seen = impact(declared.effect, last.goal)
+    mismatched = np.flatnonzero(later >= -np.log(MISMATCH_ALPHA))
+    if not is_as_frozen:
+        return Outcome("invalid", "declaration_changed", last.day, seen, looks)
+    if last.says != "invalid" and len(mismatched):
+        day = len(evidence) + int(mismatched[0]) + 1
+        return Outcome("invalid", "sample_ratio_mismatch", day, seen, looks)
+    return Outcome(last.says, last.because, last.day, seen, looks)
 
 
 def judged(
@@ -247,6 +267,8 @@ def impact(intended: float, actual: Estimate) -> Impact:
     reached, short = low >= abs(intended), high < abs(intended)
     return Impact(intended, actual, True if reached else False if short else None)
 
+
+_UNKNOWN = Estimate(np.nan, -np.inf, np.inf)
 
 _NAMES: dict[Because, Says] = {
     "declaration_changed": "invalid",
