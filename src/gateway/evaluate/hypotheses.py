@@ -20,9 +20,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from collections.abc import Sequence as Row
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,6 +146,31 @@ class Outcome:
     impact: Impact
     looks: tuple[Look, ...]
 
+    def as_object(self) -> dict[str, Any]:
+        """Return what JSON shows; None for what is not known."""
+        return {
+            "verdict": self.says,
+            "because": self.because,
+            "day": self.day,
+            "impact": {
+                "intended": self.impact.intended,
+                "actual": _known(self.impact.actual.value),
+                "interval": [_known(self.impact.actual.low), _known(self.impact.actual.high)],
+                "is_reached": self.impact.is_reached,
+            },
+            "looks": [
+                {
+                    "day": look.day,
+                    "says": look.says,
+                    "because": look.because,
+                    "goal": [_known(end) for end in look.goal],
+                    "guardrails": [[_known(end) for end in one] for one in look.guardrails],
+                    "evidence_of_mismatch": round(look.evidence, 3),
+                }
+                for look in self.looks
+            ],
+        }
+
 
 def declared_of(hypothesis: Hypothesis) -> Declared:
     """Return what a hypothesis is judged by. Raises ValueError: it does not say enough."""
@@ -168,11 +194,23 @@ def declared_of(hypothesis: Hypothesis) -> Declared:
     )
 
 
-def digest(hypothesis: Hypothesis) -> str:
-    """Return what a declaration is frozen by: SHA-256 of all that it says, and its arms' order."""
+def written(hypothesis: Hypothesis) -> dict[str, Any]:
+    """Return all that a hypothesis says, as JSON; its arms in their order."""
     told = hypothesis.model_dump(mode="json")
-    told["arms"] = list(hypothesis.arms.items())
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    told["arms"] = [list(arm) for arm in hypothesis.arms.items()]
+    if hypothesis.maturity is not None:
+        told["maturity"] = f"{hypothesis.maturity.total_seconds():.0f}s"
+    return told
+
+
+def read_again(told: Mapping[str, Any]) -> Hypothesis:
+    """Return the hypothesis that was written so. Raises ValueError."""
+    return Hypothesis(**{**told, "arms": dict(told["arms"])})
+
+
+def digest(hypothesis: Hypothesis) -> str:
+    """Return what a declaration is frozen by: SHA-256 of all that it says."""
+    return hashlib.sha256(json.dumps(written(hypothesis), sort_keys=True).encode()).hexdigest()
 
 
 def outcome(declared: Declared, observed: Observed, *, is_as_frozen: bool) -> Outcome:
@@ -266,6 +304,10 @@ def impact(intended: float, actual: Estimate) -> Impact:
         low, high = -high, -low
     reached, short = low >= abs(intended), high < abs(intended)
     return Impact(intended, actual, True if reached else False if short else None)
+
+
+def _known(number: float) -> float | None:
+    return number if np.isfinite(number) else None
 
 
 _UNKNOWN = Estimate(np.nan, -np.inf, np.inf)
