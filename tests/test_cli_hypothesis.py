@@ -11,6 +11,7 @@ from typing import Any
 
 import catalogue
 import evaluated_lake as world
+import pyarrow.parquet as pq
 import pytest
 
 from gateway.cli.main import run
@@ -143,6 +144,46 @@ def test_drawn_transactions_are_counted_each(lake: Path, typed: Typed) -> None:
     fill(lake, 0.9, nameless=2_000)
     typed("start", "more-approved")
     assert shown(typed)["because"] == "sample_ratio_mismatch"
+
+
+def test_a_label_that_is_revised_later_changes_no_look_that_was_kept(
+    lake: Path, typed: Typed
+) -> None:
+    fill(lake, 0.9)
+    typed("start", "more-approved")
+    path = lake / "hypotheses/product=cnp/more-approved.json"
+    # As if it had been started, and everything had come, two months ago.
+    begun = json.loads(path.read_text())
+    shift = timedelta(days=60)
+    begun["started"] = (datetime.fromisoformat(begun["started"]) - shift).isoformat()
+    path.write_text(json.dumps(begun))
+    for table in ("decisions", "labels"):
+        (file,) = (lake / table).rglob("*.parquet")
+        rows = pq.read_table(file, partitioning=None).to_pylist()
+        moved = [
+            {name: at - shift if isinstance(at, datetime) else at for name, at in row.items()}
+            for row in rows
+        ]
+        world.write(lake, table, [{"product": "cnp", **row} for row in moved], name=file.stem)
+    code, told, _ = typed("show", "more-approved", "--keep", "--json")
+    assert code == ExitCode.OK
+    before = json.loads(told)
+    assert before["verdict"] == "ship"
+    assert len(json.loads(path.read_text())["looks"]) == 20
+    labels = [
+        world.label(number, "chargeback", reported_time=datetime.now(UTC), sequence=number)
+        for number in range(1, 9_000)
+    ]
+    name = f"001-{world.BOOT}-{1:015d}-{len(labels):015d}"
+    world.write(lake, "labels", labels, name=name)
+    after = json.loads(typed("show", "more-approved", "--json")[1])
+    assert after["looks"] == before["looks"]
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"looks": []}))
+    assert json.loads(typed("show", "more-approved", "--json")[1])["looks"] != before["looks"]
+    code, _, error = typed("show", "more-approved", "--keep", "--as-of", "2999-01-01")
+    assert code == ExitCode.USAGE
+    assert "has not come yet" in error
 
 
 @pytest.mark.parametrize("change", [{"minimum_effect": 0.01}, {"id": "another"}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.evaluate.hypotheses import (
     Declared,
+    Look,
     Observed,
     Pair,
     declared_of,
@@ -163,6 +165,19 @@ def test_a_wrong_assignment_shows_before_labels_are_mature() -> None:
     assert (found.says, found.because) == ("invalid", "sample_ratio_mismatch")
     assert 20 < found.day <= 30
     assert len(found.looks) == 3
+
+
+def test_looks_that_were_kept_stay_whatever_labels_say_later() -> None:
+    first = outcome(DECLARED, seen(0.03, days=8), is_as_frozen=True)
+    kept = [Look.of(json.loads(json.dumps(look.as_object()))) for look in first.looks]
+    later = outcome(DECLARED, seen(0.07, days=12), is_as_frozen=True, kept=kept)
+    assert (later.says, later.day, later.impact) == ("ship", first.day, first.impact)
+    assert [look.because for look in later.looks[8:]] == ["goal_not_reached"] * 4
+    changed = outcome(DECLARED, seen(0.03, days=8), is_as_frozen=False, kept=kept)
+    assert changed.says == "invalid"
+    little = outcome(DECLARED, seen(0.0, days=1), is_as_frozen=True).looks[0]
+    again = Look.of(json.loads(json.dumps(little.as_object())))
+    assert again.goal[1:] == little.goal[1:]
 
 
 ends = st.tuples(*[st.floats(-3.0, 3.0)] * 2).map(sorted)

@@ -15,12 +15,13 @@ from gateway.cli.terms import Json, notes, out
 from gateway.errors import ExitCode, LakeError, UsageError
 from gateway.evaluate.arms import SIDES, incomparable, observed
 from gateway.evaluate.counts import count
-from gateway.evaluate.hypotheses import declared_of, digest, outcome, read_again, written
+from gateway.evaluate.hypotheses import Look, declared_of, digest, outcome, read_again, written
 from gateway.evaluate.terms import Terms
 from gateway.evaluate.view import View
 from gateway.product import Hypothesis
 from gateway.sidecar.lake import Lake
 from gateway.sidecar.lake.hypotheses import Begun, begin, begun, end
+from gateway.sidecar.lake.hypotheses import keep as keep_looks
 
 _Id = Annotated[str, Parameter(help="The hypothesis's id, as the product declares it.")]
 _Place = Annotated[str, Parameter(help="The lake that a sidecar fills: a directory, or a URI.")]
@@ -90,13 +91,31 @@ def show(
         str,
         Parameter(help="As known at that time: 2026-11-01, or 2026-11-01T12:00:00Z. Default: now."),
     ] = "",
+    keep: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            show_default=False,
+            help="Keep each day's look in the lake: labels that are revised later change it no "
+            "more. Best asked each day.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> int:
     """Say what is known of a started hypothesis."""
     place, when = Lake.at(lake), time_of(as_of)
+    if keep and when is not None and when > datetime.now(UTC):
+        raise UsageError(
+            "has not come yet, and its looks would be kept for ever",
+            subject=f"--as-of {as_of}",
+            hint="Leave --keep out.",
+        )
     record = _started(place, id, product)
     ended = None if record.stopped is None else record.outcome
-    _print(record, _come(place, record, when) if ended is None else ended, json=json)
+    come = _come(place, record, when) if ended is None else ended
+    if keep:
+        record = keep_looks(place.filesystem, place.root, record, come["looks"])
+    _print(record, come, json=json)
     return ExitCode.OK
 
 
@@ -167,6 +186,7 @@ def _come(place: Lake, record: Begun, when: datetime | None) -> dict[str, Any]:
     try:
         frozen = read_again(record.declared)
         declared = declared_of(frozen)
+        kept = [Look.of(look) for look in record.looks]
     except (ValueError, TypeError, KeyError):
         raise LakeError(
             "is not what was started", subject=record.id, hint="Put back the lake's record."
@@ -187,7 +207,7 @@ def _come(place: Lake, record: Begun, when: datetime | None) -> dict[str, Any]:
         yesterday = as_of.date() - timedelta(days=1)
         mature = yesterday - (frozen.maturity or own.maturity)
         seen = observed(view, declared, frozen.unit, _first_day(record), yesterday, mature)
-        return outcome(declared, seen, is_as_frozen=is_as_frozen).as_object()
+        return outcome(declared, seen, is_as_frozen=is_as_frozen, kept=kept).as_object()
 
 
 def _row(product: str, id: str, one: Hypothesis | None, record: Begun | None) -> dict[str, Any]:

@@ -169,6 +169,7 @@ _EXAMPLES = {
     "hypothesis start": ("gateway hypothesis start fewer-insults --lake lake",),
     "hypothesis show": (
         "gateway hypothesis show fewer-insults --lake lake",
+        "gateway hypothesis show fewer-insults --lake lake --keep",
         "gateway hypothesis show fewer-insults --lake lake --as-of 2026-11-01 --json",
     ),
     "hypothesis stop": ("gateway hypothesis stop fewer-insults --lake lake",),

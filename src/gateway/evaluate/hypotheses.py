@@ -124,6 +124,30 @@ class Look(NamedTuple):
     guardrails: tuple[Estimate, ...]
     evidence: float
 
+    def as_object(self) -> dict[str, Any]:
+        """Return what JSON shows; None for what is not known."""
+        return {
+            "day": self.day,
+            "says": self.says,
+            "because": self.because,
+            "goal": [_known(end) for end in self.goal],
+            "guardrails": [[_known(end) for end in one] for one in self.guardrails],
+            "evidence_of_mismatch": self.evidence,
+        }
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Look:
+        """Return the look that was told so. Raises KeyError, TypeError, ValueError."""
+        because = told["because"]
+        return cls(
+            int(told["day"]),
+            _NAMES[because],
+            because,
+            _estimate(told["goal"]),
+            tuple(_estimate(one) for one in told["guardrails"]),
+            float(told["evidence_of_mismatch"]),
+        )
+
 
 class Impact(NamedTuple):
     """What was intended, and what came, with the sequence's interval.
@@ -158,17 +182,7 @@ class Outcome:
                 "interval": [_known(self.impact.actual.low), _known(self.impact.actual.high)],
                 "is_reached": self.impact.is_reached,
             },
-            "looks": [
-                {
-                    "day": look.day,
-                    "says": look.says,
-                    "because": look.because,
-                    "goal": [_known(end) for end in look.goal],
-                    "guardrails": [[_known(end) for end in one] for one in look.guardrails],
-                    "evidence_of_mismatch": round(look.evidence, 3),
-                }
-                for look in self.looks
-            ],
+            "looks": [look.as_object() for look in self.looks],
         }
 
 
@@ -213,8 +227,13 @@ def digest(hypothesis: Hypothesis) -> str:
     return hashlib.sha256(json.dumps(written(hypothesis), sort_keys=True).encode()).hexdigest()
 
 
-def outcome(declared: Declared, observed: Observed, *, is_as_frozen: bool) -> Outcome:
-    """Return what came of a hypothesis. `is_as_frozen`: its digest is that of the start."""
+def outcome(
+    declared: Declared, observed: Observed, *, is_as_frozen: bool, kept: Row[Look] = ()
+) -> Outcome:
+    """Return what came of a hypothesis. `is_as_frozen`: its digest is that of the start.
+
+    `kept`: looks of the first days, which stay as they were whatever labels say of those days now.
+    """
     goal = _sequence(observed.goal, declared.effect, declared.alpha)
     held = [
         _sequence(pair, one.margin, declared.alpha)
@@ -225,7 +244,9 @@ def outcome(declared: Declared, observed: Observed, *, is_as_frozen: bool) -> Ou
     says = judged(declared, goal, held, evidence, is_as_frozen=is_as_frozen)
     because = reasons(declared, goal, held, evidence, is_as_frozen=is_as_frozen)
     looks = tuple(
-        Look(
+        kept[place]
+        if place < len(kept)
+        else Look(
             place + 1,
             says[place],
             because[place],
@@ -304,6 +325,13 @@ def impact(intended: float, actual: Estimate) -> Impact:
         low, high = -high, -low
     reached, short = low >= abs(intended), high < abs(intended)
     return Impact(intended, actual, True if reached else False if short else None)
+
+
+def _estimate(told: Row[float | None]) -> Estimate:
+    value, low, high = (
+        unknown if end is None else float(end) for end, unknown in zip(told, _UNKNOWN, strict=True)
+    )
+    return Estimate(value, low, high)
 
 
 def _known(number: float) -> float | None:

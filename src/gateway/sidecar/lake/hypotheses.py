@@ -4,13 +4,13 @@
 hypotheses/product=…/<id>.json
 ```
 
-A record is begun once and ended once; neither is ever changed.
+A record is begun once and ended once; neither is ever changed, nor is a look that was kept.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -28,7 +28,8 @@ SCHEMA = "gateway.hypothesis/1"
 class Begun:
     """A hypothesis as it was started. `declared`: all that it said; `digest`: of that.
 
-    `started`, `stopped`: ISO 8601, in UTC. `outcome`: what was known when it was stopped.
+    `started`, `stopped`: ISO 8601, in UTC. `looks`: those that were kept, of the first days on.
+    `outcome`: what was known when it was stopped.
     """
 
     product: str
@@ -36,6 +37,7 @@ class Begun:
     digest: str
     declared: Mapping[str, Any]
     started: str
+    looks: Sequence[Mapping[str, Any]] = ()
     stopped: str | None = None
     outcome: Mapping[str, Any] | None = None
 
@@ -77,19 +79,41 @@ def begin(filesystem: fs.FileSystem, root: str, one: Begun) -> str:
     return path
 
 
+def keep(
+    filesystem: fs.FileSystem, root: str, one: Begun, looks: Sequence[Mapping[str, Any]]
+) -> Begun:
+    """Keep looks behind those that are kept. Raises LakeError, UsageError."""
+    kept = replace(one, looks=(*one.looks, *looks[len(one.looks) :]))
+    _rewrite(filesystem, root, kept, one, "keep the looks of a hypothesis")
+    return kept
+
+
 def end(
     filesystem: fs.FileSystem, root: str, one: Begun, outcome: Mapping[str, Any], at: datetime
 ) -> Begun:
     """Write down what came of a hypothesis that goes on no longer. Raises LakeError, UsageError."""
-    if one.stopped is not None:
-        raise UsageError(f"was stopped at {one.stopped}", subject=one.id)
-    ended = replace(one, stopped=at.astimezone(UTC).isoformat(), outcome=outcome)
+    looks = outcome.get("looks", ())
+    kept = (*one.looks, *looks[len(one.looks) :])
+    stopped = at.astimezone(UTC).isoformat()
+    ended = replace(one, looks=kept, stopped=stopped, outcome=outcome)
+    _rewrite(filesystem, root, ended, one, "stop a hypothesis")
+    return ended
+
+
+def _rewrite(
+    filesystem: fs.FileSystem, root: str, one: Begun, before: Begun, operation: str
+) -> None:
+    if before.stopped is not None:
+        raise UsageError(
+            f"was stopped at {before.stopped}",
+            subject=before.id,
+            hint="What came of it stays: gateway hypothesis show.",
+        )
     path = f"{root}/{FOLDER}/product={one.product}/{one.id}.json"
     try:
-        _write(filesystem, path, ended)
+        _write(filesystem, path, one)
     except OSError as error:
-        raise refusal(error, "stop a hypothesis", path) from error
-    return ended
+        raise refusal(error, operation, path) from error
 
 
 def _write(filesystem: fs.FileSystem, path: str, one: Begun) -> None:
