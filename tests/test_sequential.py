@@ -157,6 +157,20 @@ def test_an_arm_that_few_frauds_came_to_by_chance_is_not_sure_of_it() -> None:
     assert spread.high > spread.value
 
 
+def test_two_large_customers_an_arm_are_no_many() -> None:
+    """What a variance of two clusters does not know of itself, Student's reach does."""
+    chance, experiments = np.random.default_rng(4), 2000
+    arms = []
+    for _ in range(2):
+        rate = 0.05 * chance.gamma(10.0, 0.1, (experiments, 1, 2))
+        n = np.full((experiments, 20, 2), 20_000)
+        k = chance.binomial(n, rate).cumsum(axis=1).astype(float)
+        arms.append(Side.of(Counts(k, n.cumsum(axis=1).astype(float))))
+    found = difference(*arms, effect=0.03)
+    held = ((found.low <= 0.0) & (found.high >= 0.0)).all(axis=1).mean()
+    assert held >= 1.0 - ALPHA - 3.0 * (ALPHA * (1.0 - ALPHA) / experiments) ** 0.5
+
+
 def test_an_effect_of_nought_is_refused() -> None:
     with pytest.raises(ValueError, match="least effect"):
         mixing(0.0)
