@@ -32,9 +32,9 @@ HYPOTHESIS: dict[str, Any] = {
 Typed = Callable[..., tuple[int, str, str]]
 
 
-def declare(lake: Path, *, share: float = 0.5, **changes: Any) -> None:
+def declare(lake: Path, *, share: float = 0.5, file: str = "1", **changes: Any) -> None:
     models = catalogue.declared()["models"]
-    rival = {"name": "t82", "mode": "canary", "share": share, "sha256": "1" * 64}
+    rival = {"name": "t82", "mode": "canary", "share": share, "sha256": file * 64}
     world.write_product(
         lake,
         hypotheses=[HYPOTHESIS | changes],
@@ -186,7 +186,7 @@ def test_a_label_that_is_revised_later_changes_no_look_that_was_kept(
     assert "has not come yet" in error
 
 
-@pytest.mark.parametrize("change", [{"minimum_effect": 0.01}, {"id": "another"}])
+@pytest.mark.parametrize("change", [{"minimum_effect": 0.01}, {"id": "another"}, {"file": "2"}])
 def test_a_declaration_that_was_changed_is_no_result(
     lake: Path, typed: Typed, change: dict[str, Any]
 ) -> None:

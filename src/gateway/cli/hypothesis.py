@@ -15,7 +15,15 @@ from gateway.cli.terms import Json, notes, out
 from gateway.errors import ExitCode, LakeError, UsageError
 from gateway.evaluate.arms import SIDES, incomparable, observed
 from gateway.evaluate.counts import count
-from gateway.evaluate.hypotheses import Look, declared_of, digest, outcome, read_again, written
+from gateway.evaluate.hypotheses import (
+    Look,
+    declared_of,
+    digest,
+    models_digest,
+    outcome,
+    read_again,
+    written,
+)
 from gateway.evaluate.terms import Terms
 from gateway.evaluate.view import View
 from gateway.product import Hypothesis
@@ -32,7 +40,7 @@ _Product = Annotated[
 _SAME = 1e-9
 
 BECAUSE = {
-    "declaration_changed": "the declaration is not what it was at the start",
+    "declaration_changed": "the declaration, or a model of an arm, is not what it was at the start",
     "sample_ratio_mismatch": "the arms did not get the shares that were declared",
     "guardrail_broken": "a guardrail is broken for sure",
     "goal_not_reached": "the change is smaller for sure than what matters",
@@ -46,10 +54,12 @@ BECAUSE = {
 def list_(*, lake: _Place, json: Json = False) -> int:
     """List what products of a lake declare, what was started, and what came of it."""
     place = Lake.at(lake)
-    declares = _declared(terms_in(place, None))
+    terms = {term.name: term for term in terms_in(place, None)}
+    declares = _declared(list(terms.values()))
     started = {(one.product, one.id): one for one in begun(place.filesystem, place.root)}
     rows = [
-        _row(*key, declares.get(key), started.get(key)) for key in sorted({*declares, *started})
+        _row(*key, declares.get(key), started.get(key), terms.get(key[0]))
+        for key in sorted({*declares, *started})
     ]
     if json:
         print(json_codec.dumps(rows, indent=2))
@@ -67,9 +77,11 @@ def start(id: _Id, /, *, lake: _Place, product: _Product = None) -> int:
     terms = terms_in(place, None)
     declares = _declared(terms)
     of, one = _one_of(id, product, declares)
-    _startable(one, next(term for term in terms if term.name == of))
+    own = next(term for term in terms if term.name == of)
+    _startable(one, own)
     now = datetime.now(UTC)
-    record = Begun(of, id, digest(one), written(one), now.isoformat())
+    models = models_digest(own.product.models, tuple(one.arms))
+    record = Begun(of, id, digest(one), written(one), models, now.isoformat())
     path = begin(place.filesystem, place.root, record)
     out.print(
         f"Started {id} of {of}, frozen as {record.digest[:12]}; its first day is "
@@ -192,13 +204,11 @@ def _come(place: Lake, record: Begun, when: datetime | None) -> dict[str, Any]:
             "is not what was started", subject=record.id, hint="Put back the lake's record."
         ) from None
     terms = terms_in(place, None)
-    now = _declared(terms).get((record.product, record.id))
-    is_as_frozen = digest(frozen) == record.digest and now is not None
-    is_as_frozen = is_as_frozen and now is not None and digest(now) == record.digest
     as_of = when or datetime.now(UTC)
     own = next((one for one in terms if one.name == record.product), None)
     if own is None:
         raise LakeError("is no product of the lake any more", subject=record.product)
+    is_as_frozen = digest(frozen) == record.digest and not _is_changed(record, own)
     files = {table: place.files(table) for table in TABLES}
     store = store_of(place, None, lasting=when is None)
     with engine_over(place, files, store, None) as engine:
@@ -210,13 +220,19 @@ def _come(place: Lake, record: Begun, when: datetime | None) -> dict[str, Any]:
         return outcome(declared, seen, is_as_frozen=is_as_frozen, kept=kept).as_object()
 
 
-def _row(product: str, id: str, one: Hypothesis | None, record: Begun | None) -> dict[str, Any]:
+def _is_changed(record: Begun, terms: Terms | None) -> bool:
+    """Say whether a product declares a hypothesis, or its arms' models, otherwise than it did."""
+    now = None if terms is None else _declared([terms]).get((record.product, record.id))
+    if terms is None or now is None or digest(now) != record.digest:
+        return True
+    return models_digest(terms.product.models, tuple(now.arms)) != record.models
+
+
+def _row(
+    product: str, id: str, one: Hypothesis | None, record: Begun | None, terms: Terms | None
+) -> dict[str, Any]:
     state = "declared" if record is None else "running" if record.stopped is None else "stopped"
-    if (
-        record is not None
-        and record.stopped is None
-        and (one is None or digest(one) != record.digest)
-    ):
+    if state == "running" and record is not None and _is_changed(record, terms):
         state = "changed since"
     return {
         "product": product,

@@ -38,7 +38,7 @@ from gateway.evaluate.sequential import (
     mismatch,
 )
 from gateway.evaluate.sums import Floats
-from gateway.product import Guardrail, Hypothesis
+from gateway.product import Guardrail, Hypothesis, Models
 
 Says = Literal["ship", "stop", "continue", "undecided", "invalid"]
 
@@ -225,6 +225,17 @@ def read_again(told: Mapping[str, Any]) -> Hypothesis:
 def digest(hypothesis: Hypothesis) -> str:
     """Return what a declaration is frozen by: SHA-256 of all that it says."""
     return hashlib.sha256(json.dumps(written(hypothesis), sort_keys=True).encode()).hexdigest()
+
+
+def models_digest(models: Models, arms: Row[str]) -> str:
+    """Return what the models of arms are frozen by: SHA-256 of all that is declared of them.
+
+    Another file, calibration or share under an arm's name is another arm.
+    """
+    champion = models.champion
+    told = [champion.model_dump(mode="json")] if champion.name in arms else []
+    told += [one.model_dump(mode="json") for one in models.challengers if one.name in arms]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def outcome(

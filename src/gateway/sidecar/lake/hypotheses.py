@@ -26,7 +26,8 @@ SCHEMA = "gateway.hypothesis/1"
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A hypothesis as it was started. `declared`: all that it said; `digest`: of that.
+    """A hypothesis as it was started. `declared`: all that it said; `digest`: of that; `models`: of
+    what was declared of its arms' models.
 
     `started`, `stopped`: ISO 8601, in UTC. `looks`: those that were kept, of the first days on.
     `outcome`: what was known when it was stopped.
@@ -36,6 +37,7 @@ class Begun:
     id: str
     digest: str
     declared: Mapping[str, Any]
+    models: str
     started: str
     looks: Sequence[Mapping[str, Any]] = ()
     stopped: str | None = None
