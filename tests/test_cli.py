@@ -188,6 +188,7 @@ VERBS = (
     *(["demo"], ["init"], ["check"], ["serve"], ["status"], ["decide"], ["explain"]),
     *(["sidecar"], ["label"]),
     *(["journal", "verify"], ["journal", "cat"]),
+    *(["hypothesis", verb] for verb in ("list", "start", "show", "stop")),
 )
 
 

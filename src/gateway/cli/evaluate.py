@@ -92,10 +92,10 @@ def evaluate(
         step_back()
         end_with_starter()
     pause_s = _pause_s(watch)
-    when, place = _time(as_of), Lake.at(lake)
+    when, place = time_of(as_of), Lake.at(lake)
     _can_be(when, as_of, product, watches=pause_s is not None, keeps=keep)
 
-    store = _store(place, counts, lasting=product is None and when is None)
+    store = store_of(place, counts, lasting=product is None and when is None)
 
     def told(as_of: datetime) -> None:
         found = _evaluated(place, product, as_of, store, threads=1 if attached else None)
@@ -159,7 +159,7 @@ def _can_be(
         )
 
 
-def _store(lake: Lake, counts: str | None, *, lasting: bool) -> str:
+def store_of(lake: Lake, counts: str | None, *, lasting: bool) -> str:
     """Return the file that keeps what is counted; of one product, or of a time that is past, none
     unless it is named.
     """
@@ -173,9 +173,9 @@ def _store(lake: Lake, counts: str | None, *, lasting: bool) -> str:
 def _evaluated(
     lake: Lake, product: str | None, as_of: datetime, store: str, *, threads: int | None
 ) -> Evaluation:
-    terms = _terms(lake, product)
+    terms = terms_in(lake, product)
     files = {table: lake.files(table) for table in TABLES}
-    with _engine(lake, files, store, threads) as engine:
+    with engine_over(lake, files, store, threads) as engine:
         try:
             return evaluation_of(engine, terms, as_of)
         except RuntimeError as error:
@@ -184,7 +184,7 @@ def _evaluated(
             raise
 
 
-def _engine(
+def engine_over(
     lake: Lake, files: Mapping[str, Sequence[str]], store: str, threads: int | None
 ) -> DuckDb:
     """Open an engine; where the store is another's now, or cannot be written, one without."""
@@ -201,7 +201,8 @@ def _engine(
         return DuckDb(files, columns_of_tables(), stamps=stamps, threads=threads)
 
 
-def _time(text: str) -> datetime | None:
+def time_of(text: str) -> datetime | None:
+    """Return the time that --as-of says; None: now. Raises UsageError."""
     if not text:
         return None
     try:
@@ -215,7 +216,7 @@ def _time(text: str) -> datetime | None:
     return when.replace(tzinfo=when.tzinfo or UTC)
 
 
-def _terms(lake: Lake, wanted: str | None) -> tuple[Terms, ...]:
+def terms_in(lake: Lake, wanted: str | None) -> tuple[Terms, ...]:
     """Return what each product of the lake is held to: by its newest generation."""
     newest = {one.product: one for one in kept(lake.filesystem, lake.root)}
     if not newest:

@@ -172,6 +172,14 @@ _EXAMPLES = {
         "gateway models rollback models/card-present --to 7 --journal journal",
     ),
     "reload": ("gateway models reload --journal journal --wait 30",),
+    "hypothesis list": ("gateway hypothesis list --lake lake",),
+    "hypothesis start": ("gateway hypothesis start fewer-insults --lake lake",),
+    "hypothesis show": (
+        "gateway hypothesis show fewer-insults --lake lake",
+        "gateway hypothesis show fewer-insults --lake lake --keep",
+        "gateway hypothesis show fewer-insults --lake lake --as-of 2026-11-01 --json",
+    ),
+    "hypothesis stop": ("gateway hypothesis stop fewer-insults --lake lake",),
 }
 
 
@@ -214,6 +222,28 @@ for _verb, _help in {
         f"gateway.cli.models:{_called}", name=_verb, help=_help, help_epilogue=_examples(_verb)
     )
 app.command(_models)
+
+_hypothesis = App(
+    name="hypothesis",
+    help="Start hypotheses that products declare, and say what came of them.",
+    help_epilogue="Examples:\n\n    gateway hypothesis list --lake lake\n"
+    "    gateway hypothesis start fewer-insults --lake lake\n"
+    "    gateway hypothesis show fewer-insults --lake lake",
+)
+for _verb, _help in {
+    "list": "List what products of a lake declare, what was started, and what came of it.",
+    "start": "Freeze a hypothesis as it is declared now. Its first day is the next one (UTC).",
+    "show": "Say what is known of a started hypothesis: ship, stop, continue, undecided, invalid.",
+    "stop": "End a hypothesis, and keep what is known of it now.",
+}.items():
+    _called = "list_" if _verb == "list" else _verb
+    _hypothesis.command(
+        f"gateway.cli.hypothesis:{_called}",
+        name=_verb,
+        help=_help,
+        help_epilogue=_examples(f"hypothesis {_verb}"),
+    )
+app.command(_hypothesis)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -26,6 +26,9 @@
     delay        how late reports come, and what is still to come
     verdicts     met, missed, undecided; pass, breach; error budgets
     power        how much more must be seen to decide
+    sequential   two arms compared at any look; whether arms got what they were to get
+    arms         what came to each arm of a hypothesis, by day
+    hypotheses   claims frozen before their result was known, and what came of them
     sums         what the evaluator's queries hand over: sums by bucket of customers
     bootstrap    intervals by drawing whole clusters
     thresholds   where actions begin, by the costs and by the labels; the price of review

@@ -52,7 +52,7 @@ from gateway.product.product import (
     Product,
     Records,
 )
-from gateway.product.promises import Fairness, Goal, Hypothesis, Labels, Promise
+from gateway.product.promises import Fairness, Goal, Guardrail, Hypothesis, Labels, Promise
 from gateway.product.reference import reference
 from gateway.product.rule import Output
 from gateway.product.stand_in import StandInBand, StandIns
@@ -80,6 +80,7 @@ __all__ = [
     "FrozenMapping",
     "Gates",
     "Goal",
+    "Guardrail",
     "Hold",
     "Hypothesis",
     "LabelledColumns",

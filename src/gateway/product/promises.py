@@ -154,6 +154,23 @@ class Stop(Section):
             )
 
 
+class Guardrail(Section):
+    """A metric that must not get worse by more than a margin, while another gets better."""
+
+    metric: Metric = Field(description="What must not get worse, over matured decisions.")
+    margin: Annotated[float, number(0, above=True, percent=True)] = Field(
+        description="By how much it may, in the metric's own unit, without a sign."
+    )
+
+    def problems(self) -> Iterator[Problem]:
+        """Margins of rates are differences of rates."""
+        if isinstance(self.margin, Percentage) and self.metric in _NO_SHARES:
+            yield Problem(("margin",), f"is a percentage, but {self.metric} is no share.")
+        if self.metric in _RATES and self.margin > 1:
+            hint = f"Did you mean {share(self.margin / 100)}?" if self.margin <= 100 else ""
+            yield Problem(("margin",), f"is {self.margin:g}, must be 1 or less.", hint)
+
+
 class Hypothesis(Section):
     """A claim, written down before its result is known."""
 
@@ -161,20 +178,31 @@ class Hypothesis(Section):
     claim: Text = Field(description="What is believed, in a sentence that can turn out false.")
     metric: Metric = Field(description="The metric that decides.")
     minimum_effect: Number | None = Field(
-        None, description="The least change of the metric that matters, with its sign."
+        None,
+        description="The least change of the metric that matters, with its sign, in its own unit: "
+        "an arm's less the other's.",
     )
     unit: Literal["transaction", "subject"] = Field(
         "subject", description="What is drawn into an arm."
     )
     arms: FrozenMapping[Name, Share] = Field(
-        FrozenMapping(), description="Share of the traffic by arm; together at most 1."
+        FrozenMapping(),
+        description="Share of the traffic by arm; together at most 1. The first is what the "
+        "other is compared with: champion, then a canary's name.",
     )
-    guardrails: tuple[Metric, ...] = Field((), description="Metrics that must not get worse.")
+    guardrails: tuple[Guardrail, ...] = Field(
+        (), description="What must not get worse, and by how much it may."
+    )
     maturity: Duration | None = Field(None, description="The age at which a decision counts.")
     stop: Stop | None = Field(None, description="When it is decided.")
 
     def problems(self) -> Iterator[Problem]:
-        """Arms share the traffic."""
+        """Arms share the traffic; a metric is one guardrail."""
         taken = sum(self.arms.values())
         if taken > 1 + 1e-9:
             yield Problem(("arms",), f"take {taken:g} of the traffic, must be 1 or less.")
+        seen: set[str] = set()
+        for i, one in enumerate(self.guardrails):
+            if one.metric in seen:
+                yield Problem(("guardrails", i, "metric"), f"is {one.metric!r} for a second time.")
+            seen.add(one.metric)

@@ -12,7 +12,6 @@ _CAPACITY = ("costs", "review", "per_hour")
 
 NOT_ENFORCED: tuple[tuple[tuple[str, ...], str], ...] = (
     (_CAPACITY, "it has no shadow_price: capacity is not held; `gateway thresholds` prices it"),
-    (("hypotheses", ITEM), "no evaluator tests hypotheses yet"),
 )
 
 

@@ -11,7 +11,7 @@ insert into facts
 select
     $first + d.file_index as unit,
     payment(d.product, d.transaction_id) as key,
-    hash(d.subject, '~' || d.subject) as customer,
+    case when d.subject is not null then hash(d.subject, '~' || d.subject) end as customer,
     (p.number << 56)
     + ((epoch_us(d.event_time) // 86400000000) << 40)
     + (coalesce(

@@ -13,6 +13,7 @@
     lake        ranges of the journal as files: shipped, joined, erased
     compaction  when small files are joined
     products    what each product said, by generation
+    hypotheses  what was started, and what came of it
     shipping    from the tail to the lake, then the checkpoint
 
 What never happens: a row that `files` shows twice, whatever was killed or shipped again; a file
