@@ -236,6 +236,18 @@ def test_a_label_waits_until_its_decision_can_be_in_the_lake(tmp_path: Path) -> 
     assert len(receiver.spans) == 1
 
 
+def test_a_label_waits_no_longer_where_no_decision_comes_any_more(tmp_path: Path) -> None:
+    receiver = Receiver()
+    with Store(tmp_path / FILE) as store, listening(receiver) as port:
+        store.add_labels([label(1)], NOW_US)
+        with sending(store, Decided(tmp_path, None), port, settle_s=5.0) as traces:
+            traces._wall_ns = lambda: NOW_US * 1000
+            assert traces.step() is None
+            traces.hurry()
+            assert traces.step() is not None
+    assert len(receiver.spans) == 1
+
+
 def test_no_subject_group_amount_or_payment_is_in_a_span(tmp_path: Path) -> None:
     texts = [canary() for _ in range(8)]
     receiver = Receiver()

@@ -101,6 +101,10 @@ class Attachment:
         """Whether the gateway has ended, as seen last."""
         return self._is_cut
 
+    def waits_for(self) -> frozenset[str]:
+        """Return who is behind yet, once the gateway has ended and all that it wrote is written."""
+        return frozenset() if self._until_s is None else frozenset(_behind(self._lags))
+
     def is_over(self) -> bool:
         """Look whether it is; cheap as long as the gateway is there."""
         self._is_cut = self._is_cut or _has_ended(_STDIN)

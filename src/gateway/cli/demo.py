@@ -145,8 +145,11 @@ class _Stage:
     once: bool
     quiet: bool
 
-    def serving(self, folders: Sequence[Path]) -> AbstractContextManager[Server]:
-        return serving(folders, self.here.journal, options=self.here.options(self.receiver))
+    def serving(
+        self, folders: Sequence[Path], *, evaluated: bool = False
+    ) -> AbstractContextManager[Server]:
+        options = self.here.options(self.receiver, evaluated=evaluated)
+        return serving(folders, self.here.journal, options=options)
 
     def ask(self, server: Server) -> tuple[Replayed, int]:
         """Ask about a round's payments, after the warm-up's, and report what became of them.
@@ -222,7 +225,7 @@ def _months(stage: _Stage, folders: Sequence[Path], own: Sequence[Path], payment
     changed = copied_for_months(
         [folder for folder in folders if folder not in own], stage.here.products, ends_s
     )
-    with stage.serving([*changed, *own]) as server:
+    with stage.serving([*changed, *own], evaluated=not stage.once) as server:
         with _progress("Asking about the months", stage.quiet) as progress:
             task = progress.add_task("Asking about them ", total=len(months.payments), rate="")
             told = send_months(
@@ -235,6 +238,8 @@ def _months(stage: _Stage, folders: Sequence[Path], own: Sequence[Path], payment
             )
         if not stage.once:
             show_months(told.summary(actions_in(stage.here.journal)), told.turned)
+            page = server.metrics.removesuffix("metrics")
+            notes.print(f"What they show, evaluated each minute: {page}", markup=False)
         while not stage.once:
             notes.print(NEXT_ROUND)
             stage.show(stage.ask(server)[0])

@@ -31,17 +31,17 @@ class Places:
     checkpoints: Path
     products: Path
 
-    def options(self, receiver: Receiver) -> tuple[str, ...]:
+    def options(self, receiver: Receiver, *, evaluated: bool) -> tuple[str, ...]:
         """Return what `gateway serve` is to be asked, for its sidecar.
 
         The checkpoints are the demo's own: the receiver is new each time, so all of the journal is
-        behind neither of them; and a sidecar of one's own begins with all of it afterwards. Nothing
-        is evaluated beside the calls that are measured.
+        behind neither of them; and a sidecar of one's own begins with all of it afterwards.
+        `evaluated`: each minute; not beside calls that are measured.
         """
         ends = ("--otlp", receiver.address, "--lake", self.lake)
         ports = ("--http", "127.0.0.1:0", "--feedback", "127.0.0.1:0")
         kept = ("--checkpoints", str(self.checkpoints))
-        return ("--sidecar", *ends, *ports, *kept, "--evaluate", "off")
+        return ("--sidecar", *ends, *ports, *kept, "--evaluate", "1m" if evaluated else "off")
 
 
 @contextmanager

@@ -37,6 +37,7 @@ from gateway.sidecar.feedback.intake import Counts, Intake, Products
 from gateway.sidecar.feedback.server import FeedbackServer, credentials
 from gateway.sidecar.feedback.store import FILE as LABELS
 from gateway.sidecar.feedback.store import Store
+from gateway.sidecar.feedback.traces import LabelTraces
 from gateway.sidecar.lake.decisions import pseudonym
 from gateway.sidecar.lake.shipping import KEY, subject_key
 from gateway.sidecar.metrics.evaluated import Evaluated
@@ -231,6 +232,10 @@ def sidecar(
             over = attachment.is_over()
             if attachment.is_cut and evaluating is not None:
                 evaluating.end()  # what is left of the time is the consumers'
+            if not over and attachment.waits_for() == {LabelTraces.name}:
+                for one in consumers.of_labels:
+                    if isinstance(one, LabelTraces):
+                        one.hurry()
             return over
 
         _wait(wing, is_over)

@@ -47,6 +47,10 @@ class LabelTraces:
         self._settle_us = round(settle_s * 1e6)
         self._wall_ns = wall_ns
 
+    def hurry(self) -> None:
+        """Wait for no decision any more: all that were made are in the lake, or will not be."""
+        self._settle_us = 0
+
     def stop(self) -> None:
         """End a step that waits for the collector."""
         self._exporter.stop()
