@@ -140,5 +140,5 @@ def test_wrong_input_is_said(lake: Path, typed: Typed, options: tuple[str, ...],
 def test_a_lake_that_is_none_is_said(tmp_path: Path, typed: Typed) -> None:
     told = typed("--lake", str(tmp_path / "nowhere"))
     assert told.returncode != 0
-    assert "holds no product" in told.stderr
+    assert "there is no such folder" in told.stderr
     assert not (tmp_path / "nowhere").exists()

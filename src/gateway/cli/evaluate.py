@@ -218,6 +218,9 @@ def time_of(text: str) -> datetime | None:
 
 def terms_in(lake: Lake, wanted: str | None) -> tuple[Terms, ...]:
     """Return what each product of the lake is held to: by its newest generation."""
+    if not lake.is_there:
+        hint = "Name the --lake that a sidecar fills: gateway demo --once --lake lake makes one."
+        raise LakeError("there is no such folder", subject=lake.root, hint=hint)
     newest = {one.product: one for one in kept(lake.filesystem, lake.root)}
     if not newest:
         raise LakeError(

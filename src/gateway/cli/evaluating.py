@@ -27,7 +27,7 @@ from gateway.sidecar.lake.lake import Lake
 from gateway.sidecar.lake.products import kept
 from gateway.sidecar.metrics.evaluated import Evaluated
 
-FIRST_S = 10.0
+FIRST_S = 60.0
 """After a start the consumers have so long to themselves."""
 
 LOOK_S = 5.0
