@@ -38,12 +38,12 @@ def drifts(engine: Engine, terms: Sequence[Terms], as_of: datetime) -> Iterator[
     for one in terms:
         volume = by_hour.get(one.name)
         if volume:
-            yield from _of_product(engine, notes, one, volume, as_of)
+            yield from _of_product(notes, one, volume, as_of)
     notes.clear()
 
 
 def _of_product(
-    engine: Engine, notes: Notes, terms: Terms, volume: Mapping[int, int], as_of: datetime
+    notes: Notes, terms: Terms, volume: Mapping[int, int], as_of: datetime
 ) -> Iterator[Entry]:
     now = int(as_of.astimezone(UTC).timestamp() // _HOUR_S)
     end = min(now, max(volume) + 1)
@@ -52,11 +52,11 @@ def _of_product(
     if not any(first <= hour < end - WINDOW_HOURS for hour in volume):
         return
     settled = Period(*_settled(_day(min(volume)), window), volume)
-    by = notes.binning(engine, terms, settled, as_of)
+    by = notes.binning(terms, settled, as_of)
     if not by.fields:
         return
     share = share_of(settled.hours, len(by.fields))
-    seen = notes.histograms(engine, by, Period(begin, last + _DAY, volume), as_of, share)
+    seen = notes.histograms(by, Period(begin, last + _DAY, volume), as_of, share)
     for drift in drift_of(seen, end, calendar=terms.product.calendar):
         yield _entry(drift, (window, last))
 

@@ -186,8 +186,7 @@ class DuckDb:
         """
         parameters = {} if days is None else {"first": days[0], "last": days[1]}
         texts = {"part": PARTS[part], "cells": cells}
-        found: Columns = self._execute(query, parameters, texts).fetchnumpy()
-        return found
+        return self.rows(query, Given(parameters, texts))
 
     def recall(self, keys: Sequence[str]) -> dict[str, bytes]:
         """Return what was noted under keys, where something was, in the order of the keys."""

@@ -23,7 +23,7 @@ from gateway.evaluate.engine import Days, Engine
 from gateway.evaluate.entry import SCHEMA, Entry
 from gateway.evaluate.fairness import fairness
 from gateway.evaluate.intervals import Figure
-from gateway.evaluate.measures import Columns, Measures, masked
+from gateway.evaluate.measures import NOTHING, Columns, Measures, masked
 from gateway.evaluate.metrics import BPS, METRICS, Sample, Told, share, told
 from gateway.evaluate.miscalibration import where_it_matters
 from gateway.evaluate.probabilities import calibration, holds, over_expected
@@ -114,7 +114,7 @@ def promises(view: View) -> Iterator[Entry]:
     """Yield each promise: its SLI, held to its objective, with what is left of its error budget."""
     for promise in view.terms.product.promises:
         days = view.last(promise.window)
-        sums = view.promised(days)
+        sums = view.sums(days).get("", NOTHING)
         if promise.sli == "customer_loss":
             yield _customer_loss(view, promise.id, promise.says, promise.objective, days, sums)
             continue

@@ -65,7 +65,7 @@ class Notes:
         self._columns = engine.rows("drift_columns")
         self._used: set[str] = set()
 
-    def binning(self, engine: Engine, terms: Terms, period: Period, as_of: datetime) -> Binning:
+    def binning(self, terms: Terms, period: Period, as_of: datetime) -> Binning:
         """Return what is told apart of a product, by what it had in a period. Raises LakeError."""
         declared = {feature.name: feature.type for feature in terms.product.columns}
         columns = {name: values.tolist() for name, values in self._columns.items()}
@@ -75,14 +75,12 @@ class Notes:
             return _binning_in(found)
         rows = sum(period.hours.values())
         made = binning_of(
-            engine, terms.name, period.begin, period.end, as_of, declared=declared, rows=rows
+            self._engine, terms.name, period.begin, period.end, as_of, declared=declared, rows=rows
         )
         self._engine.note({key: json.dumps(asdict(made)).encode()})
         return made
 
-    def histograms(
-        self, engine: Engine, by: Binning, period: Period, as_of: datetime, share: float
-    ) -> Histograms:
+    def histograms(self, by: Binning, period: Period, as_of: datetime, share: float) -> Histograms:
         """Return a period's histograms; days that are not noted are counted. Raises LakeError."""
         days = {
             self._key("histograms", by, share, day.begin, day.hours): day for day in period.days()
@@ -91,7 +89,7 @@ class Notes:
         parts = [_histograms_in(value, by) for value in found.values()]
         for run in _runs({key: day for key, day in days.items() if key not in found}):
             first, last = min(run.values(), key=_begins), max(run.values(), key=_begins)
-            counted = histograms_of(engine, by, first.begin, last.end, as_of, share=share)
+            counted = histograms_of(self._engine, by, first.begin, last.end, as_of, share=share)
             parts.append(counted)
             self._engine.note(
                 {key: _written(_of_day(counted, day.begin)) for key, day in run.items()}

@@ -51,23 +51,14 @@ class View:
 
     def sums(self, days: Days, part: str = ALL, cells: str = CELLS) -> dict[str, Measures]:
         """Return the product's sums over days, by part."""
-        return self._read("sums", days, part, cells)
-
-    def promised(self, days: Days) -> Measures:
-        """Return what promises are held to, over days: a few of the sums."""
-        return self._read("promised", days).get("", NOTHING)
-
-    def _read(
-        self, query: str, days: Days, part: str = ALL, cells: str = CELLS
-    ) -> dict[str, Measures]:
-        asked = (query, days, part, cells)
+        asked = (days, part, cells)
         if asked not in self._found:
-            found = measures_of(self.engine.read(query, days, part=part, cells=cells))
+            found = measures_of(self.engine.read("sums", days, part=part, cells=cells))
             self._found[asked] = found.get(self.terms.name, {})
         return self._found[asked]
 
     @cached_property
-    def _found(self) -> dict[tuple[str, Days, str, str], dict[str, Measures]]:
+    def _found(self) -> dict[tuple[Days, str, str], dict[str, Measures]]:
         return {}
 
     def sample(self, days: Days) -> Sample:

@@ -80,17 +80,13 @@ select
     t.transaction_id is not null and not coalesce(s.verdict.fraud, false) as reversed,
     s.events,
     payment(s.product, s.transaction_id) as key,
-    -- The same in bits, for cells: kind, fraud, reversed, step_up, whether the customer pays.
-    coalesce(list_position([
-        'chargeback', 'customer_denied', 'customer_confirmed', 'analyst_fraud', 'analyst_genuine',
-        'early_fraud_warning'
-    ], s.verdict.kind), 0)
-    + 8 * coalesce(s.verdict.fraud, false)::integer
-    + 16 * (t.transaction_id is not null and not coalesce(s.verdict.fraud, false))::integer
-    + 32 * coalesce(list_position(
-        ['step_up_passed', 'step_up_failed', 'step_up_abandoned'], s.step_up
-    ), 0)
-    + 128 * coalesce(s.verdict.fraud and s.verdict.liable = 'customer', false)::integer as code,
+    code_of(
+        s.verdict.kind,
+        s.verdict.fraud,
+        t.transaction_id is not null and not coalesce(s.verdict.fraud, false),
+        s.step_up,
+        s.verdict.fraud and s.verdict.liable = 'customer'
+    ) as code,
     epoch_us(s.fraud_reported) // 86400000000 as fraud_day,
     -- Payments from then on were contacted in time.
     epoch_us(s.contacted) - p.contact_within_us as contact_us
