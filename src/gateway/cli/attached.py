@@ -95,15 +95,17 @@ class Attachment:
         self._is_cut = False
         self._next_s = 0.0
         self._until_s: float | None = None
+        self._waits_for: frozenset[str] = frozenset()
 
     @property
     def is_cut(self) -> bool:
         """Whether the gateway has ended, as seen last."""
         return self._is_cut
 
+    @property
     def waits_for(self) -> frozenset[str]:
-        """Return who is behind yet, once the gateway has ended and all that it wrote is written."""
-        return frozenset() if self._until_s is None else frozenset(_behind(self._lags))
+        """Who is behind yet, as seen last, once all that the gateway wrote is written."""
+        return self._waits_for
 
     def is_over(self) -> bool:
         """Look whether it is; cheap as long as the gateway is there."""
@@ -116,7 +118,8 @@ class Attachment:
             if _is_written(self._journal, self._supervisor):
                 return False
             self._until_s = now_s + FINISH_S
-        return now_s >= self._until_s or not _behind(self._lags)
+        self._waits_for = frozenset(_behind(self._lags))
+        return now_s >= self._until_s or not self._waits_for
 
     def say_what_is_left(self) -> None:
         """Say how far the consumers did not get; it is there for the next start."""

@@ -124,7 +124,7 @@ def demo(
     return ExitCode.OK if is_whole else ExitCode.FAILED
 
 
-def _next(journal: Path | None, lake: Path | str | None) -> str:
+def _next(journal: Path | None, lake: str | None) -> str:
     if lake is not None:
         return f"gateway evaluate --lake {lake}"
     if journal is not None:

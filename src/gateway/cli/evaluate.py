@@ -24,7 +24,7 @@ from gateway.evaluate.terms import Terms, terms_of
 from gateway.product import parse
 from gateway.sidecar.lake import Lake
 from gateway.sidecar.lake.evaluations import COUNTS, FOLDER, Evaluations
-from gateway.sidecar.lake.products import kept
+from gateway.sidecar.lake.products import newest
 from gateway.sidecar.lake.schema import SCHEMAS
 
 TABLES = ("decisions", "labels", "attributes")
@@ -221,21 +221,21 @@ def terms_in(lake: Lake, wanted: str | None) -> tuple[Terms, ...]:
     if not lake.is_there:
         hint = "Name the --lake that a sidecar fills: gateway demo --once --lake lake makes one."
         raise LakeError("there is no such folder", subject=lake.root, hint=hint)
-    newest = {one.product: one for one in kept(lake.filesystem, lake.root)}
-    if not newest:
+    products = newest(lake.filesystem, lake.root)
+    if not products:
         raise LakeError(
             "holds no product",
             subject=lake.root,
             hint="Fill it: gateway sidecar --journal DIR --lake DIR.",
         )
-    if wanted is not None and wanted not in newest:
+    if wanted is not None and wanted not in products:
         raise UsageError(
             "is no product of the lake",
             subject=f"--product {wanted}",
-            hint=f"One of {', '.join(newest)}.",
+            hint=f"One of {', '.join(products)}.",
         )
-    names = newest if wanted is None else (wanted,)
-    return tuple(terms_of(parse(newest[name].text, newest[name].path)) for name in names)
+    names = products if wanted is None else (wanted,)
+    return tuple(terms_of(parse(products[name].text, products[name].path)) for name in names)
 
 
 _SQL = {

@@ -22,7 +22,7 @@ from gateway.report.sentence import markdown as markdown_of
 from gateway.report.verdicts import headline, worst_first
 from gateway.sidecar.lake import Lake
 from gateway.sidecar.lake.evaluations import Evaluations, evaluation_in
-from gateway.sidecar.lake.products import kept
+from gateway.sidecar.lake.products import newest
 
 Owner = Literal["science", "engineering", "product", "operations"]
 
@@ -119,13 +119,13 @@ def _people(lake: str, products: Sequence[str]) -> dict[str, list[str]]:
     if not lake:
         return {}
     place = Lake.at(lake)
-    newest = {one.product: one for one in kept(place.filesystem, place.root)}
+    files = newest(place.filesystem, place.root)
     found: dict[str, list[str]] = {}
     for name in products:
-        if name not in newest:
+        if name not in files:
             continue
         try:
-            owners = parse(newest[name].text, newest[name].path).owners
+            owners = parse(files[name].text, files[name].path).owners
         except ProductError:
             continue  # of an older form: the evaluation stands without its names
         for role, who in owners.model_dump().items():

@@ -14,13 +14,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from socketserver import ThreadingMixIn
 from typing import Annotated
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.registry import Collector
 
 from gateway.cli.attached import Attachment, errors_told, step_back
@@ -232,7 +232,7 @@ def sidecar(
             over = attachment.is_over()
             if attachment.is_cut and evaluating is not None:
                 evaluating.end()  # what is left of the time is the consumers'
-            if not over and attachment.waits_for() == {LabelTraces.name}:
+            if not over and attachment.waits_for == {LabelTraces.name}:
                 for one in consumers.of_labels:
                     if isinstance(one, LabelTraces):
                         one.hurry()
@@ -286,7 +286,7 @@ def _answering(address: str, evaluated: Evaluated | None, *shown: Collector) -> 
             host.strip("[]"),
             int(port),
             Page(evaluated, make_wsgi_app(registry)),
-            _server_class(host),
+            _Server6 if ":" in host else ThreadingWSGIServer,
             handler_class=_Quiet,
         )
     except OSError as error:
@@ -305,18 +305,8 @@ def _answering(address: str, evaluated: Evaluated | None, *shown: Collector) -> 
         thread.join()
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    """A thread a connection; one that stays open holds nobody up."""
-
-    daemon_threads = True
-
-
-class _Server6(_Server):
+class _Server6(ThreadingWSGIServer):
     address_family = socket.AF_INET6
-
-
-def _server_class(host: str) -> type[WSGIServer]:
-    return _Server6 if ":" in host else _Server
 
 
 class _Quiet(WSGIRequestHandler):

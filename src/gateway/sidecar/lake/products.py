@@ -16,7 +16,7 @@ from typing import NamedTuple
 from pyarrow import fs
 
 from gateway.journal import Generation
-from gateway.sidecar.lake.parquet import TEMPORARY, make_folder, refusal
+from gateway.sidecar.lake.parquet import make_folder, refusal, whole
 
 FOLDER = "products"
 
@@ -64,9 +64,8 @@ class Products:
             if self._filesystem.get_file_info(path).type is not fs.FileType.NotFound:
                 return
             make_folder(self._filesystem, folder)
-            with self._filesystem.open_output_stream(f"{path}{TEMPORARY}") as sink:
+            with whole(self._filesystem, path) as sink:
                 sink.write(text.encode())
-            self._filesystem.move(f"{path}{TEMPORARY}", path)
         except OSError as error:
             raise refusal(error, "keep a product in the lake", path) from error
 
@@ -91,3 +90,8 @@ def kept(filesystem: fs.FileSystem, root: str) -> tuple[Kept, ...]:
     except OSError as error:
         raise refusal(error, "read the products of the lake", folder) from error
     return tuple(sorted(found))
+
+
+def newest(filesystem: fs.FileSystem, root: str) -> dict[str, Kept]:
+    """Return the file of each product's newest generation, by product. Raises LakeError."""
+    return {one.product: one for one in kept(filesystem, root)}
