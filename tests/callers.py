@@ -21,6 +21,7 @@ import catalogue
 import grpc
 from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.exceptions import GRPCError, StreamTerminatedError
+from h2.exceptions import ProtocolError
 
 from gateway.v1.decision_pb2 import DecideRequest, DecideResponse
 from gateway.v1.decision_pb2_grpc import DecisionServiceStub
@@ -34,6 +35,9 @@ PAUSE_S = 0.002
 """Between two calls of a caller: the machine has something left for what is tested."""
 
 KINDS = ("grpcio", "grpcio.aio", "grpclib")
+BROKEN = (StreamTerminatedError, ProtocolError, OSError)
+"""What grpclib raises where a connection ends; h2's where GOAWAY came between its own steps."""
+
 _serial = count()
 
 
@@ -45,6 +49,8 @@ class Told:
     failed: dict[str, str] = field(default_factory=dict)
     changed: threading.Condition = field(default_factory=threading.Condition)
     stopped: bool = False
+    broken: BaseException | None = None
+    """What ended the caller itself."""
 
     def answered(self, asked: DecideRequest, answer: DecideResponse) -> None:
         with self.changed:
@@ -58,7 +64,10 @@ class Told:
         """Wait until so many more calls were answered."""
         wanted = len(self.answers) + more
         with self.changed:
-            assert self.changed.wait_for(lambda: len(self.answers) >= wanted, 60)
+            self.changed.wait_for(lambda: self.broken or len(self.answers) >= wanted, 60)
+        if self.broken is not None:
+            raise self.broken
+        assert len(self.answers) >= wanted
 
 
 def options(*, published: bool) -> list[tuple[str, Any]]:
@@ -80,13 +89,14 @@ def calling(
     """Ask through so many channels, with two calls in flight each, until the context is left."""
     told = Told()
     target = {"grpcio": _sync, "grpcio.aio": _aio, "grpclib": _grpclib}[kind]
-    failures: list[BaseException] = []
 
     def work() -> None:
         try:
             target(address, fingerprint, told, channels, published)
         except BaseException as error:
-            failures.append(error)
+            with told.changed:
+                told.broken = error
+                told.changed.notify_all()
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -96,7 +106,7 @@ def calling(
         told.stopped = True
         thread.join(DEADLINE_S + 10)
         assert not thread.is_alive()
-    assert failures == []
+    assert told.broken is None
 
 
 def _sync(address: str, fingerprint: str, told: Told, channels: int, published: bool) -> None:
@@ -139,9 +149,11 @@ def _aio(address: str, fingerprint: str, told: Told, channels: int, published: b
             for _ in range(channels)
         ]
         stubs = [DecisionServiceStub(channel) for channel in opened]
-        await asyncio.gather(*(ask(stub.Decide) for stub in stubs * 2))
-        for channel in opened:
-            await channel.close()
+        try:
+            await asyncio.gather(*(ask(stub.Decide) for stub in stubs * 2))
+        finally:
+            for channel in opened:
+                await channel.close()
 
     asyncio.run(work())
 
@@ -153,7 +165,7 @@ def _grpclib(address: str, fingerprint: str, told: Told, channels: int, publishe
                 return
             try:
                 told.answered(asked, await _by_policy(decide, asked, published=published))
-            except (GRPCError, StreamTerminatedError, OSError) as error:
+            except (GRPCError, *BROKEN) as error:
                 told.refused(asked, repr(error))
             await asyncio.sleep(PAUSE_S)
 
@@ -161,9 +173,11 @@ def _grpclib(address: str, fingerprint: str, told: Told, channels: int, publishe
         host, _, port = address.rpartition(":")
         opened = [Channel(host, int(port)) for _ in range(channels)]
         methods = [UnaryUnaryMethod(one, DECIDE, DecideRequest, DecideResponse) for one in opened]
-        await asyncio.gather(*(ask(method) for method in methods * 2))
-        for channel in opened:
-            channel.close()
+        try:
+            await asyncio.gather(*(ask(method) for method in methods * 2))
+        finally:
+            for channel in opened:
+                channel.close()
 
     asyncio.run(work())
 
@@ -189,7 +203,7 @@ async def _by_policy(decide: Any, asked: DecideRequest, *, published: bool) -> D
             retryable = error.status.name in policy["retryableStatusCodes"]
             if not published or not retryable or attempts >= policy["maxAttempts"]:
                 raise
-        except (StreamTerminatedError, OSError):
+        except BROKEN:
             if not published or attempts >= policy["maxAttempts"]:
                 raise
         attempts += 1

@@ -222,38 +222,40 @@ def test_no_death_replacement_or_restart_fails_a_call_with_the_published_configu
 ) -> None:
     """Through three implementations of gRPC, and no decision that they received is lost."""
     journal, more = tmp_path / "journal", ("--workers", "2")
-    with ExitStack() as stack:
-        gateway = stack.enter_context(serving(folder, journal, *more))
-        told = stack.enter_context(all_kinds(gateway.address, fingerprint))
+    with ExitStack() as gateways:
+        gateway = gateways.enter_context(serving(folder, journal, *more))
+        # Who calls is asked to stop while somebody still answers.
+        with all_kinds(gateway.address, fingerprint) as told:
+            # kill -9: the other answers on, and the spare, which is loaded, takes its place.
+            wait_until(lambda: is_spare_loaded(gateway))
+            (spare,) = children_of(gateway.process.pid) - set(gateway.pids.values())
+            os.kill(gateway.pids[1], signal.SIGKILL)
+            for one in told:
+                one.wait_for(5)
+            workers = gateway.until_all_serve(2, without=(gateway.pids[1],))
+            assert workers[1].pid == spare
+            assert {one.number: one.restarts for one in workers} == {0: 0, 1: 1}
+            assert workers[0].pid == gateway.pids[0]
 
-        # kill -9: the other answers on, and the spare, which is loaded, takes its place.
-        wait_until(lambda: is_spare_loaded(gateway))
-        (spare,) = children_of(gateway.process.pid) - set(gateway.pids.values())
-        os.kill(gateway.pids[1], signal.SIGKILL)
-        for one in told:
-            one.wait_for(5)
-        workers = gateway.until_all_serve(2, without=(gateway.pids[1],))
-        assert workers[1].pid == spare
-        assert {one.number: one.restarts for one in workers} == {0: 0, 1: 1}
-        assert workers[0].pid == gateway.pids[0]
+            # A spare that is dead itself is none.
+            wait_until(lambda: len(children_of(gateway.process.pid)) == 3)
+            (spare,) = children_of(gateway.process.pid) - {one.pid for one in workers}
+            os.kill(spare, signal.SIGKILL)
+            os.kill(gateway.pids[0], signal.SIGKILL)
+            before = [
+                one.pid for one in gateway.until_all_serve(2, without=(gateway.pids[0], spare))
+            ]
 
-        # A spare that is dead itself is none.
-        wait_until(lambda: len(children_of(gateway.process.pid)) == 3)
-        (spare,) = children_of(gateway.process.pid) - {one.pid for one in workers}
-        os.kill(spare, signal.SIGKILL)
-        os.kill(gateway.pids[0], signal.SIGKILL)
-        before = [one.pid for one in gateway.until_all_serve(2, without=(gateway.pids[0], spare))]
+            # SIGHUP: new processes, and that is no restart after a death.
+            gateway.process.send_signal(signal.SIGHUP)
+            workers = gateway.until_all_serve(2, without=tuple(before))
+            assert all(gone(pid) for pid in before)
+            assert [one.restarts for one in workers] == [1, 1]
 
-        # SIGHUP: new processes, and that is no restart after a death.
-        gateway.process.send_signal(signal.SIGHUP)
-        workers = gateway.until_all_serve(2, without=tuple(before))
-        assert all(gone(pid) for pid in before)
-        assert [one.restarts for one in workers] == [1, 1]
-
-        # SIGTERM to all of it, and another one on the same port.
-        assert gateway.ended() == ExitCode.OK
-        again = stack.enter_context(serving(folder, journal, *more, listen=gateway.address))
-        assert again.address == gateway.address
+            # SIGTERM to all of it, and another one on the same port.
+            assert gateway.ended() == ExitCode.OK
+            again = gateways.enter_context(serving(folder, journal, *more, listen=gateway.address))
+            assert again.address == gateway.address
     assert [one.failed for one in told] == [{}, {}, {}]
     wait_until(lambda: all(gone(pid) for pid in again.pids.values()))
     there = recorded(journal)
