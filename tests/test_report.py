@@ -29,10 +29,11 @@ from gateway.evaluate.engine import DuckDb
 from gateway.evaluate.evaluation import evaluate
 from gateway.evaluate.terms import terms_of
 from gateway.product import parse
-from gateway.report.entries import COUNTED, Line, read
+from gateway.report.entries import Line, read
 from gateway.report.markdown import LINES, report_markdown
 from gateway.report.owners import OWNERS, owners_of
 from gateway.report.page import MOST_BYTES, report_html
+from gateway.report.tables import COUNTED
 from gateway.report.verdicts import is_judged
 from gateway.sidecar.lake.evaluations import SCHEMA
 
@@ -177,6 +178,7 @@ def unit_of(evaluation: Evaluation, pointer: str) -> str:
 
 
 OF_UNIT = re.compile(r"/(value|interval/[01]|target|expected)$")
+OF_SHARE = re.compile(r"/(maturity/\d+/cohorts/\d+/share/\d+|declared/\d+/arms/\d+/share)$")
 
 
 @pytest.mark.parametrize("owner", [None, *OWNERS])
@@ -190,12 +192,18 @@ def test_every_number_on_the_page_is_the_jsons(evaluation: Evaluation, owner: st
         else:
             assert float(one.value) == found
         percent = unit_of(evaluation, one.at) == "share" and bool(OF_UNIT.search(one.at))
-        assert is_rounded(one.text, float(one.value), percent=percent), one
+        percent |= bool(OF_SHARE.match(one.at))
+        shown = float(one.value)
+        if one.at.endswith("_us"):
+            assert one.text.endswith(" ms") == (shown >= 1000), one
+            shown = shown / 1000 if shown >= 1000 else shown
+        assert is_rounded(one.text, shown, percent=percent), one
 
 
 def test_there_is_no_number_that_does_not_say_where_it_is_from(evaluation: Evaluation) -> None:
     page = Page(report_html(read(evaluation, "x")))
-    words = " ".join(page.words).replace("95 %", "")
+    # A quantile is called by its name.
+    words = re.sub(r"95 %|p99\.9|p99|p50", "", " ".join(page.words))
     assert re.findall(r".{20}\d", words) == []
 
 
@@ -713,3 +721,18 @@ def test_a_browser_lays_it_out_without_scrolling_sideways(
     assert told["reach"]
     assert told["narrowest"] > 200
     assert told["text"] > 2000
+
+
+def test_day_by_day_a_drift_is_nothing_before_and_its_psi_in_the_end(
+    evaluation: Evaluation,
+) -> None:
+    """All channels are one from day 133 on."""
+    (one,) = [x for x in evaluation["drift"] if x["by"] == {"watch": "channel"}]
+    assert one["verdict"] == "drifted"
+    begun = world.day(133).date().isoformat()
+    before = [x["psi"] for x in one["days"] if x["day"] < begun]
+    since = [x["psi"] for x in one["days"] if x["day"] >= begun]
+    assert len(before) >= 42
+    assert abs(sum(before) / len(before)) < 0.05 * one["value"]
+    assert min(since) > 5 * max(before)
+    assert sum(since) / len(since) == pytest.approx(one["value"], rel=0.2)

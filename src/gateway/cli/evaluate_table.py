@@ -15,7 +15,7 @@ from gateway.evaluate.evaluation import Evaluation
 def show(found: Evaluation, *, everything: bool) -> None:
     """Print an evaluation: what is judged and what is over all, or every figure."""
     out.print(f"As of {found.as_of:%Y-%m-%d %H:%M} UTC")
-    for label in found.labels:
+    for label in found.tables["labels"]:
         out.print(
             f"[bold]{label['product']}[/bold]: {label['decisions']:,} decisions; labels mature "
             f"after {label['maturity_days']} days: {label['mature']:,} mature, "

@@ -92,7 +92,9 @@ class Drift:
     `rank`: 1 where no reference week differs as much from the others, up to 1 + `weeks`; `weeks`:
     reference weeks that there are. `n`, `n_reference`: decisions that were read. `began`: the
     likeliest first day, None where it is not sure; `began_between`: first and last day that it
-    may have been. `explained_by`: the event that stands for an alarm. `notes`: what else to know.
+    may have been. `days`: of each day, how far its shares lie from the usual of its weekday, along
+    what tells the window from the references: about 0 before a drift, PSI in the end.
+    `explained_by`: the event that stands for an alarm. `notes`: what else to know.
     """
 
     product: str
@@ -112,6 +114,7 @@ class Drift:
     bins: tuple[Bin, ...] = ()
     began: date | None = None
     began_between: tuple[date, date] | None = None
+    days: tuple[tuple[date, float], ...] = ()
     explained_by: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -192,7 +195,9 @@ class _Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What is known of a field before the others are: `rows` (hours, B) from the span's start."""
+    """What is known of a field before the others are: `rows` (hours, B) from the span's start, and
+    `everything`: with the days that are left out.
+    """
 
     drift: Drift
     p: float | None
@@ -200,6 +205,7 @@ class _Found:
     usual: float = 0.0
     rows: Floats | None = None
     seen: Distances | None = None
+    everything: Floats | None = None
 
 
 def _assessed(
@@ -225,7 +231,8 @@ def _compared(
     histograms: Histograms, place: int, span: _Span, apart: Flags, effect: float
 ) -> _Found:
     field = histograms.binning.fields[place]
-    rows = np.where(apart[:, None], 0.0, histograms.of(place, span.earliest, span.end))
+    everything = histograms.of(place, span.earliest, span.end)
+    rows = np.where(apart[:, None], 0.0, everything)
     windows = span.windows(rows)
     kept = _references(windows, span.windows(apart[:, None].astype(np.float64)))
     n = int(windows[0].sum())
@@ -276,7 +283,8 @@ def _compared(
         noise_floor=noise.quantile(0.99),
         rank=1 + sum(one.psi >= seen.psi for one in others),
     )
-    return _Found(drift, noise.p(seen.psi), effect, noise.quantile(_SEEN), rows, seen)
+    everything = layout.join(everything)
+    return _Found(drift, noise.p(seen.psi), effect, noise.quantile(_SEEN), rows, seen, everything)
 
 
 def _before_it_changed(
@@ -315,12 +323,14 @@ def _judged(span: _Span, found: _Found, p: float | None, alpha: float) -> Drift:
     drift = replace(found.drift, p=p)
     if p is None or drift.value is None or drift.chance is None or drift.noise_floor is None:
         return drift
-    if found.rows is None or found.seen is None:  # one bin: nothing can move
+    if (
+        found.rows is None or found.seen is None or found.everything is None
+    ):  # one bin: nothing can move
         return replace(drift, verdict="steady")
-    beyond = drift.value - drift.chance
+    beyond, usual = drift.value - drift.chance, found.usual - drift.chance
+    drift = replace(drift, days=_day_by_day(span, found.rows, found.everything, found.seen))
     if beyond < found.effect:
-        seeable = found.usual - drift.chance <= found.effect
-        return replace(drift, verdict="steady" if seeable else "undecided")
+        return replace(drift, verdict="steady" if usual <= found.effect else "undecided")
     if p > alpha:
         return drift
     began = _changed(span, found.rows, found.seen, until=span.end)
@@ -609,24 +619,43 @@ def _during(events: Iterable[CalendarEvent], begin: int, end: int) -> Flags:
 
 
 def _changed(span: _Span, rows: Floats, seen: Distances, *, until: int) -> Onset | None:
-    """Return when a field changed before an hour, by days.
+    """Return when a field changed before an hour, by days."""
+    day, figure, n = _figures(span, rows, rows, seen)
+    weight = np.where((day + 1) * 24 <= until, np.minimum(n, np.median(n[n > 0])), 0.0)
+    return onset(day, figure, weight)
+
+
+def _day_by_day(
+    span: _Span, rows: Floats, everything: Floats, seen: Distances
+) -> tuple[tuple[date, float], ...]:
+    found = (x.tolist() for x in _figures(span, rows, everything, seen))
+    return tuple(
+        (_EPOCH + timedelta(days=day), figure)
+        for day, figure, n in zip(*found, strict=True)
+        if n > 0
+    )
+
+
+def _figures(
+    span: _Span, rows: Floats, told: Floats, seen: Distances
+) -> tuple[Places, Floats, Floats]:
+    """Return days since 1970, a figure of each by what it has in `told`, and its decisions.
 
     Of each day its shares count, less those of its weekday in the references, along what differs
     between window and references: a figure that is about 0 before, and PSI in the end.
     """
     hours = np.arange(span.earliest, span.end)
     first = int(hours[0]) // 24
-    counts = _summed(rows, hours // 24 - first)
+    counts = _summed(told, hours // 24 - first)
     day = first + np.arange(len(counts))
     n = counts.sum(axis=1)
     before = day * 24 < span.begin
     weekday = day % 7
-    usual = _summed(counts[before], weekday[before])
+    usual = _summed(_summed(rows, hours // 24 - first)[before], weekday[before])
     usual = np.concatenate([usual, np.zeros((7 - len(usual), usual.shape[1]))])
     known = usual.sum(axis=1) > 0
     usual[known] /= usual[known].sum(axis=1, keepdims=True)
     usual[~known] = seen.then
     with np.errstate(divide="ignore", invalid="ignore"):
         figure = (counts / n[:, None] - usual[weekday]) @ _along(seen)
-    weight = np.where((day + 1) * 24 <= until, np.minimum(n, np.median(n[n > 0])), 0.0)
-    return onset(day, figure, weight)
+    return day, figure, n

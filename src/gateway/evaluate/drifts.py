@@ -105,6 +105,9 @@ def _entry(one: Drift, days: tuple[date, date]) -> Entry:
             "began_between": None
             if one.began_between is None
             else [day.isoformat() for day in one.began_between],
+            "days": [
+                {"day": day.isoformat(), "psi": float(f"{figure:.4g}")} for day, figure in one.days
+            ],
             "explained_by": one.explained_by,
             "notes": list(one.notes),
             "bins": [{"label": x.label, "now": x.now, "then": x.then} for x in one.bins],

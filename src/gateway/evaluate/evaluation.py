@@ -4,25 +4,31 @@ goals        promises with their error budgets, and targets of the owners
 money        what fraud and its prevention cost, by part of the traffic and over time
 calibration  whether probabilities hold, by part, and by probability
 fairness     groups of customers against a reference
+drift        what comes in against the weeks before
+
+Beside the sections stand tables by product: `declared`, its models and its calendar; `labels`, how
+much is known; `latency`, how long answers took; `maturity`, how labels came in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.evaluate import latency
 from gateway.evaluate.counts import count
 from gateway.evaluate.delay import Completed, completed, completed_ratio, curve
 from gateway.evaluate.drifts import drifts
-from gateway.evaluate.engine import Days, Engine
+from gateway.evaluate.engine import Days, Engine, Given
 from gateway.evaluate.entry import SCHEMA, Entry
 from gateway.evaluate.fairness import fairness
 from gateway.evaluate.intervals import Figure
+from gateway.evaluate.maturity import maturity
 from gateway.evaluate.measures import NOTHING, Columns, Measures, masked
 from gateway.evaluate.metrics import BPS, METRICS, Sample, Told, share, told
 from gateway.evaluate.miscalibration import where_it_matters
@@ -36,11 +42,14 @@ from gateway.evaluate.view import View, of_product
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What is known of products at a time. Sections by name, entries in their order."""
+    """What is known of products at a time. Sections by name, entries in their order.
+
+    `tables`: what is no entry, by name: a row a product.
+    """
 
     as_of: datetime
     products: tuple[str, ...]
-    labels: tuple[Mapping[str, Any], ...]
+    tables: Mapping[str, tuple[Mapping[str, Any], ...]]
     sections: Mapping[str, tuple[Entry, ...]]
 
     def as_object(self) -> dict[str, Any]:
@@ -49,7 +58,7 @@ class Evaluation:
             "schema": SCHEMA,
             "as_of": self.as_of.isoformat(),
             "products": list(self.products),
-            "labels": [dict(one) for one in self.labels],
+            **{name: [dict(one) for one in rows] for name, rows in self.tables.items()},
             **{name: [one.as_object() for one in some] for name, some in self.sections.items()},
         }
 
@@ -62,9 +71,15 @@ def evaluate(engine: Engine, terms: Sequence[Terms], as_of: datetime) -> Evaluat
     }
     states = engine.read("states")
     cohorts = engine.read("cohorts")
-    labels = []
+    today = as_of.astimezone(UTC).date()
+    window = today - latency.WINDOW + timedelta(days=1), today
+    asked = {"first": window[0], "last": window[1], "as_of": as_of}
+    times = engine.rows("latency", Given(asked, {}))
+    tables: dict[str, list[Mapping[str, Any]]] = {
+        name: [] for name in ("declared", "labels", "latency", "maturity")
+    }
     for one in terms:
-        view = View(engine, one, as_of.astimezone(UTC).date())
+        view = View(engine, one, today)
         mature = view.sample(view.mature)
         calibrated = holds(over_expected(mature.sums))
         mature = replace(mature, calibrated=calibrated)
@@ -73,12 +88,15 @@ def evaluate(engine: Engine, terms: Sequence[Terms], as_of: datetime) -> Evaluat
         sections["calibration"] += calibration(view, mature)
         sections["calibration"] += where_it_matters(view, as_of, mature.sums.total("foreseen"))
         sections["fairness"] += fairness(view, calibrated)
-        labels.append(coverage(view, states))
+        tables["declared"].append(one.declared())
+        tables["labels"].append(coverage(view, states))
+        tables["latency"].append(latency.latency(one, times, *window))
+        tables["maturity"].append(maturity(one, cohorts, today))
     sections["drift"] += drifts(engine, terms, as_of)
     return Evaluation(
         as_of,
         tuple(one.name for one in terms),
-        tuple(labels),
+        {name: tuple(rows) for name, rows in tables.items()},
         {name: tuple(entries) for name, entries in sections.items()},
     )
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
 from math import inf
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.decide import CostClass, cost_classes
 from gateway.product import Action, Product, minor_per_major
+from gateway.product.models import Challenger, Champion
 
 Floats = NDArray[np.float64]
 
@@ -75,6 +76,35 @@ class Terms:
         edges = [f"{edge:,}" for edge in BANDS_MAJOR]
         between = (f"{low} to {high}" for low, high in pairwise(edges))
         return (f"below {edges[0]}", *between, f"{edges[-1]} and more")
+
+    def declared(self) -> dict[str, Any]:
+        """Return what a reader of figures wants to know of the product, as JSON."""
+        models, latency = self.product.models, self.product.latency
+        canaries = [one for one in models.challengers if one.mode == "canary"]
+        shares = {one.name: one.share or 0.0 for one in canaries}
+        left = 1.0 - sum(shares.values())
+        roles: list[tuple[Champion | Challenger, str]] = [(models.champion, "champion")]
+        roles += [(one, one.mode) for one in models.challengers]
+        return {
+            "product": self.name,
+            "generation": self.product.generation,
+            "currency": self.product.costs.currency,
+            "budget_us": latency.budget_us,
+            "calendar": [
+                {"event": one.event, "from": one.starts.isoformat(), "to": one.ends.isoformat()}
+                for one in self.product.calendar
+            ],
+            "arms": [
+                {
+                    "arm": one.name,
+                    "role": role,
+                    "share": left if role == "champion" else shares.get(one.name),
+                    "version": one.version,
+                    "digest": one.sha256,
+                }
+                for one, role in roles
+            ],
+        }
 
 
 def terms_of(product: Product) -> Terms:

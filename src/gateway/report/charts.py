@@ -1,4 +1,5 @@
 """Charts as inline SVG, with no script: rows of intervals on one axis, shares of a bar, a plane.
+A heat map is a table.
 
 Places are percentages, so that a chart is as wide as its reader has room and its text keeps its
 size. What a chart draws stands beside it or below it in numbers: a row's drawing is hidden from who
@@ -124,7 +125,7 @@ def _track(mark: Mark, axis: Axis, band: Sequence[float]) -> str:
         )
     if mark.value is not None:
         x = axis.place(mark.value)
-        inside.append(_shape(x, f"{y}", mark.standing))
+        inside.append(_shape(x, y, mark.standing))
         if not axis.low <= mark.value <= axis.high:
             inside.append(_beyond(x, y, left=mark.value < axis.low))
     return (
@@ -133,7 +134,7 @@ def _track(mark: Mark, axis: Axis, band: Sequence[float]) -> str:
     )
 
 
-def _shape(x: float, y: str, standing: str) -> str:
+def _shape(x: float, y: float, standing: str) -> str:
     return (
         f'<svg class="mark {standing}" x="{x}%" y="{y}" overflow="visible">'
         f"{_SHAPES[standing]}</svg>"
@@ -228,6 +229,134 @@ def over_time(dots: Sequence[Dot], names: Sequence[str], unit: str, held: float 
     return _plane(shapes)
 
 
+class Column(NamedTuple):
+    """A bar of a histogram from one place of its axis to another: counts, one above the other."""
+
+    low: float
+    high: float
+    counts: tuple[float, ...]
+
+
+def histogram(columns: Sequence[Column], unit: str, held: float) -> str:
+    """Draw counts over a logarithmic axis. `held`: the line that all of it is to stay left of."""
+    ends = [end for one in columns for end in (one.low, one.high)]
+    along = axis_of([*ends, held], log=True)
+    most = max(sum(one.counts) for one in columns)
+    shapes = []
+    for one in columns:
+        left, right = along.place(one.low), along.place(one.high)
+        below = float(_PLANE)
+        for i, count in enumerate(one.counts):
+            height = round(count / most * (_PLANE - 12), 2)
+            below = round(below - height, 2)
+            if height:
+                shapes.append(
+                    f'<rect class="part s{i}" x="{left}%" width="{round(right - left, 2)}%" '
+                    f'y="{below}" height="{height}"/>'
+                )
+    at = along.place(held)
+    shapes.append(f'<line class="held" x1="{at}%" x2="{at}%" y2="{_PLANE}"/>')
+    shapes += [
+        f'<text class="tick" x="{along.place(at)}%" y="{_PLANE + 18}" text-anchor="middle">'
+        f"{_tick(at, unit)}</text>"
+        for at in along.ticks()
+    ]
+    return _plane(shapes)
+
+
+def legend(names: Sequence[str]) -> str:
+    """Say what the parts of a histogram's columns are."""
+    return (
+        '<ul class="legend">'
+        + "".join(
+            f'<li><svg width="14" height="14" aria-hidden="true"><rect class="part s{i}" '
+            f'width="14" height="14"/></svg>{escape(name)}</li>'
+            for i, name in enumerate(names)
+        )
+        + "</ul>"
+    )
+
+
+class Shade(NamedTuple):
+    """Places of a series' days that something was, both included, and what it is called."""
+
+    first: int
+    last: int
+    name: str
+
+
+def day_by_day(
+    values: Sequence[float | None],
+    names: Sequence[str],
+    unit: str,
+    *,
+    shades: Sequence[Shade] = (),
+    held: float | None = None,
+) -> str:
+    """Draw a line over days, shaded where something was; days without a value are left out."""
+    along = [round(100 * (i + 0.5) / len(names), 2) for i in range(len(names))]
+    up = axis_of([*values, *([] if held is None else [held])], log=False)
+    shapes = []
+    for shade in shades:
+        left, right = 100 * shade.first / len(names), 100 * (shade.last + 1) / len(names)
+        shapes.append(
+            f'<rect class="shade" x="{left:.2f}%" width="{right - left:.2f}%" height="{_PLANE}"/>'
+            f'<text class="tick" x="{left:.2f}%" dx="4" y="14">{escape(shade.name)}</text>'
+        )
+    shapes += _upright(up, unit, 0.0, 100.0)
+    if held is not None:
+        y = _y(up, held)
+        shapes.append(f'<line class="held" x1="0" x2="100%" y1="{y}" y2="{y}"/>')
+    known = [
+        (x, _y(up, value)) for x, value in zip(along, values, strict=True) if value is not None
+    ]
+    shapes += [
+        f'<line class="path" x1="{x}%" y1="{y}" x2="{to_x}%" y2="{to_y}"/>'
+        for (x, y), (to_x, to_y) in pairwise(known)
+    ]
+    if len(known) == 1:
+        shapes.append(_shape(*known[0], "none"))
+    every = ceil(len(names) / 5)
+    shapes += [
+        f'<text class="tick" x="{x}%" y="{_PLANE + 18}" text-anchor="middle">{escape(name)}</text>'
+        for i, (x, name) in enumerate(zip(along, names, strict=True))
+        if i % every == every // 2
+    ]
+    return _plane(shapes)
+
+
+class Row(NamedTuple):
+    """A row of a heat map: its name, what stands before its cells, and cells; None: not known."""
+
+    name: Sentence
+    before: Sentence
+    cells: Sequence[tuple[float, Sentence] | None]
+
+
+def heat_map(rows: Sequence[Row], corner: str, before: str, heads: Sequence[Sentence]) -> str:
+    """Draw numbers as a table whose cells are the darker the greater they are."""
+    most = max((cell[0] for row in rows for cell in row.cells if cell), default=0.0)
+    head = "".join(f'<th scope="col">{html(one)}</th>' for one in heads)
+    body = "".join(
+        f'<tr><th scope="row">{html(row.name)}</th><td>{html(row.before)}</td>'
+        + "".join(
+            "<td></td>"
+            if cell is None
+            else f'<td style="--heat:{round(45 * cell[0] / most) if most else 0}%">'
+            f"{html(cell[1])}</td>"
+            for cell in row.cells
+        )
+        + "</tr>"
+        for row in rows
+    )
+    return (
+        '<div class="wide" tabindex="0" role="group" aria-label="Table of numbers">'
+        f'<table class="heat"><thead><tr><th scope="col">{escape(corner)}</th>'
+        f'<th scope="col">{escape(before)}</th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
 def against(dots: Sequence[Dot], unit: str, band: tuple[float, float] | None) -> str:
     """Draw what came over what was said, both on one logarithmic axis, with the line of equality.
 
@@ -265,7 +394,7 @@ def _dot(x: float, dot: Dot, up: Axis) -> str:
         shape = f'<line class="reach" x1="{x}%" x2="{x}%" y1="{low}" y2="{high}"/>'
     if dot.value is None:
         return shape
-    return shape + _shape(x, f"{_y(up, dot.value)}", "none")
+    return shape + _shape(x, _y(up, dot.value), "none")
 
 
 def _y(up: Axis, value: float) -> float:
@@ -282,6 +411,8 @@ def _upright(up: Axis, unit: str, left: float, right: float) -> Iterator[str]:
 
 
 def _tick(value: float, unit: str) -> str:
+    if unit == "us":
+        return f"{value / 1000:g} ms" if value >= 1000 else f"{value:g} µs"
     number = f"{100 * value if unit == 'share' else value:.6g}"
     if "e" in number:
         number = f"{100 * value if unit == 'share' else value:,.9f}".rstrip("0").rstrip(".")

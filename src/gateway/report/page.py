@@ -8,12 +8,13 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from gateway.report.charts import badge_of
-from gateway.report.entries import Evaluated, Labels, Line
+from gateway.report.entries import Evaluated, Line
 from gateway.report.owners import OF_LABELS, OWNERS, concerns, owners_of
 from gateway.report.sections import SECTIONS
 from gateway.report.sentence import Link, Name, Sentence, count, counted, figure, html, target
 from gateway.report.story import budget, costs, in_danger, title, undecided_groups, worse_off
 from gateway.report.style import STYLE
+from gateway.report.tables import Tables
 from gateway.report.verdicts import BAD, headline, is_in_danger, standing, worst_first
 
 _IN_STRIP = 12
@@ -89,8 +90,8 @@ def _page(found: Evaluated, owner: str | None, people: People, depth: Depth, abo
         *([] if owner else _by_owner(lines, people)),
     ]
     for place, product, some in products:
-        labels = [one for one in found.labels if one.product == product and know]
-        parts += _product(place, product, some, labels, depth)
+        tables = found.tables.of(product) if know else Tables()
+        parts += _product(place, product, some, tables, depth)
     parts.append(
         "</main><footer><p>Made by <code>gateway report</code> of <code>gateway evaluate</code>'s "
         "JSON. "
@@ -167,7 +168,7 @@ def _by_owner(lines: Sequence[Line], people: People) -> Iterator[str]:
 
 
 def _product(
-    place: str, product: str, lines: Sequence[Line], labels: Sequence[Labels], depth: Depth
+    place: str, product: str, lines: Sequence[Line], tables: Tables, depth: Depth
 ) -> Iterator[str]:
     yield f'<section id="{place}" aria-labelledby="{place}-name">'
     yield f'<h2 id="{place}-name">{html((Name(product),))}</h2>'
@@ -186,7 +187,7 @@ def _product(
     sections = [
         (f"{place}-{i + 1}", name, content)
         for i, (name, make) in enumerate(SECTIONS.items())
-        if depth.sections and (content := make(lines, labels, exact=depth.tables))
+        if depth.sections and (content := make(lines, tables, exact=depth.tables))
     ]
     links = "".join(f"<li>{html((Link(name, at),))}</li>" for at, name, _ in sections)
     if links:

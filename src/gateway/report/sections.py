@@ -9,20 +9,27 @@ from itertools import groupby
 from math import inf
 from typing import Protocol
 
+from gateway.report.arms import arms
 from gateway.report.charts import (
     Dot,
     Mark,
+    Shade,
     Slice,
     against,
     axis_of,
     bar,
+    day_by_day,
     over_time,
     rows,
 )
-from gateway.report.entries import COUNTED, Labels, Line
+from gateway.report.cohorts import cohort_map
+from gateway.report.entries import Line
+from gateway.report.fields import is_number
+from gateway.report.figures import days_between, figure_of
 from gateway.report.sentence import (
     Name,
     Number,
+    Part,
     Sentence,
     band,
     clean,
@@ -35,6 +42,8 @@ from gateway.report.sentence import (
     target,
 )
 from gateway.report.story import began, budget, drifted, group, measure, title
+from gateway.report.tables import COUNTED, Declared, Tables
+from gateway.report.times import latency
 from gateway.report.verdicts import BAD, rank, seems_missed, standing, worst_first
 from gateway.report.words import BASES, STATES, WHY, spoken
 
@@ -43,7 +52,7 @@ Some = Sequence[Line]
 _MOST_MARKS = 24
 
 
-def promises(lines: Some, _: Sequence[Labels], *, exact: bool) -> str:
+def promises(lines: Some, _: Tables, *, exact: bool) -> str:
     """Return promises and goals: how much of what is allowed is used."""
     held = [x for x in lines if x.section == "goals" and x.verdict]
     if not held:
@@ -69,7 +78,7 @@ def promises(lines: Some, _: Sequence[Labels], *, exact: bool) -> str:
         "Across: how many times what is allowed goes wrong, the dashed line being all of it; "
         "further left is better. The bar is the 95 % interval.",
     )
-    return _figure(caption, rows(marks, axis, "ratio", [1.0])) + _table(
+    return figure_of(caption, rows(marks, axis, "ratio", [1.0])) + _table(
         [x for x in lines if x.section == "goals"], with_budget=True, exact=exact
     )
 
@@ -103,7 +112,7 @@ def _with_budget(line: Line) -> Sentence:
     return (*told, "; budget: ", *spent) if spent else told
 
 
-def money(lines: Some, _: Sequence[Labels], *, exact: bool) -> str:
+def money(lines: Some, _: Tables, *, exact: bool) -> str:
     """Return money over time, and by part of the traffic."""
     held = next((x for x in lines if x.section == "goals" and x.metric == "fraud_loss_bps"), None)
     asked = limit(held) if held else None
@@ -132,7 +141,7 @@ def _money(lines: Some, metric: str) -> list[Line]:
 
 def _whole(lines: Some) -> str:
     caption = ("What deciding cost and saved, over mature decisions; of other days as it says.",)
-    return _figure(caption, _bare_table(lines))
+    return figure_of(caption, _bare_table(lines))
 
 
 def _months(months: Some, held: float | None, goal: Line | None) -> str:
@@ -148,7 +157,7 @@ def _months(months: Some, held: float | None, goal: Line | None) -> str:
     )
     dots = [Dot(i, x.value, x.low, x.high) for i, x in enumerate(months)]
     names = [clean(x.by["month"]) for x in months]
-    return _figure(caption, over_time(dots, names, months[0].unit, held))
+    return figure_of(caption, over_time(dots, names, months[0].unit, held))
 
 
 def _parts(parts: Some, held: float | None) -> str:
@@ -167,10 +176,10 @@ def _parts(parts: Some, held: float | None) -> str:
         log=True,
         around=[held] if held else [],
     )
-    return _figure(caption, rows(marks, axis, "bps", [held] if held else []))
+    return figure_of(caption, rows(marks, axis, "bps", [held] if held else []))
 
 
-def reliability(lines: Some, _: Sequence[Labels], *, exact: bool) -> str:
+def reliability(lines: Some, _: Tables, *, exact: bool) -> str:
     """Return whether probabilities hold."""
     every = {x.metric: x for x in lines if x.section == "calibration" and not x.by}
     whole = every.get("observed_over_expected")
@@ -217,7 +226,7 @@ def reliability(lines: Some, _: Sequence[Labels], *, exact: bool) -> str:
         )
         drawing = against(dots, "share", held)
     parts = [x for x in lines if x.metric == "observed_over_expected" and x.verdict and x.by]
-    found = _figure(caption, drawing)
+    found = figure_of(caption, drawing)
     if parts:
         marks = [
             Mark(group(x), figure(x), x.value, x.low, x.high, standing(x.verdict), x.verdict)
@@ -231,13 +240,13 @@ def reliability(lines: Some, _: Sequence[Labels], *, exact: bool) -> str:
             "what is allowed; to the right the model believes too little, to the left too much.",
         )
         axis = axis_of(ends, log=True, around=held or ())
-        found += _figure(says, rows(marks, axis, "ratio", held or ()))
+        found += figure_of(says, rows(marks, axis, "ratio", held or ()))
     return found + _table(
         [x for x in lines if x.section == "calibration"], expected=True, exact=exact
     )
 
 
-def fairness(lines: Some, _: Sequence[Labels], *, exact: bool) -> str:
+def fairness(lines: Some, _: Tables, *, exact: bool) -> str:
     """Return groups against their reference, the gate first."""
     some = [x for x in lines if x.section == "fairness" and "reference" in x.by]
     others = [x for x in lines if x.section == "fairness" and "reference" not in x.by]
@@ -302,7 +311,7 @@ def _groups(lines: Some, caption: Sentence, *, with_verdict: bool) -> str:
     ]
     ends = [end for mark in marks for end in (mark.value, mark.low, mark.high)]
     axis = axis_of(ends, log=True, around=held or (0.8, 1.25))
-    return _figure(caption, rows(marks, axis, "ratio", held or (1.0,)))
+    return figure_of(caption, rows(marks, axis, "ratio", held or (1.0,)))
 
 
 def _needed(line: Line) -> Sentence:
@@ -314,7 +323,7 @@ def _needed(line: Line) -> Sentence:
     return ("; ", n, " more ", Name(of), " might tell")
 
 
-def drift(lines: Some, _: Sequence[Labels], *, exact: bool) -> str:
+def drift(lines: Some, tables: Tables, *, exact: bool) -> str:
     """Return what is not what it was."""
     some = worst_first(x for x in lines if x.section == "drift")
     if not some:
@@ -347,13 +356,52 @@ def drift(lines: Some, _: Sequence[Labels], *, exact: bool) -> str:
     ]
     ends = [end for mark in marks for end in (mark.value, mark.low)]
     axis = axis_of(ends, log=False)
-    return _figure(caption, rows(marks, axis, "psi")) + _table(some, exact=exact)
+    drawn = figure_of(caption, rows(marks, axis, "psi"))
+    followed = [x for x in shown if x.verdict != "steady"][:_MOST_FOLLOWED]
+    lines_of_days = "".join(_followed(x, tables.declared) for x in followed)
+    if lines_of_days:
+        drawn += f"<details><summary>Day by day</summary>{lines_of_days}</details>"
+    return drawn + _table(some, exact=exact)
 
 
-def labels(_: Some, labels: Sequence[Labels], *, exact: bool) -> str:  # noqa: ARG001
+_MOST_FOLLOWED = 6
+
+
+def _followed(line: Line, declared: Sequence[Declared]) -> str:
+    """Draw how a field came to where it is; empty where that is not known."""
+    found = line.more.get("days")
+    figures = {
+        str(one.get("day")): one["psi"]
+        for one in (found if isinstance(found, list) else ())
+        if isinstance(one, Mapping) and is_number(one.get("psi"))
+    }
+    names = days_between(min(figures, default=""), max(figures, default=""))
+    if len(names) < 2:
+        return ""
+    shades: list[Shade] = []
+    said: list[Part] = []
+    day = line.more.get("began")
+    for event in (x for one in declared for x in one.calendar):
+        places = [i for i, name in enumerate(names) if event.begin <= name <= event.end]
+        if places:
+            shades.append(Shade(places[0], places[-1], clean(event.name)))
+            said += [*([", "] if said else []), Name(event.name)]
+    caption: Sentence = (
+        *(*drifted(line), ": how far each day lies from what is usual on its weekday; "),
+        *("near nothing there is no difference; of the last week it is ", *figure(line), "."),
+        *((" Shaded: ", *said, ".") if said else ()),
+        *((" It began about ", Name(day), ".") if isinstance(day, str) else ()),
+    )
+    return figure_of(
+        caption,
+        day_by_day([figures.get(x) for x in names], [x[5:] for x in names], "psi", shades=shades),
+    )
+
+
+def labels(_: Some, tables: Tables, *, exact: bool) -> str:  # noqa: ARG001
     """Return how much is known of what was decided."""
     found = []
-    for one in labels:
+    for one in tables.labels:
         if not one.decisions:
             continue
         caption: Sentence = (
@@ -372,33 +420,29 @@ def labels(_: Some, labels: Sequence[Labels], *, exact: bool) -> str:  # noqa: A
             )
             for name in COUNTED
         ]
-        found.append(_figure(caption, bar(slices)))
-    return "".join(found)
+        found.append(figure_of(caption, bar(slices)))
+    return "".join([*found, *(cohort_map(one) for one in tables.maturity)])
 
 
 class Make(Protocol):
-    """Makes a section of a product's lines and labels; empty: it has none. `exact`: with tables of
+    """Makes a section of a product's lines and tables; empty: it has none. `exact`: with tables of
     the numbers."""
 
-    def __call__(self, lines: Some, labels: Sequence[Labels], /, *, exact: bool) -> str:
+    def __call__(self, lines: Some, tables: Tables, /, *, exact: bool) -> str:
         """Return HTML."""
 
 
 SECTIONS: Mapping[str, Make] = {
     "Promises and goals": promises,
+    "Reply times": latency,
     "Money": money,
     "Whom it fails": fairness,
     "Whether probabilities hold": reliability,
     "Drift": drift,
+    "Models": arms,
     "Labels": labels,
 }
 """By title, in the page's order."""
-
-
-def _figure(caption: Sentence, drawing: str) -> str:
-    if not drawing:
-        return f"<p>{html(caption)}</p>"
-    return f"<figure><figcaption>{html(caption)}</figcaption>{drawing}</figure>"
 
 
 def _is(n: int) -> str:

@@ -51,6 +51,11 @@ text { fill: var(--quiet); font-size: 12px; } .plane { padding-left: 4rem; max-w
 .part { stroke: var(--ground); stroke-width: 1; }
 .p0 { fill: var(--p0); } .p1 { fill: var(--p1); } .p2 { fill: var(--p2); } .p3 { fill: var(--p3); }
 .p4 { fill: var(--p4); }
+.s0 { fill: var(--p0); } .s1 { fill: var(--p4); } .s2 { fill: var(--bad); }
+.shade { fill: var(--p4); opacity: .22; }
+.heat td { text-align: right; min-width: 0; white-space: nowrap; padding: .25rem .5rem;
+  background: color-mix(in srgb, var(--p0) var(--heat, 0%), transparent); }
+.heat th[scope=col] { white-space: nowrap; padding: .25rem .5rem; }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1.25rem; list-style: none; padding: 0;
   margin-top: .4rem; } .legend svg { margin-right: .4rem; vertical-align: -2px; }
 details { margin: .5rem 0; } summary { cursor: pointer; color: var(--moved); }
@@ -58,7 +63,7 @@ details { margin: .5rem 0; } summary { cursor: pointer; color: var(--moved); }
   font-variant-numeric: tabular-nums; }
 th, td { text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0;
   border-bottom: 1px solid var(--line); } th { font-weight: 600; }
-td:last-child { min-width: 11rem; }
+td:last-child { min-width: 11rem; } .heat td:last-child { min-width: 0; }
 @media (max-width: 48rem) { .rows li, .scale { grid-template-columns: minmax(0, 1fr); }
   .rows li { padding: .5rem 0; } body { padding: 0 1rem 3rem; } .scale span { display: none; } }
 @media print { details > * { display: block; } nav, .skip { display: none; }

@@ -82,12 +82,14 @@ def said(value: float, unit: str, how: str = "") -> str:
     `unit`: as in the JSON, `n` for a count. `how`: words of `exact` (with ten digits), `bare`
     (without its unit) and `times` (with that word instead).
     """
+    if unit == "us" and abs(value) >= 1000:
+        return said(value / 1000, "ms", how)
     number = f"{100 * value if unit == 'share' else value:.10g}" if "exact" in how else ""
     suffix = "" if "bare" in how else " times" if "times" in how else _SUFFIX.get(unit, f" {unit}")
     return (number or _rounded(value, unit)) + suffix
 
 
-_SUFFIX = {"n": "", "psi": "", "share": " %", "ratio": " ×"}
+_SUFFIX = {"n": "", "psi": "", "share": " %", "ratio": " ×", "us": " µs"}
 
 
 def _rounded(value: float, unit: str) -> str:
