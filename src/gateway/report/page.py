@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from types import MappingProxyType
@@ -119,11 +120,14 @@ def _strip(lines: Sequence[Line]) -> Iterator[str]:
     ]
     if not alarming:
         return
+    moved = Counter(line.product for line in alarming if line.section == "drift")
+    tiles = _first_drifts(alarming)
     yield '<h2 class="first">What needs attention</h2><ul class="strip">'
-    for line in alarming[:_IN_STRIP]:
+    for line in tiles[:_IN_STRIP]:
         spent, held = budget(line), target(line)
+        others = 0
         if line.section == "drift":
-            held = ()
+            held, others = (), moved[line.product] - 1
         yield (
             f'<li class="{standing(line.verdict)}">'
             f'<span class="product">{html((Name(line.product),))} · '
@@ -131,11 +135,23 @@ def _strip(lines: Sequence[Line]) -> Iterator[str]:
             f"{badge_of(line.verdict, standing(line.verdict))}{html(title(line))}"
             f'<span class="told">{html(figure(line))}'
             f"{html(('; asked: ', *held)) if held else ''}"
-            f"{html(('; budget: ', *spent)) if spent else ''}</span></li>"
+            f"{html(('; budget: ', *spent)) if spent else ''}"
+            f"{html(('; and ', count(others), ' more drifted')) if others else ''}</span></li>"
         )
     yield "</ul>"
-    if len(alarming) > _IN_STRIP:
-        yield f'<p class="quiet">{html((count(len(alarming) - _IN_STRIP), " more below."))}</p>'
+    if len(tiles) > _IN_STRIP:
+        yield f'<p class="quiet">{html((count(len(tiles) - _IN_STRIP), " more below."))}</p>'
+
+
+def _first_drifts(lines: Sequence[Line]) -> list[Line]:
+    """Leave out all but the first drift of each product: what moved moves much with it."""
+    kept: list[Line] = []
+    for line in lines:
+        if line.section != "drift" or not any(
+            x.section == "drift" and x.product == line.product for x in kept
+        ):
+            kept.append(line)
+    return kept
 
 
 def _named(owner: str | None, people: People) -> Sentence:
