@@ -55,7 +55,7 @@ text { fill: var(--quiet); font-size: 12px; } .plane { padding-left: 4rem; max-w
 .shade { fill: var(--p4); opacity: .22; }
 .heat td { text-align: right; min-width: 0; white-space: nowrap; padding: .25rem .5rem;
   background: color-mix(in srgb, var(--p0) var(--heat, 0%), transparent); }
-.heat th[scope=col] { white-space: nowrap; padding: .25rem .5rem; }
+.heat th { white-space: nowrap; } .heat th + th { text-align: right; padding: .25rem .5rem; }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1.25rem; list-style: none; padding: 0;
   margin-top: .4rem; } .legend svg { margin-right: .4rem; vertical-align: -2px; }
 details { margin: .5rem 0; } summary { cursor: pointer; color: var(--moved); }
