@@ -140,6 +140,9 @@ def written(folder: Path, alert: str, labels: dict[str, str]) -> list[object]:
 VERDICTS = "gateway_evaluation_verdicts"
 MISSED = {"product": "t", "metric": "zero"}
 OF = ",".join(f'{name}="{value}"' for name, value in MISSED.items())
+JUDGED = "gateway_hypothesis_verdict"
+CLAIMED = {"product": "t", "hypothesis": "better"}
+CLAIM = ",".join(f'{name}="{value}"' for name, value in CLAIMED.items())
 LEFT = 'gateway_error_budget_left_ratio{product="t",promise="zero"}'
 AGE = "gateway_evaluation_age_seconds"
 EVERY = {"gateway_evaluation_interval_seconds": "900x180"}
@@ -171,6 +174,26 @@ EVERY = {"gateway_evaluation_interval_seconds": "900x180"}
         (
             "GatewayFairnessBreach",
             {f'{VERDICTS}{{{OF},section="calibration",verdict="breach"}}': "2"},
+            None,
+        ),
+        (
+            "GatewayHypothesisInvalid",
+            {f'{JUDGED}{{{CLAIM},verdict="invalid",because="sample_ratio_mismatch"}}': "1"},
+            {**CLAIMED, "because": "sample_ratio_mismatch"},
+        ),
+        (
+            "GatewayHypothesisInvalid",
+            {f'{JUDGED}{{{CLAIM},verdict="stop",because="goal_not_reached"}}': "1"},
+            None,
+        ),
+        (
+            "GatewayGuardrailBroken",
+            {f'{JUDGED}{{{CLAIM},verdict="stop",because="guardrail_broken"}}': "1"},
+            CLAIMED,
+        ),
+        (
+            "GatewayGuardrailBroken",
+            {f'{JUDGED}{{{CLAIM},verdict="stop",because="goal_not_reached"}}': "1"},
             None,
         ),
         ("GatewayEvaluationOld", {**EVERY, AGE: "0+60x180"}, {}),

@@ -287,9 +287,55 @@ def test_gauges_say_what_the_evaluation_says_and_how_old_it_is() -> None:
     assert labelled(shown(collector)) == labelled(found)
 
 
+HYPOTHESIS = {
+    "product": "cnp",
+    "id": "better",
+    "claim": "Said by nobody else.",
+    "metric": "approval_rate",
+    "unit": "share",
+    "started": "2026-08-01T00:00:00+00:00",
+    "stopped": None,
+    "verdict": "ship",
+    "because": "goal_reached",
+    "day": 9,
+    "impact": {"intended": 0.03, "actual": 0.08, "interval": [0.03, None]},
+    "looks": [],
+}
+
+
+def test_gauges_tell_of_hypotheses_that_run_and_of_no_claim() -> None:
+    stopped = {**HYPOTHESIS, "id": "old", "stopped": "2026-09-01T00:00:00+00:00"}
+    damaged = {"product": "cnp", "id": "odd", "error": "is no started hypothesis"}
+    collector = Evaluated(900.0, lambda: NOW.timestamp())
+    collector.take(evaluation(hypotheses=[HYPOTHESIS, stopped, damaged]))
+    registry = CollectorRegistry()
+    registry.register(collector)
+    text = generate_latest(registry).decode()
+    assert "nobody" not in text
+    assert labelled(samples(text)) == figures_by_hand(evaluation())
+    found = {
+        (one.name.removeprefix("gateway_hypothesis_"), *sorted(one.labels.items())): one.value
+        for family in text_string_to_metric_families(text)
+        for one in family.samples
+        if "hypothesis" in one.name
+    }
+    better, odd = (("hypothesis", "better"), ("product", "cnp")), ("hypothesis", "odd")
+    of = (better[0], ("metric", "approval_rate"), better[1], ("unit", "share"))
+    assert found == {
+        ("verdict", ("because", "goal_reached"), *better, ("verdict", "ship")): 1.0,
+        ("verdict", ("because", "not_judged"), odd, better[1], ("verdict", "error")): 1.0,
+        ("day", *better): 9.0,
+        ("impact", ("bound", "value"), *of): 0.08,
+        ("impact", ("bound", "low"), *of): 0.03,
+        ("intended", *of): 0.03,
+    }
+
+
 @pytest.mark.parametrize(
     "broken",
     [
+        {"hypotheses": [{**HYPOTHESIS, "impact": None}]},
+        {"hypotheses": [3]},
         {"goals": None},
         {"goals": [{}]},
         {"goals": [{**evaluation()["goals"][0], "interval": [1.0]}]},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_codec
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -15,6 +16,7 @@ from pyarrow.fs import LocalFileSystem
 
 from gateway.cli.attached import end_with_starter, step_back
 from gateway.cli.evaluate_table import show
+from gateway.cli.hypothesis_told import told_in
 from gateway.cli.terms import Json, every_s, notes, out
 from gateway.errors import ExitCode, LakeError, UsageError
 from gateway.evaluate.engine import IN_MEMORY, DuckDb, StoreError
@@ -177,7 +179,9 @@ def _evaluated(
     files = {table: lake.files(table) for table in TABLES}
     with engine_over(lake, files, store, threads) as engine:
         try:
-            return evaluation_of(engine, terms, as_of)
+            found = evaluation_of(engine, terms, as_of)
+            claims = told_in(lake, engine, terms, as_of, product)
+            return replace(found, tables={**found.tables, "hypotheses": claims})
         except RuntimeError as error:
             if str(error) == "Query interrupted":  # DuckDB's word for Ctrl-C
                 raise KeyboardInterrupt from None

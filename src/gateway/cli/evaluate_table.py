@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -36,11 +37,30 @@ def show(found: Evaluation, *, everything: bool) -> None:
         for one in shown:
             table.add_row(*_row(one))
         out.print(table)
+    for claim in found.tables["hypotheses"]:
+        out.print(_hypothesis(claim), soft_wrap=True)
     for one in _worst(found):
         text = Text.assemble((one.verdict, "red"), f" {one.product}, {_what(one)}: {one.says}")
         out.print(text, soft_wrap=True)
     if left_out:
         out.print(f"[dim]{left_out:,} more figures, by part and by form: --all[/dim]")
+
+
+def _hypothesis(one: Mapping[str, Any]) -> Text:
+    """Say in a line what came of a hypothesis."""
+    named = f"{one['product']}, hypothesis {one['id']}: "
+    if one.get("error"):
+        return Text.assemble(named, ("not judged", "red"), f": {one['error']}")
+    impact = one["impact"]
+    low, high = (_said(end, one["unit"]) for end in impact["interval"])
+    return Text.assemble(
+        named,
+        (one["verdict"], _COLOURS.get(one["verdict"], "dim")),
+        f", day {one['day']}: {one['says']}; {one['metric']}: intended "
+        f"{_said(impact['intended'], one['unit'])}, actual {_said(impact['actual'], one['unit'])} "
+        f"({low} to {high})",
+        "; stopped" if one["stopped"] else "",
+    )
 
 
 def _matters(section: str, one: Entry) -> bool:
@@ -83,7 +103,10 @@ def _what(one: Entry) -> str:
     return ", ".join((f"{one.metric} ({one.basis})", *parts))
 
 
-_COLOURS = {"met": "green", "pass": "green", "missed": "red", "breach": "red"}
+_COLOURS = {
+    **dict.fromkeys(("met", "pass", "ship"), "green"),
+    **dict.fromkeys(("missed", "breach", "stop", "invalid"), "red"),
+}
 
 
 def _said(value: float | None, unit: str) -> str:

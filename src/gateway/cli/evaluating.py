@@ -23,6 +23,7 @@ from gateway.errors import ExitCode, GatewayError
 from gateway.serve.crew.live import how_ended
 from gateway.serve.crew.priority import giving_way
 from gateway.sidecar.lake.evaluations import Evaluations, as_of_of, evaluation_in
+from gateway.sidecar.lake.hypotheses import keep_told
 from gateway.sidecar.lake.lake import Lake
 from gateway.sidecar.lake.products import kept
 from gateway.sidecar.metrics.evaluated import Evaluated
@@ -144,6 +145,8 @@ class Evaluating:
         evaluation = evaluation_in(said, "what was printed")
         self._shown.take(evaluation, time.monotonic() - begun_s)
         self._kept.keep(evaluation)
+        # The process only reads: what it looked at is kept here, so that nobody need ask each day.
+        keep_told(self._lake.filesystem, self._lake.root, evaluation.get("hypotheses", ()))
         if self._failures:
             log.info("the lake is evaluated again")
         self._failures = 0

@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import json as json_codec
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.table import Table
 
 from gateway.cli.evaluate import TABLES, engine_over, store_of, terms_in, time_of
+from gateway.cli.hypothesis_start import start_at
+from gateway.cli.hypothesis_told import started_of
 from gateway.cli.terms import Json, notes, out
-from gateway.errors import ExitCode, LakeError, UsageError
-from gateway.evaluate.arms import SIDES, incomparable, observed
+from gateway.errors import ExitCode, UsageError
+from gateway.evaluate.claims import BECAUSE, came, first_day, is_changed, is_over, told
 from gateway.evaluate.counts import count
-from gateway.evaluate.hypotheses import (
-    Look,
-    declared_of,
-    digest,
-    models_digest,
-    outcome,
-    read_again,
-    written,
-)
 from gateway.evaluate.terms import Terms
 from gateway.evaluate.view import View
 from gateway.product import Hypothesis
 from gateway.sidecar.lake import Lake
-from gateway.sidecar.lake.hypotheses import Begun, begin, begun, end
+from gateway.sidecar.lake.hypotheses import Begun, Damaged, begun, end, records
 from gateway.sidecar.lake.hypotheses import keep as keep_looks
 
 _Id = Annotated[str, Parameter(help="The hypothesis's id, as the product declares it.")]
@@ -36,19 +29,6 @@ _Place = Annotated[str, Parameter(help="The lake that a sidecar fills: a directo
 _Product = Annotated[
     str | None, Parameter(help="The product that declares it; needed where two have the id.")
 ]
-
-_SAME = 1e-9
-
-BECAUSE = {
-    "declaration_changed": "the declaration, or a model of an arm, is not what it was at the start",
-    "sample_ratio_mismatch": "the arms did not get the shares that were declared",
-    "guardrail_broken": "a guardrail is broken for sure",
-    "goal_not_reached": "the change is smaller for sure than what matters",
-    "goal_reached": "the metric is better for sure, and no guardrail is worse than its margin",
-    "days_over": "max_days are over, and nothing is sure",
-    "too_few_days": "too few days are mature",
-    "not_sure": "nothing is sure yet",
-}
 
 
 def list_(*, lake: _Place, json: Json = False) -> int:
@@ -78,14 +58,10 @@ def start(id: _Id, /, *, lake: _Place, product: _Product = None) -> int:
     declares = _declared(terms)
     of, one = _one_of(id, product, declares)
     own = next(term for term in terms if term.name == of)
-    _startable(one, own)
-    now = datetime.now(UTC)
-    models = models_digest(own.product.models, tuple(one.arms))
-    record = Begun(of, id, digest(one), written(one), models, now.isoformat())
-    path = begin(place.filesystem, place.root, record)
+    record, path = start_at(place, one, own, datetime.now(UTC))
     out.print(
         f"Started {id} of {of}, frozen as {record.digest[:12]}; its first day is "
-        f"{_first_day(record)} (UTC).",
+        f"{first_day(started_of(record))} (UTC).",
         markup=False,
     )
     notes.print(f"Kept as {path}", markup=False)
@@ -123,11 +99,11 @@ def show(
             hint="Leave --keep out.",
         )
     record = _started(place, id, product)
-    ended = None if record.stopped is None else record.outcome
-    come = _come(place, record, when) if ended is None else ended
+    known = when or datetime.now(UTC)
+    come = _come(place, record, known, lasting=when is None)
     if keep:
         record = keep_looks(place.filesystem, place.root, record, come["looks"])
-    _print(record, come, json=json)
+    _print(record, come, known, json=json)
     return ExitCode.OK
 
 
@@ -135,9 +111,10 @@ def stop(id: _Id, /, *, lake: _Place, product: _Product = None, json: Json = Fal
     """End a hypothesis, and keep what is known of it now."""
     place = Lake.at(lake)
     record = _started(place, id, product)
-    come = {} if record.stopped is not None else _come(place, record, None)
-    ended = end(place.filesystem, place.root, record, come, datetime.now(UTC))
-    _print(ended, come, json=json)
+    now = datetime.now(UTC)
+    come = {} if record.stopped is not None else _come(place, record, now, lasting=True)
+    ended = end(place.filesystem, place.root, record, come, now)
+    _print(ended, come, now, json=json)
     return ExitCode.OK
 
 
@@ -157,82 +134,35 @@ def _one_of(id: str, product: str | None, among: Mapping[tuple[str, str], Any]) 
     raise UsageError("is not there", subject=id, hint=f"There are: {known}.")
 
 
-def _startable(one: Hypothesis, terms: Terms) -> None:
-    """Refuse what could never be judged. Raises UsageError."""
-    try:
-        declared = declared_of(one)
-    except ValueError as error:
-        raise UsageError(str(error), subject=one.id, hint="Complete it in product.yaml.") from None
-    if unknown := incomparable(declared):
-        raise UsageError(
-            f"arms cannot be compared by {', '.join(unknown)}",
-            subject=one.id,
-            hint=f"Take one of {', '.join(SIDES)}.",
-        )
-    models = terms.product.models
-    traffic = {one.name: one.share or 0.0 for one in models.challengers if one.mode == "canary"}
-    traffic[models.champion.name] = 1.0 - sum(traffic.values())
-    for arm, share in one.arms.items():
-        if abs(traffic.get(arm, 0.0) - share) > _SAME:
-            raise UsageError(
-                f"{arm} decides {traffic.get(arm, 0.0):.4g} of the traffic, declared are {share:g}",
-                subject=one.id,
-                hint="Make models and the hypothesis's arms agree: "
-                + ", ".join(f"{name} {part:.4g}" for name, part in traffic.items()),
-            )
-
-
 def _started(place: Lake, id: str, product: str | None) -> Begun:
-    found = {(one.product, one.id): one for one in begun(place.filesystem, place.root)}
-    record: Begun = _one_of(id, product, found)[1]
+    """Return a record. Raises UsageError: it is not there; LakeError: it is damaged."""
+    some = records(place.filesystem, place.root)
+    found = {(one.product, one.id): one for one in some}
+    record: Begun | Damaged = _one_of(id, product, found)[1]
+    if isinstance(record, Damaged):
+        raise record.error
     return record
 
 
-def _first_day(record: Begun) -> date:
-    """Return the first whole day."""
-    return datetime.fromisoformat(record.started).astimezone(UTC).date() + timedelta(days=1)
-
-
-def _come(place: Lake, record: Begun, when: datetime | None) -> dict[str, Any]:
-    """Return what came of a hypothesis, as JSON."""
-    try:
-        frozen = read_again(record.declared)
-        declared = declared_of(frozen)
-        kept = [Look.of(look) for look in record.looks]
-    except (ValueError, TypeError, KeyError):
-        raise LakeError(
-            "is not what was started", subject=record.id, hint="Put back the lake's record."
-        ) from None
+def _come(place: Lake, record: Begun, as_of: datetime, *, lasting: bool) -> Mapping[str, Any]:
+    """Return what came of a hypothesis, as JSON. `lasting`: what is counted may be kept."""
+    one = started_of(record)
+    if is_over(one, as_of) and one.outcome is not None:
+        return one.outcome
     terms = terms_in(place, None)
-    as_of = when or datetime.now(UTC)
     own = next((one for one in terms if one.name == record.product), None)
-    if own is None:
-        raise LakeError("is no product of the lake any more", subject=record.product)
-    is_as_frozen = digest(frozen) == record.digest and not _is_changed(record, own)
     files = {table: place.files(table) for table in TABLES}
-    store = store_of(place, None, lasting=when is None)
-    with engine_over(place, files, store, None) as engine:
+    with engine_over(place, files, store_of(place, None, lasting=lasting), None) as engine:
         count(engine, terms, as_of)
-        view = View(engine, own, as_of.date())
-        yesterday = as_of.date() - timedelta(days=1)
-        mature = yesterday - (frozen.maturity or own.maturity)
-        seen = observed(view, declared, frozen.unit, _first_day(record), yesterday, mature)
-        return outcome(declared, seen, is_as_frozen=is_as_frozen, kept=kept).as_object()
-
-
-def _is_changed(record: Begun, terms: Terms | None) -> bool:
-    """Say whether a product declares a hypothesis, or its arms' models, otherwise than it did."""
-    now = None if terms is None else _declared([terms]).get((record.product, record.id))
-    if terms is None or now is None or digest(now) != record.digest:
-        return True
-    return models_digest(terms.product.models, tuple(now.arms)) != record.models
+        view = None if own is None else View(engine, own, as_of.astimezone(UTC).date())
+        return came(view, one)
 
 
 def _row(
     product: str, id: str, one: Hypothesis | None, record: Begun | None, terms: Terms | None
 ) -> dict[str, Any]:
     state = "declared" if record is None else "running" if record.stopped is None else "stopped"
-    if state == "running" and record is not None and _is_changed(record, terms):
+    if state == "running" and record is not None and is_changed(started_of(record), terms):
         state = "changed since"
     return {
         "product": product,
@@ -244,37 +174,28 @@ def _row(
     }
 
 
-def _print(record: Begun, come: Mapping[str, Any], *, json: bool) -> None:
-    told = {
-        "product": record.product,
-        "id": record.id,
-        "claim": record.declared["claim"],
-        "digest": record.digest,
-        "started": record.started,
-        "stopped": record.stopped,
-        **come,
-    }
+def _print(record: Begun, come: Mapping[str, Any], as_of: datetime, *, json: bool) -> None:
+    found = told(started_of(record), come, as_of)
     if json:
-        print(json_codec.dumps(told, indent=2))
+        print(json_codec.dumps(found, indent=2))
         return
-    impact, metric = come["impact"], record.declared["metric"]
-    out.print(f"{record.id} of {record.product}: {record.declared['claim']}", markup=False)
-    out.print(f"{come['verdict']}, day {come['day']}: {BECAUSE[come['because']]}", markup=False)
+    impact = found["impact"]
+    out.print(f"{record.id} of {record.product}: {found['claim']}", markup=False)
+    out.print(f"{found['verdict']}, day {found['day']}: {found['says']}", markup=False)
     low, high = impact["interval"]
     out.print(
-        f"{metric}: intended {impact['intended']:+g}, actual {_number(impact['actual'])} "
+        f"{found['metric']}: intended {impact['intended']:+g}, actual {_number(impact['actual'])} "
         f"({_number(low)} to {_number(high)}, at any look)",
         markup=False,
     )
-    looks = come["looks"]
-    decided = next((look for look in looks if look["day"] == come["day"]), (looks or [None])[-1])
-    for place, one in enumerate(record.declared["guardrails"]):
-        _, low, high = decided["guardrails"][place] if decided else (None, None, None)
+    for one in found["guardrails"]:
+        low, high = one["interval"]
         out.print(
             f"guardrail {one['metric']}, margin {one['margin']:g}: "
             f"{_number(low)} to {_number(high)}",
             markup=False,
         )
+    looks = found["looks"]
     for before, look in zip([None, *looks], looks, strict=False):
         if before is None or before["because"] != look["because"]:
             out.print(f"from day {look['day']}: {look['says']}, {BECAUSE[look['because']]}")

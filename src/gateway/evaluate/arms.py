@@ -65,14 +65,19 @@ def incomparable(declared: Declared) -> tuple[str, ...]:
 def observed(
     view: View, declared: Declared, unit: str, first: date, last: date, last_mature: date
 ) -> Observed:
-    """Return what came from the first day on: of mature days, and units of all days to the last."""
+    """Return what came from the first day on: of mature days, and units of all days to the last.
+
+    Behind its greatest number of days an experiment is over: who is drawn then is none of it.
+    """
+    last = min(last, first + timedelta(days=declared.max_days - 1))
     mature = max(0, min((last_mature - first).days + 1, (last - first).days + 1))
     days = [first + timedelta(days=place) for place in range(mature)]
-    by_arm = [view.sums((day, day), "arm") for day in days]
+    sums = view.sums((first, days[-1]), "day_and_arm") if days else {}
 
     def pair(metric: str) -> Pair:
         control, tried = (
-            _stacked([one.get(arm, NOTHING) for one in by_arm], metric) for arm in declared.arms
+            _stacked([sums.get(f"{day} {arm}", NOTHING) for day in days], metric)
+            for arm in declared.arms
         )
         return Pair(tried, control)
 

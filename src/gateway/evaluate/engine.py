@@ -31,6 +31,7 @@ ALL = "all"
 PARTS = {
     ALL: "''",
     "arm": "coalesce(arm, 'none')",
+    "day_and_arm": "strftime(day, '%Y-%m-%d') || ' ' || coalesce(arm, 'none')",
     "class": "class::varchar",
     "band": "band::varchar",
     "month": "strftime(day, '%Y-%m')",

@@ -225,6 +225,24 @@ def _of_gateway() -> Iterator[dict[str, Any]]:
             "{{ $labels.metric }}: gateway evaluate says which",
         ),
         (
+            "GatewayHypothesisInvalid",
+            "max by (product, hypothesis, because) "
+            '(gateway_hypothesis_verdict{verdict="invalid"}) > 0',
+            "0m",
+            "ticket",
+            "{{ $labels.product }}: what comes of {{ $labels.hypothesis }} is no result, "
+            "{{ $labels.because }}: gateway hypothesis show says more",
+        ),
+        (
+            "GatewayGuardrailBroken",
+            "max by (product, hypothesis) "
+            '(gateway_hypothesis_verdict{verdict="stop",because="guardrail_broken"}) > 0',
+            "0m",
+            "ticket",
+            "{{ $labels.product }}: {{ $labels.hypothesis }} breaks a guardrail for sure: take its "
+            "canary back, then gateway hypothesis stop",
+        ),
+        (
             "GatewayEvaluationOld",
             f"{age} > {OLD} * {interval} or (gateway_evaluation_failed > 0 unless {age})",
             "30m",

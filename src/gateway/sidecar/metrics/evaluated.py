@@ -1,4 +1,5 @@
-"""The last evaluation as gauges: goals and promises with their intervals, and counts of verdicts.
+"""The last evaluation as gauges: goals and promises with their intervals, counts of verdicts, and
+hypotheses that run.
 
 No group of customers has a series: of fairness it is told how many are in breach, and what a figure
 is a part of (`by`) is never looked at. Figures of parts are for who reads the evaluation itself.
@@ -20,22 +21,32 @@ from gateway.errors import LakeError
 from gateway.sidecar.lake.evaluations import as_of_of
 
 Labels = tuple[str, ...]
+Pairs = list[tuple[Labels, float]]
 
 FIGURE = ("product", "kind", "metric", "basis", "unit", "bound")
 BUDGET = ("product", "promise")
 VERDICT = ("product", "section", "metric", "verdict")
 BOUNDS = ("value", "low", "high")
 
+HYPOTHESIS = ("product", "hypothesis")
+JUDGED = (*HYPOTHESIS, "verdict", "because")
+IMPACT = (*HYPOTHESIS, "metric", "unit", "bound")
+INTENDED = (*HYPOTHESIS, "metric", "unit")
+
 
 @dataclass(frozen=True, slots=True)
 class Told:
     """What gauges say of an evaluation: values by their labels, in the order of `FIGURE`,
-    `BUDGET` and `VERDICT`."""
+    `BUDGET`, `VERDICT`, `JUDGED`, `HYPOTHESIS`, `IMPACT` and `INTENDED`."""
 
     as_of_s: float
     figures: Mapping[Labels, float]
     budgets: Mapping[Labels, float]
     verdicts: Mapping[Labels, int]
+    judged: Mapping[Labels, float]
+    days: Mapping[Labels, float]
+    impacts: Mapping[Labels, float]
+    intended: Mapping[Labels, float]
 
 
 def told(evaluation: Mapping[str, Any]) -> Told:
@@ -47,7 +58,15 @@ def told(evaluation: Mapping[str, Any]) -> Told:
     as_of_s = as_of_of(evaluation).timestamp()
     try:
         goals = evaluation["goals"]
-        return Told(as_of_s, dict(_figures(goals)), dict(_budgets(goals)), _verdicts(evaluation))
+        # Of what was stopped the lake tells: an alarm about it would never end.
+        running = [one for one in evaluation.get("hypotheses", ()) if not one.get("stopped")]
+        return Told(
+            as_of_s,
+            dict(_figures(goals)),
+            dict(_budgets(goals)),
+            _verdicts(evaluation),
+            *map(dict, _hypotheses(running)),
+        )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise LakeError(
             f"is not laid out as an evaluation ({type(error).__name__})",
@@ -72,12 +91,34 @@ def _budgets(goals: Any) -> Iterator[tuple[Labels, float]]:
             yield (str(one["product"]), str(one["metric"])), float(left)
 
 
+def _hypotheses(running: Any) -> tuple[Pairs, Pairs, Pairs, Pairs]:
+    """Return the values of `judged`, `days`, `impacts` and `intended`."""
+    judged: Pairs = []
+    days: Pairs = []
+    impacts: Pairs = []
+    intended: Pairs = []
+    for one in running:
+        which = (str(one["product"]), str(one["id"]))
+        if one.get("error"):
+            judged.append(((*which, "error", "not_judged"), 1.0))
+            continue
+        judged.append(((*which, str(one["verdict"]), str(one["because"])), 1.0))
+        days.append((which, float(one["day"])))
+        impact, of = one["impact"], (*which, str(one["metric"]), str(one["unit"]))
+        intended.append((of, float(impact["intended"])))
+        low, high = impact["interval"]
+        for bound, value in zip(BOUNDS, (impact["actual"], low, high), strict=True):
+            if value is not None:
+                impacts.append(((*of, bound), float(value)))
+    return judged, days, impacts, intended
+
+
 def _verdicts(evaluation: Mapping[str, Any]) -> Mapping[Labels, int]:
     # What is told beside the gate (intersections of groups) is not counted with it.
     return Counter(
         (str(one["product"]), section, str(one["metric"]), str(one["verdict"]))
         for section, entries in evaluation.items()
-        if isinstance(entries, list)
+        if isinstance(entries, list) and section != "hypotheses"
         for one in entries
         if isinstance(one, dict) and one.get("verdict") and one.get("gates") is not False
     )
@@ -145,6 +186,32 @@ class Evaluated(Collector):
             "How many figures of a metric have a verdict; of fairness, how many groups.",
             VERDICT,
             shown.verdicts if shown else {},
+        )
+        yield _family(
+            "gateway_hypothesis_verdict",
+            "1 for what is said of a hypothesis that runs, and why; `error` where its record is "
+            "damaged, or nothing can be said.",
+            JUDGED,
+            shown.judged if shown else {},
+        )
+        yield _family(
+            "gateway_hypothesis_day",
+            "The mature day of a hypothesis on which its verdict fell; the last one while it runs.",
+            HYPOTHESIS,
+            shown.days if shown else {},
+        )
+        yield _family(
+            "gateway_hypothesis_impact",
+            "What came of a hypothesis: its metric's change from arm to arm, with the ends of an "
+            "interval that holds at any look.",
+            IMPACT,
+            shown.impacts if shown else {},
+        )
+        yield _family(
+            "gateway_hypothesis_intended",
+            "The least change that matters, as it was declared before.",
+            INTENDED,
+            shown.intended if shown else {},
         )
         age_s = None if shown is None else max(0.0, self._wall_s() - shown.as_of_s)
         for name, says, value in (
