@@ -24,6 +24,7 @@ from conftest import WAIT_S
 
 from gateway.cli.demo_months import transaction_id
 from gateway.cli.main import app, run
+from gateway.decide.draw import draw, draw_key
 from gateway.demo.months import draw_months
 from gateway.errors import ExitCode
 from gateway.journal import Mode, Writer
@@ -382,6 +383,19 @@ def test_the_demos_months_stand_in_the_lake_as_they_were_drawn(tmp_path: Path) -
         ("card-present", 1),
         ("card-not-present", int(told["to"][:10].replace("-", ""))),
     }
+    # Half of its customers are the rival's, by the draw that everybody's canaries have.
+    key, drawn = draw_key("canary", "card-not-present/knows-helpers"), set()
+    for one, payment in zip(ids, months.payments, strict=True):
+        if payment.product == "card-not-present":
+            rival = draw(payment.subject, key) < 0.5
+            assert rows[one]["arm"] == ("knows-helpers" if rival else "lightgbm-100x31")
+            drawn.add(rival)
+    assert drawn == {True, False}
+    (claim,) = (path / "hypotheses").rglob("*.json")
+    assert claim.stem == "fewer-turned-away", "of the caller's own product nothing is believed"
+    started = datetime.fromisoformat(json.loads(claim.read_text())["started"])
+    assert 0 < months.payments[0].event_time_s - started.timestamp() < 31 * 3_600
+
     explored = [one for one in ids if rows[one]["explored"]]
     assert len(explored) == told["explored"] > 0
     assert {rows[one]["propensity"] for one in explored} == {0.8}

@@ -45,6 +45,12 @@ def months() -> Months:
 
 
 @cache
+def large_months() -> Months:
+    """As `gateway demo` draws them."""
+    return draw_months(1, MONTHS, ENDS_S)
+
+
+@cache
 def small_world() -> World:
     return build_world(np.random.default_rng(1), customers=120)
 
@@ -281,7 +287,7 @@ def test_a_new_fraud_begins_in_the_last_weeks_and_the_model_does_not_see_it(
 
 def test_the_months_are_large_enough_to_show_it() -> None:
     """As `gateway demo` draws them: calibration, then its loss, and explored declines by group."""
-    months = draw_months(1, MONTHS, ENDS_S)
+    months = large_months()
     expected: dict[bool, float] = defaultdict(float)
     variance: dict[bool, float] = defaultdict(float)
     frauds: Counter[bool] = Counter()

@@ -24,8 +24,15 @@ from gateway.cli.demo_behind import (
     wait_until_behind,
 )
 from gateway.cli.demo_labels import Answered, report
-from gateway.cli.demo_months import Told, copied_for_months, run_of, send_months
-from gateway.cli.demo_picture import show, show_months, show_sidecar
+from gateway.cli.demo_months import (
+    Told,
+    copied_for_months,
+    run_of,
+    send_months,
+    start_hypotheses,
+    verdicts,
+)
+from gateway.cli.demo_picture import show, show_hypotheses, show_months, show_sidecar
 from gateway.cli.demo_server import Server, interrupted_by_sigterm, serving
 from gateway.cli.replay import Replayed, Seen, replay
 from gateway.cli.sidecar_lag import Beside
@@ -114,10 +121,12 @@ def demo(
         behind = counted(recorded, receiver, here.lake)
         summary = {**summary_of(replayed, served, recorded), **behind.row, "labels": labels}
         summary["months"] = None if told is None else told.summary(recorded)
+        claims = [] if told is None or json else verdicts(here.lake)
     if json:
         print(json_codec.dumps(summary, indent=2))
     else:
         show(summary, replayed, served, behind, None if told is None else told.turned)
+        show_hypotheses(claims, lake)
         notes.print(f"Next: {_next(journal, lake)}", markup=False, soft_wrap=True)
     parts = [summary, summary["months"] or {"lost": 0, "errors": {}}]
     is_whole = behind.agree and not any(part["lost"] or part["errors"] for part in parts)
@@ -225,6 +234,7 @@ def _months(stage: _Stage, folders: Sequence[Path], own: Sequence[Path], payment
     changed = copied_for_months(
         [folder for folder in folders if folder not in own], stage.here.products, ends_s
     )
+    believed = start_hypotheses(stage.here.lake, changed, months)
     with stage.serving([*changed, *own], evaluated=not stage.once) as server:
         with _progress("Asking about the months", stage.quiet) as progress:
             task = progress.add_task("Asking about them ", total=len(months.payments), rate="")
@@ -240,6 +250,7 @@ def _months(stage: _Stage, folders: Sequence[Path], own: Sequence[Path], payment
             show_months(told.summary(actions_in(stage.here.journal)), told.turned)
             page = server.metrics.removesuffix("metrics")
             notes.print(f"What they show, evaluated each minute: {page}", markup=False)
+            notes.print(f"Believed before them, and judged there too: {', '.join(believed)}")
         while not stage.once:
             notes.print(NEXT_ROUND)
             stage.show(stage.ask(server)[0])

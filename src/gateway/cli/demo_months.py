@@ -6,9 +6,11 @@ here: so that no answer is a stand-in for our own hurry, few calls are open at a
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,12 +24,23 @@ from gateway.bench.load import apply
 from gateway.bench.traffic import PLACEHOLDER
 from gateway.cli.demo_labels import Answered, report, report_attributes, timestamp
 from gateway.cli.demo_server import Server
+from gateway.cli.evaluate import TABLES, engine_over, store_of, terms_in
+from gateway.cli.hypothesis_start import start_at
+from gateway.cli.hypothesis_told import told_in
 from gateway.cli.replay import request_of
 from gateway.demo.months import Months, holiday_of
 from gateway.demo.payment import CARD_NOT_PRESENT, Payment
 from gateway.demo.products import for_months
+from gateway.demo.rivals import RIVALS, with_rival
+from gateway.demo.seasons import DAY_S
 from gateway.demo.truth import Turned, false_positives
+from gateway.errors import UsageError
+from gateway.evaluate.counts import count
+from gateway.evaluate.terms import terms_of
+from gateway.model import read_product
 from gateway.product import Action
+from gateway.product.edit import content_of
+from gateway.sidecar.lake import Lake
 from gateway.v1.decision_pb2 import DecideResponse, ReasonCode, StandIn
 from gateway.v1.feedback_pb2 import SubjectAttribute
 
@@ -37,6 +50,9 @@ CHUNK = 20_000
 IN_FLIGHT = 16
 CONNECTIONS = 4
 PATIENCE_S = 60.0
+
+EVENING_S = 6 * 3_600
+"""So long before the months' first day their hypotheses are written down."""
 
 ATTRIBUTE = "age_band"
 _SOURCE = "accounts"
@@ -123,9 +139,50 @@ def copied_for_months(folders: Sequence[Path], into: Path, ends_s: int) -> list[
             holiday=holiday_of(ends_s),
             generation=day.year * 10_000 + day.month * 100 + day.day,
         )
+        text = _with_rival(text, copy)
         file.write_text(text, encoding="utf-8")
         copies.append(copy)
     return copies
+
+
+def _with_rival(text: str, folder: Path) -> str:
+    """Let the rival of a folder's product decide its share, where there is one."""
+    rival = RIVALS.get(content_of(text).get("product", ""))
+    if rival is None:
+        return text
+    digest = hashlib.sha256((folder / rival.file).read_bytes()).hexdigest()
+    return with_rival(text, rival, sha256=digest)
+
+
+def start_hypotheses(lake: str, folders: Sequence[Path], months: Months) -> list[str]:
+    """Write down what folders' products declare as if it were the evening before the months.
+
+    What a lake holds from an earlier run stays as it was started then. Return their ids.
+
+    Raises:
+        LakeError: the file system refuses.
+    """
+    place = Lake.at(lake)
+    first_s = months.payments[0].event_time_s // DAY_S * DAY_S
+    evening = datetime.fromtimestamp(first_s - EVENING_S, UTC)
+    started = []
+    for folder in folders:
+        terms = terms_of(read_product(folder))
+        for one in terms.product.hypotheses:
+            with suppress(UsageError):
+                start_at(place, one, terms, evening)
+            started.append(one.id)
+    return started
+
+
+def verdicts(lake: str) -> list[Mapping[str, Any]]:
+    """Return what came of a lake's hypotheses by now, as JSON. Raises LakeError."""
+    place, now = Lake.at(lake), datetime.now(UTC)
+    terms = terms_in(place, None)
+    files = {table: place.files(table) for table in TABLES}
+    with engine_over(place, files, store_of(place, None, lasting=True), None) as engine:
+        count(engine, terms, now)
+        return list(told_in(place, engine, terms, now, None))
 
 
 def send_months(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from gateway.cli.decide import in_words
 from gateway.cli.demo_account import Served
@@ -85,6 +86,24 @@ def show_months(months: Mapping[str, Any], turned: Mapping[str, Turned]) -> None
     )
     for error, count in months["errors"].items():
         out.print(f"[red]{count:,} calls failed[/red]: {error}")
+
+
+def show_hypotheses(claims: Sequence[Mapping[str, Any]], lake: str | None) -> None:
+    """Say what was believed before the months, and what came of it. `lake`: where more is told."""
+    if not claims:
+        return
+    out.print("\n[bold]Believed before the months, and what came of it[/bold]")
+    for one in claims:
+        colour = {"ship": "green", "stop": "red", "invalid": "red"}.get(one.get("verdict", ""), "")
+        verdict = Text(one.get("verdict", "not judged"), style=colour or "dim")
+        day = f", day {one['day']}: {one['says']}" if "day" in one else f": {one['error']}"
+        out.print(Text.assemble(f"  {one['product']}, {one['id']}: ", verdict, day), soft_wrap=True)
+        if "claim" in one:
+            out.print(f"    “{one['claim']}”", style="dim", markup=False, soft_wrap=True)
+    place = "lake" if lake is None else lake
+    told = f"gateway hypothesis show {claims[0]['id']} --lake {place}"
+    first = "" if lake is not None else "gateway demo --once --lake lake, then "
+    out.print(f"  More of one: {first}{told}", markup=False, highlight=False, soft_wrap=True)
 
 
 def show_sidecar(journal: Path, receiver: Receiver, recorded: Collection[str]) -> None:

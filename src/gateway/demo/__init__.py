@@ -13,6 +13,7 @@
     world       all of it: `World.payments`
     months      four of them that end now, with what an evaluation is to find
     reports     what is told about a payment, by what was decided
+    rivals      models that decide a share of the months, and what is believed of them
     truth       what an evaluation of the months is held against
     products    where the products are, and what the months change of them
 
