@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from html import escape
 from html.parser import HTMLParser
@@ -21,12 +22,15 @@ import evaluated_lake as world
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_hypotheses import DECLARED, WRITTEN, seen
 
 from gateway.cli.evaluate import columns_of_tables
 from gateway.cli.main import run
 from gateway.errors import ExitCode, LakeError, UsageError
+from gateway.evaluate.claims import Started, told
 from gateway.evaluate.engine import DuckDb
 from gateway.evaluate.evaluation import evaluate
+from gateway.evaluate.hypotheses import Observed, outcome
 from gateway.evaluate.terms import terms_of
 from gateway.product import parse
 from gateway.report.entries import Line, read
@@ -60,7 +64,32 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     product = parse(text, "product.yaml")
     with DuckDb(world.files(lake), columns_of_tables()) as engine:
         found = evaluate(engine, [terms_of(product)], world.day(140)).as_object()
+    found["hypotheses"] = hypotheses()
     return json.loads(json.dumps(found))  # type: ignore[no-any-return]
+
+
+def hypotheses() -> list[dict[str, Any]]:
+    """What came of claims that an enemy wrote: of each verdict one, and one that is damaged."""
+    started = Started("cnp", "", "0" * 64, {}, "0" * 64, world.day(0).isoformat())
+
+    def one(id: str, observed: Observed, *, frozen: bool = True, **more: Any) -> dict[str, Any]:
+        declared = {**WRITTEN, "claim": HOSTILE[2], "arms": [["v1", 0.5], [SCRIPT, 0.5]]} | more
+        stopped = world.day(100).isoformat() if id == "stopped" else None
+        own = replace(started, id=id, declared=declared, stopped=stopped)
+        come = outcome(DECLARED, observed, is_as_frozen=frozen).as_object()
+        return told(own, come, world.day(140))
+
+    return [
+        one("ships", seen(0.03)),
+        one("breaks", seen(0.03, approved=0.8), metric="fraud_loss_bps"),
+        one("falls-short", seen(0.07)),
+        one("changed", seen(0.03), frozen=False),
+        one("open", seen(0.03, approved=0.89)),
+        one("young", seen(0.03, days=4)),
+        one("unborn", seen(0.03, days=0)),
+        one("stopped", seen(0.03)),
+        {"product": "cnp", "id": SCRIPT, "error": f"{SCRIPT} is no started hypothesis"},
+    ]
 
 
 def fill(lake: Path) -> None:
@@ -173,11 +202,18 @@ def is_rounded(text: str, value: float, *, percent: bool) -> bool:
 
 
 def unit_of(evaluation: Evaluation, pointer: str) -> str:
-    section, number = pointer.split("/")[1:3]
-    return str(evaluation[section][int(number)].get("unit"))
+    """Return the unit that stands nearest around a number."""
+    found: Any = evaluation
+    unit = None
+    for name in pointer.split("/")[1:]:
+        found = found[int(name)] if isinstance(found, list) else found[name]
+        unit = found.get("unit", unit) if isinstance(found, dict) else unit
+    return str(unit)
 
 
-OF_UNIT = re.compile(r"/(value|interval/[01]|target|expected)$")
+OF_UNIT = re.compile(
+    r"/(value|interval/[01]|target|expected|impact/(actual|intended)|margin|goal/[012])$"
+)
 OF_SHARE = re.compile(r"/(maturity/\d+/cohorts/\d+/share/\d+|declared/\d+/arms/\d+/share)$")
 
 
@@ -296,21 +332,44 @@ def percent(shape: ElementTree.Element, name: str) -> float:
     return float(shape.attrib[name].removesuffix("%"))
 
 
+def compared_with_its_line(
+    evaluation: Evaluation, pointer: str, track: ElementTree.Element, x: float
+) -> None:
+    """A change stands on its side of what was intended, a guardrail's beyond its margin or not."""
+    (line,) = track.findall("line[@class='held']")
+    around, value = at(evaluation, pointer.rpartition("/")[0]), at(evaluation, pointer)
+    reach = track.find("line[@class='reach']")
+    if reach is not None:
+        assert percent(reach, "x1") - 0.02 <= x <= percent(reach, "x2") + 0.02
+    side = x - percent(line, "x1")
+    if pointer.endswith("/intended"):
+        assert side == pytest.approx(0.0, abs=0.02)
+    elif pointer.endswith("/actual"):
+        assert (side > 0) == (value > around["intended"])
+    else:
+        assert (side > 0) == (-value > around["margin"]), "of approvals fewer are worse"
+
+
 def test_what_is_drawn_stands_where_its_numbers_are(evaluation: Evaluation) -> None:
     """In each row: the value within its interval, and on its side of what it is held to."""
     root = ElementTree.fromstring(
         report_html(read(evaluation, "x")).removeprefix("<!DOCTYPE html>\n")
     )
-    drawn = beyond = 0
+    drawn = beyond = claims = 0
     for row in root.iter("li"):
         track = row.find("svg[@class='track']")
         if track is None:
             continue
         told = {x.attrib["data-at"]: float(x.attrib["value"]) for x in row.iter("data")}
-        value = next((at for at in told if at.endswith("/value")), "")
+        ends = ("/value", "/actual", "/intended")
+        value = next((at for at in told if at.endswith(ends)), "")
         mark = next((x for x in track.findall("svg") if "mark" in x.attrib["class"]), None)
         assert (mark is not None) <= bool(value)
         if mark is None or value.startswith("/drift"):
+            continue
+        if value.startswith("/hypotheses"):
+            claims += 1
+            compared_with_its_line(evaluation, value, track, percent(mark, "x"))
             continue
         drawn += 1
         x = percent(mark, "x")
@@ -328,6 +387,7 @@ def test_what_is_drawn_stands_where_its_numbers_are(evaluation: Evaluation) -> N
             wrong = told[value] < limits[0] if least else told[value] > limits[0]
             assert (x > held[0]) == wrong
             beyond += wrong
+    assert claims == 3 * 7 + 1, "intended, actual and a guardrail, where anything is known"
     assert drawn > 20
     assert beyond >= 3
 
@@ -477,6 +537,43 @@ def test_any_figures_are_laid_out(
         some = changed[section]
         some[i % len(some)] = {**some[i % len(some)], **change}
     found = read(changed, "x")
+    text = report_html(found)
+    ElementTree.fromstring(text.removeprefix("<!DOCTYPE html>\n"))
+    assert not re.search(r'"(nan|inf|-inf)', text)
+    report_markdown(found)
+
+
+TRIPLE = st.lists(NUMBER, min_size=3, max_size=3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    intended=st.floats(-MOST, MOST) | st.just(0),
+    came=TRIPLE,
+    margin=st.floats(-MOST, MOST) | st.just(0),
+    held=TRIPLE,
+    goals=st.lists(st.tuples(st.integers(-3, 10**29), TRIPLE), max_size=6),
+    verdict=st.sampled_from(("ship", "stop", "continue", "of tomorrow", "")),
+)
+def test_any_hypotheses_are_laid_out(
+    evaluation: Evaluation,
+    intended: float,
+    came: list[Any],
+    margin: float,
+    held: list[Any],
+    goals: list[tuple[int, list[Any]]],
+    verdict: str,
+) -> None:
+    one = evaluation["hypotheses"][0]
+    guardrail = {**one["guardrails"][0], "margin": margin, "value": held[0], "interval": held[1:]}
+    changed = {
+        **one,
+        "verdict": verdict,
+        "impact": {"intended": intended, "actual": came[0], "interval": came[1:]},
+        "guardrails": [guardrail],
+        "looks": [{**one["looks"][0], "day": day, "goal": goal} for day, goal in goals],
+    }
+    found = read({**evaluation, "hypotheses": [changed]}, "x")
     text = report_html(found)
     ElementTree.fromstring(text.removeprefix("<!DOCTYPE html>\n"))
     assert not re.search(r'"(nan|inf|-inf)', text)
@@ -661,6 +758,7 @@ def test_a_lakes_owners_are_named_and_for_programs_there_is_json(
     for one in told["judged"]:
         assert "operations" in one.pop("owners")
         assert at(evaluation, one.pop("at")) == one
+    assert told["hypotheses"] == []
     assert owners["operations"] in Page(page.read_text()).names
     assert "models" not in Page(page.read_text()).names
     assert run(["report", "--lake", lake, "--html", str(page)]) == ExitCode.OK
@@ -736,3 +834,107 @@ def test_day_by_day_a_drift_is_nothing_before_and_its_psi_in_the_end(
     assert abs(sum(before) / len(before)) < 0.05 * one["value"]
     assert min(since) > 5 * max(before)
     assert sum(since) / len(since) == pytest.approx(one["value"], rel=0.2)
+
+
+SHOULD = {
+    "ships": "Ship it: the metric is better for sure",
+    "breaks": "Do not ship it: a guardrail is broken for sure",
+    "falls-short": "Do not ship it: the change is smaller for sure than what matters",
+    "changed": "It is no result, do not decide by it: the declaration",
+    "open": "It was not shown, so do not ship it for this: max_days are over",
+    "young": "It is too early to say: too few days are mature",
+    "unborn": "It is too early to say: too few days are mature",
+    "stopped": "It was stopped on 2026-09-09.",
+    SCRIPT: "is no started hypothesis",
+}
+
+
+def test_for_programs_hypotheses_are_the_evaluations(
+    evaluation: Evaluation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "e.json"
+    path.write_text(json.dumps(evaluation))
+    assert run(["report", str(path), "--json", "--owner", "product"]) == ExitCode.OK
+    told = json.loads(capsys.readouterr().out)["hypotheses"]
+    assert [one.pop("owners") for one in told] == [["science", "product"]] * len(SHOULD)
+    assert [at(evaluation, one.pop("at")) for one in told] == told
+
+
+def test_the_page_says_of_each_hypothesis_whether_it_should_ship(evaluation: Evaluation) -> None:
+    text = report_html(read(evaluation, "x"))
+    section = text.partition(">Hypotheses</h3>")[2].partition("<h3")[0]
+    parts = dict(zip(SHOULD, section.split("<h4>")[1:], strict=True))
+    for id, part in parts.items():
+        words = re.sub(r"<[^>]+>", "", part)
+        assert escape(id) in words.split("\n")[0]
+        assert SHOULD[id] in words
+        assert (HOSTILE[2].split("\n")[0].replace("`", "`") in words) == (id != SCRIPT)
+    whole = {"ships", "breaks", "falls-short", "changed", "open", "stopped"}
+    assert {id for id, part in parts.items() if 'class="plane"' in part} >= whole
+    for owner in ("operations", "engineering"):
+        assert ">Hypotheses</h3>" not in report_html(read(evaluation, "x"), owner)
+
+
+def test_a_band_of_days_is_where_its_looks_are(evaluation: Evaluation) -> None:
+    """Each day a step as high as its interval, and the line inside of it."""
+    text = report_html(read(evaluation, "x")).removeprefix("<!DOCTYPE html>\n")
+    root = ElementTree.fromstring(text)
+    planes = [x for x in root.iter("svg") if x.find("rect[@class='band']") is not None]
+    plane = next(x for x in planes if x.find("rect[@class='ground']") is not None)
+    looks = evaluation["hypotheses"][0]["looks"]
+    bands = plane.findall("rect[@class='band']")
+    assert len(bands) == len(looks)
+    heights = [float(x.attrib["height"]) for x in bands]
+    tall = [look["goal"][2] - look["goal"][1] for look in looks]
+    scale = heights[-1] / tall[-1]
+    # What reaches further than is drawn stands at the edge.
+    for height, reach in zip(heights, tall, strict=True):
+        assert height <= scale * reach + 0.3
+    assert heights[-5:] == pytest.approx([scale * x for x in tall[-5:]], abs=0.3)
+    for path in plane.findall("line[@class='path']"):
+        day = int(percent(path, "x1") * len(looks) / 100)
+        top = float(bands[day].attrib["y"])
+        assert top - 0.2 <= float(path.attrib["y1"]) <= top + heights[day] + 0.2
+
+
+def test_markdown_has_a_row_of_each_verdict_to_act_upon(evaluation: Evaluation) -> None:
+    """Within its lines; of what runs on, was stopped or is damaged there is nothing to do."""
+    text = report_markdown(read(evaluation, "x"))
+    lines = [line for line in text.splitlines() if line]
+    assert len(lines) <= LINES
+    rows = {}
+    for row in lines:
+        found = re.search(r"\| [✗✓] (ship|stop|invalid) \| cnp \| ([\w-]+): ", row)
+        if found:
+            rows[found[2]] = found[1]
+            assert len(CELL.split(row)) == 8
+            assert row.endswith("| science |")
+    assert list(rows.items()) == [
+        ("changed", "invalid"),
+        ("breaks", "stop"),
+        ("falls-short", "stop"),
+        ("ships", "ship"),
+    ]
+    one = next(x for x in evaluation["hypotheses"] if x["id"] == "ships")
+    row = next(line for line in lines if "ships: " in line)
+    numbers = re.findall(r"-?[\d.]+", CELL.split(row)[4])[:3]
+    exact = [one["impact"]["actual"], *one["impact"]["interval"]]
+    assert all(is_rounded(x, y, percent=True) for x, y in zip(numbers, exact, strict=True))
+    assert "changed" not in report_markdown(read(evaluation, "x"), "operations")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"impact": None}, "/hypotheses/0/impact is no object"),
+        ({"verdict": 3}, "/hypotheses/0/verdict is no text"),
+        ({"looks": [{"goal": [1]}]}, "/hypotheses/0/looks/0/goal is no value"),
+        ({"guardrails": [{"interval": 3}]}, "/hypotheses/0/guardrails/0/margin is no number"),
+    ],
+)
+def test_what_is_no_hypothesis_is_refused_by_its_place(
+    evaluation: Evaluation, change: dict[str, Any], said: str
+) -> None:
+    changed = [{**evaluation["hypotheses"][0], **change}]
+    with pytest.raises(LakeError, match=said):
+        read({**evaluation, "hypotheses": changed}, "x")

@@ -16,7 +16,7 @@ from gateway.errors import ExitCode, LakeError, ProductError, UsageError
 from gateway.product import parse
 from gateway.report.entries import Evaluated, read
 from gateway.report.markdown import report_markdown
-from gateway.report.owners import concerns, owners_of
+from gateway.report.owners import OF_LABELS, concerns, owners_of
 from gateway.report.page import report_html
 from gateway.report.sentence import markdown as markdown_of
 from gateway.report.verdicts import headline, worst_first
@@ -99,18 +99,24 @@ def report(
 
 
 def _object(evaluation: Any, found: Evaluated, owner: str | None) -> dict[str, Any]:
-    """Return what is judged, the worst first: the evaluation's own entries, with their owners."""
+    """Return what is judged, the worst first, and hypotheses: the evaluation's own entries, with
+    their owners."""
     lines = [line for line in found.lines if concerns(line, owner)]
     entries = [
         (line, evaluation[line.section][int(line.at.rpartition("/")[2])])
         for line in worst_first(lines)
     ]
+    know = owner is None or owner in OF_LABELS
+    claims = [(x.at, int(x.at.rpartition("/")[2])) for x in found.tables.hypotheses if know]
     return {
         "schema": SCHEMA,
         "as_of": evaluation["as_of"],
         "owner": owner,
         "says": markdown_of(headline(lines)),
         "judged": [{"at": line.at, "owners": owners_of(line), **entry} for line, entry in entries],
+        "hypotheses": [
+            {"at": at, "owners": OF_LABELS, **evaluation["hypotheses"][i]} for at, i in claims
+        ],
     }
 
 

@@ -7,8 +7,8 @@ fairness     groups of customers against a reference
 drift        what comes in against the weeks before
 
 Beside the sections stand tables by product: `declared`, its models and its calendar; `labels`, how
-much is known; `latency`, how long answers took; `maturity`, how labels came in. Who reads their records puts
-`hypotheses` there, a row each: what came of those that were started.
+much is known; `latency`, how long answers took; `maturity`, how labels came in. Who reads the
+records of hypotheses puts `hypotheses` there: what came of those that were started.
 """
 
 from __future__ import annotations

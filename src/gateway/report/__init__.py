@@ -5,6 +5,7 @@
     words     what metrics, reasons and numbers are called
     verdicts  what is judged, and what is worst
     owners    who answers for which figure
+    claims    hypotheses as frozen values; `hypotheses` tells them
     story     what is in danger, who is worse off, what it costs: in sentences
     markdown  at most 20 lines, the verdict first
     page      the HTML file: `sections` in order, `charts` as inline SVG, `style`

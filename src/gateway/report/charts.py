@@ -325,6 +325,56 @@ def day_by_day(
     return _plane(shapes)
 
 
+class Band(NamedTuple):
+    """What was known behind a day, from 1 on: a value, and the interval that held it."""
+
+    day: int
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+_FAR = 4.0
+"""A band is drawn so many times as far as it is in the end: what reached further is at the edge."""
+
+
+def band_by_day(bands: Sequence[Band], unit: str, held: float) -> str:
+    """Draw values over days and the band around them. `held`: a line; nothing is a line, too."""
+    whole = [x for x in bands if x.low is not None and x.high is not None]
+    reach = max((abs(end) for x in whole[-1:] for end in (x.low, x.high) if end), default=0.0)
+    far = _FAR * max(reach, abs(held))
+    ends = [min(max(x, -far), far) for one in whole for x in (one.low, one.high) if x is not None]
+    up = axis_of(ends, log=False, around=[0.0, held])
+    last = max(1, *(one.day for one in bands))
+    width = round(100 / last, 2)
+    shapes = [
+        f'<rect class="band" x="{round(100 * (one.day - 1) / last, 2)}%" width="{width}%" '
+        f'y="{_y(up, one.high)}" height="{round(_y(up, one.low) - _y(up, one.high), 1)}"/>'
+        for one in whole
+        if one.low is not None and one.high is not None
+    ]
+    shapes += _upright(up, unit, 0.0, 100.0)
+    for kind, at in (("edge", 0.0), ("held", held)):
+        y = _y(up, at)
+        shapes.append(f'<line class="{kind}" x1="0" x2="100%" y1="{y}" y2="{y}"/>')
+    known = [
+        (round(100 * (one.day - 0.5) / last, 2), _y(up, one.value))
+        for one in whole
+        if one.value is not None
+    ]
+    shapes += [
+        f'<line class="path" x1="{x}%" y1="{y}" x2="{to_x}%" y2="{to_y}"/>'
+        for (x, y), (to_x, to_y) in pairwise(known)
+    ]
+    every = ceil(last / 6)
+    shapes += [
+        f'<text class="tick" x="{round(100 * (day - 0.5) / last, 2)}%" y="{_PLANE + 18}" '
+        f'text-anchor="middle">{day}</text>'
+        for day in range(every, last + 1, every)
+    ]
+    return _plane(shapes)
+
+
 class Row(NamedTuple):
     """A row of a heat map: its name, what stands before its cells, and cells; None: not known."""
 
@@ -413,9 +463,10 @@ def _upright(up: Axis, unit: str, left: float, right: float) -> Iterator[str]:
 def _tick(value: float, unit: str) -> str:
     if unit == "us":
         return f"{value / 1000:g} ms" if value >= 1000 else f"{value:g} µs"
-    number = f"{100 * value if unit == 'share' else value:.6g}"
+    shown = 100 * value if unit in ("share", "points") else value
+    number = f"{shown:.6g}"
     if "e" in number:
-        number = f"{100 * value if unit == 'share' else value:,.9f}".rstrip("0").rstrip(".")
+        number = f"{shown:,.9f}".rstrip("0").rstrip(".")
     return f"{number}{' %' if unit == 'share' else ''}"
 
 

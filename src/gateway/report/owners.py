@@ -51,4 +51,4 @@ def concerns(line: Line, owner: str | None) -> bool:
 
 
 OF_LABELS = ("science", "product")
-"""Who needs to know how much is known."""
+"""Who needs to know how much is known, and what came of hypotheses; the first answers for them."""

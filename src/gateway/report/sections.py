@@ -26,6 +26,7 @@ from gateway.report.cohorts import cohort_map
 from gateway.report.entries import Line
 from gateway.report.fields import is_number
 from gateway.report.figures import days_between, figure_of
+from gateway.report.hypotheses import hypotheses
 from gateway.report.sentence import (
     Name,
     Number,
@@ -440,6 +441,7 @@ SECTIONS: Mapping[str, Make] = {
     "Whether probabilities hold": reliability,
     "Drift": drift,
     "Models": arms,
+    "Hypotheses": hypotheses,
     "Labels": labels,
 }
 """By title, in the page's order."""

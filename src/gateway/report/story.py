@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from gateway.report.claims import Claim
 from gateway.report.entries import Line, texts
 from gateway.report.sentence import Name, Number, Sentence, count, figure, interval, target
 from gateway.report.verdicts import BAD, is_in_danger, is_judged, worst_first
@@ -137,7 +138,7 @@ def began(line: Line) -> Sentence:
     return found
 
 
-def left_over(judged: Sequence[Line]) -> Sentence:
+def left_over(judged: Sequence[Line | Claim]) -> Sentence:
     """Count the verdicts of lines that are not shown."""
     found: Sentence = ()
     for verdict in dict.fromkeys(line.verdict for line in judged):

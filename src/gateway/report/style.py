@@ -19,7 +19,8 @@ a { color: var(--moved); } :focus-visible { outline: 3px solid var(--moved); out
   background: var(--ground); }
 h1 { font-size: 1.5rem; margin: 1.5rem 0 .25rem; } h2 { font-size: 1.35rem; margin: 3rem 0 .5rem;
   padding-top: 1rem; border-top: 2px solid var(--line); }
-h3 { font-size: 1.05rem; margin: 2rem 0 .25rem; } p, ul { margin: .4rem 0; }
+h3 { font-size: 1.05rem; margin: 2rem 0 .25rem; } h4 { font-size: 1rem;
+  margin: 1.5rem 0 .25rem; } p, ul { margin: .4rem 0; }
 .quiet, footer { color: var(--quiet); font-size: .9rem; }
 nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; list-style: none; padding: 0; }
 .strip { display: grid; grid-template-columns: repeat(auto-fill, minmax(15.5rem, 1fr)); gap: .75rem;

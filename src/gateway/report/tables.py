@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from gateway.report.claims import Claim, claim_in
 from gateway.report.fields import (
     WrongError,
     count_in,
@@ -113,6 +114,7 @@ class Tables:
     latency: tuple[Times, ...] = ()
     maturity: tuple[Cohorts, ...] = ()
     declared: tuple[Declared, ...] = ()
+    hypotheses: tuple[Claim, ...] = ()
 
     def of(self, product: str) -> Tables:
         """Return a product's rows."""
@@ -121,6 +123,7 @@ class Tables:
             tuple(one for one in self.latency if one.product == product),
             tuple(one for one in self.maturity if one.product == product),
             tuple(one for one in self.declared if one.product == product),
+            tuple(one for one in self.hypotheses if one.product == product),
         )
 
 
@@ -131,6 +134,7 @@ def tables_in(evaluation: Mapping[str, Any]) -> Tables:
         tuple(_rows(evaluation, "latency", _times)),
         tuple(_rows(evaluation, "maturity", _cohorts)),
         tuple(_rows(evaluation, "declared", _declared)),
+        tuple(_rows(evaluation, "hypotheses", claim_in)),
     )
 
 

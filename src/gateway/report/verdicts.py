@@ -16,6 +16,10 @@ STANDING = {
     "drifted": "moved",
     "undecided": "open",
     "": "none",
+    # Of hypotheses.
+    **dict.fromkeys(("stop", "invalid"), "bad"),
+    "ship": "good",
+    "continue": "open",
 }
 """How a verdict looks: four shapes, four colours."""
 

@@ -76,6 +76,10 @@ STATES = {
 """States of a payment's label."""
 
 
+_HUNDREDTHS = ("share", "points")
+"""Units that are said as hundredths; differences of shares are points."""
+
+
 def said(value: float, unit: str, how: str = "") -> str:
     """Say a number in its unit, with enough digits to tell it from 0 and from all.
 
@@ -84,12 +88,15 @@ def said(value: float, unit: str, how: str = "") -> str:
     """
     if unit == "us" and abs(value) >= 1000:
         return said(value / 1000, "ms", how)
-    number = f"{100 * value if unit == 'share' else value:.10g}" if "exact" in how else ""
+    number = f"{100 * value if unit in _HUNDREDTHS else value:.10g}" if "exact" in how else ""
     suffix = "" if "bare" in how else " times" if "times" in how else _SUFFIX.get(unit, f" {unit}")
     return (number or _rounded(value, unit)) + suffix
 
 
-_SUFFIX = {"n": "", "psi": "", "share": " %", "ratio": " ×", "us": " µs"}
+UPWARDS = frozenset({"approval_rate", "value_detection_rate", "savings", "step_up_success_rate"})
+"""Metrics that are the better the greater they are."""
+
+_SUFFIX = {"n": "", "psi": "", "points": " points", "share": " %", "ratio": " ×", "us": " µs"}
 
 
 def _rounded(value: float, unit: str) -> str:
@@ -97,7 +104,7 @@ def _rounded(value: float, unit: str) -> str:
         case "n":
             # A count may be a sum of weights, such as expected frauds.
             return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
-        case "share":
+        case "share" | "points":
             return f"{100 * value:.{_decimals(value)}f}"
     return _digits(value)
 
