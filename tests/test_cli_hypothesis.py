@@ -362,9 +362,27 @@ def test_what_cannot_be_judged_is_told_and_harms_nothing(
     assert "cnp, hypothesis more-approved: continue, day 0: too few days are mature" in words
     assert typed("show", "more-approved", "--product", "cnp")[0] == ExitCode.OK
     assert typed("show", "another")[0] == ExitCode.LAKE
+    code, listed, _ = typed("list", "--json")
+    assert code == ExitCode.OK
+    states = {(one["product"], one["id"]): one["state"] for one in json.loads(listed)}
+    assert states["cnp", "more-approved"] == "running"
+    assert states["gone", "more-approved"] == "changed since"
 
 
 # What a sidecar keeps of it
+
+
+def test_a_record_that_cannot_be_opened_is_told_as_damaged(
+    lake: Path, typed: Typed, evaluated: Told
+) -> None:
+    fill(lake, 0.9)
+    typed("start", "more-approved")
+    path = lake / "hypotheses/product=cnp/more-approved.json"
+    path.unlink()
+    path.mkdir()
+    (told,) = evaluated()["hypotheses"]
+    assert told["error"]
+    assert "damaged" in typed("list")[1]
 
 
 def record_of(lake: Path) -> dict[str, Any]:
@@ -424,9 +442,9 @@ def test_one_that_cannot_be_kept_keeps_no_other_from_it(lake: Path, typed: Typed
 KEEPER = """
 import json, sys
 from gateway.sidecar.lake import Lake
-from gateway.sidecar.lake.hypotheses import begun, keep_told
+from gateway.sidecar.lake.hypotheses import keep_told, records
 place = Lake.at(sys.argv[1])
-(one,) = begun(place.filesystem, place.root)
+(one,) = records(place.filesystem, place.root)
 told = {"product": one.product, "id": one.id, "digest": one.digest, "started": one.started}
 looks = []
 while True:

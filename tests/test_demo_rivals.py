@@ -34,7 +34,7 @@ from gateway.model import Generation, load_generation
 from gateway.product import Action
 from gateway.serve.hall.admit import Serving
 from gateway.sidecar.lake import Lake
-from gateway.sidecar.lake.hypotheses import begun
+from gateway.sidecar.lake.hypotheses import Begun, records
 from gateway.sidecar.lake.schema import SCHEMAS
 
 AS_OF = datetime.fromtimestamp(ENDS_S + 3_600, UTC)
@@ -146,11 +146,11 @@ def test_what_is_constructed_is_what_comes_out(
         "fewer-turned-away",
         "a-rule-will-do",
     ]
-    before = begun(place.filesystem, place.root)
-    assert {one.started[11:] for one in before} == {"18:00:00+00:00"}
+    before = records(place.filesystem, place.root)
+    assert {one.started[11:] for one in before if isinstance(one, Begun)} == {"18:00:00+00:00"}
     later = replace(months, payments=months.payments[5_000:])
     start_hypotheses(str(tmp_path), folders, later)
-    assert begun(place.filesystem, place.root) == before
+    assert records(place.filesystem, place.root) == before
     terms = [terms_of(load_generation(folder).product) for folder in folders]
     with DuckDb(world.files(tmp_path), columns_of_tables()) as engine:
         count(engine, terms, AS_OF)

@@ -21,7 +21,7 @@ from gateway.evaluate.terms import Terms
 from gateway.evaluate.view import View
 from gateway.product import Hypothesis
 from gateway.sidecar.lake import Lake
-from gateway.sidecar.lake.hypotheses import Begun, Damaged, begun, end, records
+from gateway.sidecar.lake.hypotheses import Begun, Damaged, end, records
 from gateway.sidecar.lake.hypotheses import keep as keep_looks
 
 _Id = Annotated[str, Parameter(help="The hypothesis's id, as the product declares it.")]
@@ -36,7 +36,7 @@ def list_(*, lake: _Place, json: Json = False) -> int:
     place = Lake.at(lake)
     terms = {term.name: term for term in terms_in(place, None)}
     declares = _declared(list(terms.values()))
-    started = {(one.product, one.id): one for one in begun(place.filesystem, place.root)}
+    started = {(one.product, one.id): one for one in records(place.filesystem, place.root)}
     rows = [
         _row(*key, declares.get(key), started.get(key), terms.get(key[0]))
         for key in sorted({*declares, *started})
@@ -159,19 +159,32 @@ def _come(place: Lake, record: Begun, as_of: datetime, *, lasting: bool) -> Mapp
 
 
 def _row(
-    product: str, id: str, one: Hypothesis | None, record: Begun | None, terms: Terms | None
+    product: str,
+    id: str,
+    one: Hypothesis | None,
+    record: Begun | Damaged | None,
+    terms: Terms | None,
 ) -> dict[str, Any]:
-    state = "declared" if record is None else "running" if record.stopped is None else "stopped"
-    if state == "running" and record is not None and is_changed(started_of(record), terms):
-        state = "changed since"
+    told = {"product": product, "id": id, "state": _state(record, terms)}
+    claim = None if one is None else one.claim
+    if record is None or isinstance(record, Damaged):
+        return {**told, "since": None, "verdict": None, "claim": claim}
     return {
-        "product": product,
-        "id": id,
-        "state": state,
-        "since": None if record is None else (record.stopped or record.started)[:10],
-        "verdict": None if record is None or record.outcome is None else record.outcome["verdict"],
-        "claim": one.claim if one is not None else record.declared["claim"] if record else None,
+        **told,
+        "since": (record.stopped or record.started)[:10],
+        "verdict": None if record.outcome is None else record.outcome.get("verdict"),
+        "claim": claim or record.declared.get("claim"),
     }
+
+
+def _state(record: Begun | Damaged | None, terms: Terms | None) -> str:
+    if record is None:
+        return "declared"
+    if isinstance(record, Damaged):
+        return "damaged"
+    if record.stopped is not None:
+        return "stopped"
+    return "changed since" if is_changed(started_of(record), terms) else "running"
 
 
 def _print(record: Begun, come: Mapping[str, Any], as_of: datetime, *, json: bool) -> None:

@@ -65,25 +65,18 @@ def records(filesystem: fs.FileSystem, root: str) -> tuple[Begun | Damaged, ...]
     try:
         for info in filesystem.get_file_info(selector):
             place = _PLACE.search(info.path)
-            if place is None or info.type is not fs.FileType.File:
+            if place is None:
                 continue
             try:
                 found.append(_at(filesystem, info.path, place[1], place[2]))
             except LakeError as error:
                 found.append(Damaged(place[1], place[2], error))
+            except OSError as error:
+                wrong = refusal(error, "read a hypothesis", info.path)
+                found.append(Damaged(place[1], place[2], wrong))
     except OSError as error:
         raise refusal(error, "read the hypotheses of the lake", root) from error
     return tuple(sorted(found, key=lambda one: (one.product, one.id)))
-
-
-def begun(filesystem: fs.FileSystem, root: str) -> tuple[Begun, ...]:
-    """Return what was started, by product and id. Raises LakeError: also where one is damaged."""
-    found = []
-    for one in records(filesystem, root):
-        if isinstance(one, Damaged):
-            raise one.error
-        found.append(one)
-    return tuple(found)
 
 
 def begin(filesystem: fs.FileSystem, root: str, one: Begun) -> str:
