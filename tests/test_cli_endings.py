@@ -246,6 +246,8 @@ def test_a_demo_that_goes_on_says_how_far_what_is_behind_it_is(temp: Path) -> No
     with started(temp, "demo", "--payments", 300, "--months-payments", 300) as child:
         said = read_until(child, b"The next round begins")
         assert b"Metrics: http://127.0.0.1:" in said
+        assert b"Believed before them" in said
+        assert b"fewer-turned-away, a-rule-will-do" in said
         child.send_signal(signal.SIGINT)
         out, _ = child.communicate(timeout=WAIT_S)
     assert child.returncode == ExitCode.INTERRUPTED

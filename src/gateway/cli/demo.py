@@ -250,7 +250,11 @@ def _months(stage: _Stage, folders: Sequence[Path], own: Sequence[Path], payment
             show_months(told.summary(actions_in(stage.here.journal)), told.turned)
             page = server.metrics.removesuffix("metrics")
             notes.print(f"What they show, evaluated each minute: {page}", markup=False)
-            notes.print(f"Believed before them, and judged there too: {', '.join(believed)}")
+            notes.print(
+                f"Believed before them, and judged there too: {', '.join(believed)}",
+                markup=False,
+                soft_wrap=True,
+            )
         while not stage.once:
             notes.print(NEXT_ROUND)
             stage.show(stage.ask(server)[0])

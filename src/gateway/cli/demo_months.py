@@ -41,6 +41,7 @@ from gateway.model import read_product
 from gateway.product import Action
 from gateway.product.edit import content_of
 from gateway.sidecar.lake import Lake
+from gateway.sidecar.lake.hypotheses import records
 from gateway.v1.decision_pb2 import DecideResponse, ReasonCode, StandIn
 from gateway.v1.feedback_pb2 import SubjectAttribute
 
@@ -176,13 +177,17 @@ def start_hypotheses(lake: str, folders: Sequence[Path], months: Months) -> list
 
 
 def verdicts(lake: str) -> list[Mapping[str, Any]]:
-    """Return what came of a lake's hypotheses by now, as JSON. Raises LakeError."""
+    """Return what came of the months' hypotheses by now, as JSON. Raises LakeError."""
     place, now = Lake.at(lake), datetime.now(UTC)
+    ours = {(product, one.believed["id"]) for product, one in RIVALS.items()}
+    if ours.isdisjoint((one.product, one.id) for one in records(place.filesystem, place.root)):
+        return []
     terms = terms_in(place, None)
     files = {table: place.files(table) for table in TABLES}
     with engine_over(place, files, store_of(place, None, lasting=True), None) as engine:
         count(engine, terms, now)
-        return list(told_in(place, engine, terms, now, None))
+        told = told_in(place, engine, terms, now, None)
+    return [one for one in told if (one["product"], one["id"]) in ours]
 
 
 def send_months(
