@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gateway.cli.evaluate import columns_of_tables
+from gateway.cli.lake_terms import columns_of_tables
 from gateway.evaluate.engine import DuckDb
 from gateway.evaluate.evaluation import evaluate
 from gateway.evaluate.terms import Terms, terms_of
@@ -177,7 +177,7 @@ class World:
             "boot": np.full(n, BOOT),
             "sequence": sequence,
         }
-        name = f"000-{BOOT}-{sequence[0]:015d}-{sequence[-1]:015d}"
+        name = f"000-{BOOT}-{sequence[0]:015d}-{sequence[-1]:015d}"  # as `ranges.FileName`
         self._write("decisions", BEGIN + timedelta(days=day), name, columns, n)
         charged = np.flatnonzero((action != "decline") & fraud & (chance.random(n) < 0.9))
         fine = np.flatnonzero((action != "decline") & ~fraud & (chance.random(n) < 0.04))
@@ -211,7 +211,13 @@ class World:
                 "boot": np.full(n, BOOT),
                 "sequence": here + 1,
             }
-            self._write("labels", BEGIN + timedelta(days=day), f"000-{BOOT}-{day}", columns, n)
+            self._write(
+                "labels",
+                BEGIN + timedelta(days=day),
+                f"000-{BOOT}-{day:015d}-{day:015d}",
+                columns,
+                n,
+            )
 
     def _attributes(self, n: int) -> None:
         when = pa.array(np.full(n, int(BEGIN.timestamp() * 1e6))).cast(pa.timestamp("us", tz="UTC"))
@@ -226,7 +232,7 @@ class World:
             "boot": np.full(n, BOOT),
             "sequence": np.arange(n) + 1,
         }
-        self._write("attributes", BEGIN, f"001-{BOOT}-0", columns, n)
+        self._write("attributes", BEGIN, f"001-{BOOT}-{1:015d}-{n:015d}", columns, n)
 
     def _write(
         self, table: str, day: datetime, name: str, columns: dict[str, object], n: int

@@ -52,6 +52,39 @@ def decision(number: int, **more: Any) -> dict[str, Any]:
     }
 
 
+def traced(row: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Return a decision's row with all that a sidecar knows of it: times in µs, costs, model."""
+    stood_in = row["stand_in"] != "none"
+    known = {
+        "digest": "ab" * 32,
+        "second_best": None if stood_in else "step_up",
+        "model": None if stood_in else "forest",
+        "model_version": None if stood_in else "v1",
+        "model_digest": None if stood_in else "cd" * 32,
+        "threshold": None if stood_in else 0.125,
+        "expected_cost": None
+        if stood_in
+        else {"approve": 20.0, "step_up": 61.0, "review": None, "decline": 512.0},
+        "margin_minor": None if stood_in else 41.0,
+        "near_tie": False,
+        "overridden": False,
+        "expired": False,
+        "other_arms": [{"arm": "shadow", "score": 0.2, "probability": 0.25, "action": "decline"}],
+        "budget_us": 25_000,
+        "deadline_us": 25_000,
+        "admit_us": 20.0,
+        "encode_us": 120.0,
+        "infer_us": 400.0,
+        "decide_us": 450.0,
+        "record_us": 500.0,
+        "replied_us": 900.0,
+        "reply": "left",
+        "batch_size": 3,
+        "trace_id": "0af7651916cd43dd8448eb211c80319c",
+    }
+    return {**row, **known, **more}
+
+
 def label(number: int, kind: str, **more: Any) -> dict[str, Any]:
     """Return a label's row about transaction `t-{number}`, reported a day after the begin."""
     reported = more.pop("reported_time", day(1))
@@ -86,14 +119,20 @@ def attribute(subject: str, value: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def write(lake: Path, table: str, rows: Iterable[Mapping[str, Any]], name: str = "a") -> str:
+def write(
+    lake: Path,
+    table: str,
+    rows: Iterable[Mapping[str, Any]],
+    name: str = "a",
+    date: str = "2026-06-01",
+) -> str:
     """Write rows of one product as one file; return its path."""
     rows = list(rows)
     product = rows[0].get("product")
     folder = lake / table
     if product is not None:
         folder /= f"product={product}"
-    folder /= "date=2026-06-01"
+    folder /= f"date={date}"
     folder.mkdir(parents=True, exist_ok=True)
     schema = SCHEMAS[table]
     columns = [pa.array([row.get(one.name) for row in rows]).cast(one.type) for one in schema]
@@ -103,6 +142,21 @@ def write(lake: Path, table: str, rows: Iterable[Mapping[str, Any]], name: str =
         written = written.append_column("watch", pa.array([row.get("watch") for row in rows]))
     pq.write_table(written, path)
     return str(path)
+
+
+def write_by_day(lake: Path, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as a sidecar would: in the order in which they came, a file a day of arrival."""
+    by_day: dict[str, list[dict[str, Any]]] = {}
+    came = sorted(rows, key=lambda row: row["received"])
+    for sequence, row in enumerate(came, 1):
+        one = {**row, "sequence": sequence}
+        if table == "decisions":
+            one["decision_id"] = f"{BOOT}-00-{sequence:012x}"
+        by_day.setdefault(f"{row['received']:%Y-%m-%d}", []).append(one)
+    for date, some in by_day.items():
+        first, last = some[0]["sequence"], some[-1]["sequence"]
+        name = str(FileName(some[0]["worker"], BOOT, first, last)).removesuffix(".parquet")
+        write(lake, table, some, name, date)
 
 
 PROMISE = {

@@ -64,7 +64,7 @@ ONLY_IN = {
     "grpc_reflection": {"serve/", "sidecar/feedback/"},
     "sqlite3": {"sidecar/feedback/store.py"},
     "psutil": {"cli/status.py"},
-    "pyarrow": {"scaffold/", "sidecar/", "cli/evaluate.py"},
+    "pyarrow": {"scaffold/", "sidecar/", "cli/evaluate.py", "cli/lake_terms.py"},
     "pydantic": {"product/"},
     "ruamel": {"product/"},
     "rich": {"cli/"},

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.cli.evaluate import columns_of_tables
+from gateway.cli.lake_terms import columns_of_tables
 from gateway.errors import LakeError
 from gateway.evaluate.counts import count
 from gateway.evaluate.engine import IN_MEMORY, DuckDb

@@ -26,7 +26,7 @@ from fairlearn.metrics import (
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.rates import confint_poisson_2indep
 
-from gateway.cli.evaluate import columns_of_tables
+from gateway.cli.lake_terms import columns_of_tables
 from gateway.evaluate import counts
 from gateway.evaluate.deciding import wanted
 from gateway.evaluate.engine import GROUPS, DuckDb

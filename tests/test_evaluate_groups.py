@@ -10,7 +10,7 @@ import evaluated_lake as world
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from gateway.cli.evaluate import columns_of_tables
+from gateway.cli.lake_terms import columns_of_tables
 from gateway.evaluate.engine import DuckDb
 from gateway.evaluate.evaluation import evaluate
 from gateway.evaluate.terms import terms_of

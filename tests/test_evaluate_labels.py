@@ -13,7 +13,7 @@ import evaluated_lake as world
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.cli.evaluate import columns_of_tables
+from gateway.cli.lake_terms import columns_of_tables
 from gateway.evaluate.counts import count
 from gateway.evaluate.engine import DuckDb
 

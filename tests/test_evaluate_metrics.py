@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 
-from gateway.cli.evaluate import columns_of_tables
+from gateway.cli.lake_terms import columns_of_tables
 from gateway.decide import cost_line
 from gateway.evaluate.calibration import crossings, near
 from gateway.evaluate.engine import DuckDb

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from fairlearn.metrics import MetricFrame, count, selection_rate
 
-from gateway.cli.evaluate import columns_of_tables
+from gateway.cli.lake_terms import columns_of_tables
 from gateway.evaluate import counts
 from gateway.evaluate.engine import CELLS, GROUPS, SEGMENTS, DuckDb
 from gateway.evaluate.evaluation import Evaluation, evaluate

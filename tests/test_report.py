@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_hypotheses import DECLARED, WRITTEN, seen
 
-from gateway.cli.evaluate import columns_of_tables
+from gateway.cli.lake_terms import columns_of_tables
 from gateway.cli.main import run
 from gateway.errors import ExitCode, LakeError, UsageError
 from gateway.evaluate.claims import Started, told
@@ -152,6 +152,7 @@ class Page(HTMLParser):
         self.counts: list[str] = []
         self.names: list[str] = []
         self.words: list[str] = []
+        self.places: list[str] = []
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self._open: list[tuple[str, dict[str, str | None], int]] = []
         self.feed(text)
@@ -180,6 +181,8 @@ class Page(HTMLParser):
             self.counts.append(data)
         elif tag == "bdi":
             self.names.append(data)
+        elif attributes.get("class") == "behind":
+            self.places.append(data)
         elif tag not in ("style", "time", "title") and attributes.get("class") != "tick":
             self.words.append(data)
 
@@ -241,6 +244,33 @@ def test_there_is_no_number_that_does_not_say_where_it_is_from(evaluation: Evalu
     # A quantile is called by its name.
     words = re.sub(r"95 %|p99\.9|p99|p50", "", " ".join(page.words))
     assert re.findall(r".{20}\d", words) == []
+
+
+def test_every_row_says_where_its_decisions_are_and_a_page_that_can_leads_there(
+    evaluation: Evaluation,
+) -> None:
+    found = read(evaluation, "x")
+    page = Page(report_html(found))
+    assert len(page.places) > 100
+    assert {line.at for line in found.lines if line.at.startswith("/fairness")} <= {*page.places}
+    assert all("metric" in at(evaluation, one) for one in page.places)
+    linked = Page(report_html(found, behind=lambda pointer: f"/d?at={pointer}&x=<>"))
+    assert linked.places == []
+    assert "gateway decisions" not in " ".join(linked.words)
+    links = [more["href"] for tag, more in linked.elements if tag == "a"]
+    dated = {line.at for line in found.lines if line.begin}
+    values = [
+        one.at
+        for one in linked.numbers
+        if re.fullmatch(r"/\w+/\d+/value", one.at) and one.at.removesuffix("/value") in dated
+    ]
+    for pointer in (*page.places, *(one.removesuffix("/value") for one in values)):
+        assert f"/d?at={pointer}&x=<>" in links
+    assert sum("/d?at=" in str(one) for one in links) == len(page.places) + len(values)
+    assert linked.numbers == [
+        one._replace(inside=other.inside)
+        for one, other in zip(page.numbers, linked.numbers, strict=True)
+    ]
 
 
 def test_no_value_stands_without_the_interval_that_the_json_has(evaluation: Evaluation) -> None:

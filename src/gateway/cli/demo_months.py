@@ -24,9 +24,10 @@ from gateway.bench.load import apply
 from gateway.bench.traffic import PLACEHOLDER
 from gateway.cli.demo_labels import Answered, report, report_attributes, timestamp
 from gateway.cli.demo_server import Server
-from gateway.cli.evaluate import TABLES, engine_over, store_of, terms_in
+from gateway.cli.evaluate import engine_over, store_of
 from gateway.cli.hypothesis_start import start_at
 from gateway.cli.hypothesis_told import told_in
+from gateway.cli.lake_terms import TABLES, terms_in
 from gateway.cli.replay import request_of
 from gateway.demo.months import Months, holiday_of
 from gateway.demo.payment import CARD_NOT_PRESENT, Payment

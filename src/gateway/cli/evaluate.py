@@ -10,26 +10,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, NoReturn
 
-import pyarrow as pa
 from cyclopts import Parameter
 from pyarrow.fs import LocalFileSystem
 
 from gateway.cli.attached import end_with_starter, step_back
 from gateway.cli.evaluate_table import show
 from gateway.cli.hypothesis_told import told_in
+from gateway.cli.lake_terms import TABLES, columns_of_tables, terms_in
 from gateway.cli.terms import Json, every_s, notes, out
 from gateway.errors import ExitCode, LakeError, UsageError
 from gateway.evaluate.engine import IN_MEMORY, DuckDb, StoreError
 from gateway.evaluate.evaluation import Evaluation
 from gateway.evaluate.evaluation import evaluate as evaluation_of
-from gateway.evaluate.terms import Terms, terms_of
-from gateway.product import parse
 from gateway.sidecar.lake import Lake
 from gateway.sidecar.lake.evaluations import COUNTS, FOLDER, Evaluations
-from gateway.sidecar.lake.products import newest
-from gateway.sidecar.lake.schema import SCHEMAS
-
-TABLES = ("decisions", "labels", "attributes")
 
 WATCH_EVERY = "1m"
 
@@ -218,49 +212,3 @@ def time_of(text: str) -> datetime | None:
             hint="Write it as 2026-11-01 or 2026-11-01T12:00:00Z.",
         ) from None
     return when.replace(tzinfo=when.tzinfo or UTC)
-
-
-def terms_in(lake: Lake, wanted: str | None) -> tuple[Terms, ...]:
-    """Return what each product of the lake is held to: by its newest generation."""
-    if not lake.is_there:
-        hint = "Name the --lake that a sidecar fills: gateway demo --once --lake lake makes one."
-        raise LakeError("there is no such folder", subject=lake.root, hint=hint)
-    products = newest(lake.filesystem, lake.root)
-    if not products:
-        raise LakeError(
-            "holds no product",
-            subject=lake.root,
-            hint="Fill it: gateway sidecar --journal DIR --lake DIR.",
-        )
-    if wanted is not None and wanted not in products:
-        raise UsageError(
-            "is no product of the lake",
-            subject=f"--product {wanted}",
-            hint=f"One of {', '.join(products)}.",
-        )
-    names = products if wanted is None else (wanted,)
-    return tuple(terms_of(parse(products[name].text, products[name].path)) for name in names)
-
-
-_SQL = {
-    pa.string(): "varchar",
-    pa.bool_(): "boolean",
-    pa.int64(): "bigint",
-    pa.float64(): "double",
-}
-
-
-def columns_of_tables() -> dict[str, dict[str, str]]:
-    """Return the columns of tables that may have no file yet."""
-    return {
-        table: {
-            "product": "varchar",
-            **{
-                field.name: "timestamptz"
-                if pa.types.is_timestamp(field.type)
-                else _SQL.get(field.type, "double")
-                for field in SCHEMAS[table]
-            },
-        }
-        for table in TABLES
-    }

@@ -10,9 +10,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.table import Table
 
-from gateway.cli.evaluate import TABLES, engine_over, store_of, terms_in, time_of
+from gateway.cli.evaluate import engine_over, store_of, time_of
 from gateway.cli.hypothesis_start import start_at
 from gateway.cli.hypothesis_told import started_of
+from gateway.cli.lake_terms import TABLES, terms_in
 from gateway.cli.terms import Json, notes, out
 from gateway.errors import ExitCode, UsageError
 from gateway.evaluate.claims import BECAUSE, came, first_day, is_changed, is_over, told

@@ -60,6 +60,7 @@ _VERBS = {
     "erase": "Rewrite the lake without a subject, and say where the journal still has it.",
     "alerts": "Print Prometheus rules that say how fast promises' error budgets burn.",
     "evaluate": "Say whether products keep their promises, what they cost, for whom they fail.",
+    "decisions": "List the decisions behind a figure of an evaluation, or tell of one decision.",
     "report": "Tell every team what an evaluation says: Markdown of 20 lines, or one HTML file.",
     "incident": "Let something go wrong, to practise on: find out why from traces and metrics.",
     "bench": "Measure the clock: lateness, goodput and stand-ins, from idle to overload.",
@@ -148,6 +149,14 @@ _EXAMPLES = {
         "gateway report --lake lake --html report.html",
         "gateway report --lake lake --owner operations",
         "gateway evaluate --lake lake --json | gateway report - --html report.html --markdown",
+    ),
+    "decisions": (
+        "gateway decisions --lake lake --at /goals/3",
+        "gateway evaluate --lake lake --json | gateway decisions --lake lake --at /money/1 "
+        "--evaluation -",
+        "gateway decisions --lake lake --product card-present --metric fraud_loss "
+        "--from 2026-08-01 --to 2026-08-31 --by category=grocery --json",
+        "gateway decisions 25403fb4f04844ba-00-000000000001 --lake lake",
     ),
     "incident": ("gateway incident", "gateway incident overload practice --seconds 30"),
     "bench": (

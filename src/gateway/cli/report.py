@@ -85,7 +85,7 @@ def report(
         raise UsageError(
             "are two forms of one stdout", subject="--json and --markdown", hint="Leave one out."
         )
-    evaluation, name = _evaluation(source, lake)
+    evaluation, name = evaluation_of(source, lake)
     found = read(evaluation, name, product)
     if html is not None:
         save(html, report_html(found, owner, _people(lake, found.products)), "Wrote")
@@ -140,7 +140,7 @@ def _people(lake: str, products: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
-def _evaluation(source: str, lake: str) -> tuple[Any, str]:
+def evaluation_of(source: str, lake: str) -> tuple[Any, str]:
     """Return an evaluation as it stands, and its name. Raises UsageError, LakeError."""
     if source.startswith("-") and source != STDIN:
         raise UsageError("is no option", subject=source, hint="gateway report --help")

@@ -15,6 +15,8 @@
     deciding     what would decide an undecided comparison, in words
     drifts       the last week against the weeks before, of every product
     entry        one figure, as it is told
+    behind       the decisions behind a figure, those that count against it first
+    hindsight    what labels say of one decision, and whether it was right
 
     calibration  how well probabilities hold: figures with their intervals
     fit          maps from score to probability, fitted: Platt, isotonic, beta

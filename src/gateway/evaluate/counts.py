@@ -49,7 +49,7 @@ def count(engine: Engine, terms: Sequence[Terms], as_of: datetime) -> None:
         LakeError: a file cannot be read. What was counted before stands.
     """
     with engine.transaction():
-        tables = _tables(terms)
+        tables = tables_of(terms)
         for table, columns, kinds in tables:
             engine.define(table, columns, kinds)
         digest = hashlib.sha256(repr((tables, _queries())).encode()).hexdigest()
@@ -65,7 +65,9 @@ def count(engine: Engine, terms: Sequence[Terms], as_of: datetime) -> None:
         engine.run("counted_now", as_of, Given({"digest": digest}, {}))
 
 
-def _tables(terms: Sequence[Terms]) -> list[tuple[str, dict[str, Sequence[Any]], tuple[str, ...]]]:
+def tables_of(
+    terms: Sequence[Terms],
+) -> list[tuple[str, dict[str, Sequence[Any]], tuple[str, ...]]]:
     """Return what products say, as small tables: names, columns and types."""
     categories = [(one.name, *category) for one in terms for category in one.categories]
     names = ("product", "mcc", "up_to_minor", "class", "class_above")

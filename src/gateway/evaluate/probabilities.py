@@ -13,6 +13,7 @@ from gateway.evaluate.measures import Measures
 from gateway.evaluate.metrics import Sample, Told
 from gateway.evaluate.rates import rate, ratio_of_sums
 from gateway.evaluate.sums import Amounts, Counts
+from gateway.evaluate.terms import named_bin
 from gateway.evaluate.view import View, by_bucket, of_product
 
 OVER_EXPECTED = (0.8, 1.25)
@@ -67,12 +68,11 @@ def reliability(view: View) -> Iterator[Entry]:
         here = place == one
         bucket = rows["bucket"][here].astype(np.int64)
         fraud, n, p = (by_bucket(bucket, rows[name][here]) for name in ("fraud", "n", "p"))
-        low, high = (1.0 / (1.0 + np.exp(-(one + i) / 2.0)) for i in (0, 1))
         yield view.entry(
             "fraud_rate_at_probability",
             Told("mature", rate(Counts(fraud, n), like=1.0)),
             view.mature,
             "Of payments that were given this probability, the share that was fraud.",
-            by={"probability": f"{low:.4%} to {high:.4%}"},
+            by={"probability": named_bin(one)},
             more={"expected": float(p.sum() / n.sum())},
         )

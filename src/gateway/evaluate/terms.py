@@ -140,3 +140,9 @@ def _prices(classes: Sequence[CostClass], action: int) -> Prices:
         [(one.alpha, one.alpha_amount, one.beta, one.beta_amount) for one in lines]
     ).T
     return Prices(alpha, alpha_amount, alpha + beta, alpha_amount + beta_amount)
+
+
+def named_bin(place: int) -> str:
+    """Return what a bin of probabilities is called: halves of log-odds, from `place` on."""
+    low, high = (1.0 / (1.0 + np.exp(-(place + i) / 2.0)) for i in (0, 1))
+    return f"{low:.4%} to {high:.4%}"

@@ -8,6 +8,10 @@
     claims    hypotheses as frozen values; `hypotheses` tells them
     story     what is in danger, who is worse off, what it costs: in sentences
     markdown  at most 20 lines, the verdict first
+    reasons   why a decision was made and what came of it, in sentences
+    waterfall a call's stages as inline SVG
+    frame     what pages beside the report have in common
+    decision, decisions, traces   those pages
     page      the HTML file: `sections` in order, `charts` as inline SVG, `style`
 
 A number is written by `sentence` alone: on the page it carries its exact value and its place in the

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from types import MappingProxyType
 from typing import NamedTuple
 
 from gateway.report.charts import badge_of
 from gateway.report.entries import Evaluated, Line
+from gateway.report.frame import links
 from gateway.report.owners import OF_LABELS, OWNERS, concerns, owners_of
 from gateway.report.sections import SECTIONS
-from gateway.report.sentence import Link, Name, Sentence, count, counted, figure, html, target
+from gateway.report.sentence import (
+    Link,
+    Name,
+    Sentence,
+    count,
+    counted,
+    figure,
+    html,
+    linked,
+    target,
+)
 from gateway.report.story import budget, costs, in_danger, title, undecided_groups, worse_off
 from gateway.report.style import STYLE
 from gateway.report.tables import Tables
@@ -49,20 +60,41 @@ def report_html(
     people: People = MappingProxyType({}),
     *,
     above: str = "",
+    behind: Callable[[str], str] | None = None,
+    beside: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Return the page of an evaluation, or what one owner needs of it. `above`: said first.
+
+    `behind`: where the decisions behind a figure are, by the figure's JSON pointer; without it the
+    page says how to ask for them. `beside`: other pages' addresses, by name.
 
     It is as deep as fits in MOST_BYTES; of very many products even the least may not.
     """
     page = ""
     for depth in _DEPTHS:
-        page = _page(found, owner, people, depth, above)
+        page = _page(found, owner, people, depth, above, beside)
+        if behind is not None:
+            places = {line.at: behind(line.at) for line in found.lines if line.begin}
+            page = linked(page.replace(_ASK, ""), places)
         if len(page.encode()) <= MOST_BYTES:
             break
     return page
 
 
-def _page(found: Evaluated, owner: str | None, people: People, depth: Depth, above: str) -> str:
+_ASK = (
+    "The decisions behind a figure: <code>gateway decisions --lake DIR --at PLACE</code>, its "
+    "place being in the tables. "
+)
+
+
+def _page(
+    found: Evaluated,
+    owner: str | None,
+    people: People,
+    depth: Depth,
+    above: str,
+    beside: Mapping[str, str],
+) -> str:
     lines = [line for line in found.lines if concerns(line, owner)]
     products = [
         (f"product-{i + 1}", product, [line for line in lines if line.product == product])
@@ -79,7 +111,7 @@ def _page(found: Evaluated, owner: str | None, people: People, depth: Depth, abo
         "style-src 'unsafe-inline'\"/>",
         f"<title>Report{whom}, as of {when}</title><style>{STYLE}</style></head><body>",
         '<a class="skip" href="#main">Skip to the report</a>',
-        f"<header><h1>{html(headline(lines))}</h1>"
+        f"<header>{links('Pages', beside) if beside else ''}<h1>{html(headline(lines))}</h1>"
         f"{f'<p>{escape(above)}</p>' if above else ''}"
         f'<p class="quiet">Report{whom}'
         f"{html(_named(owner, people))}, as known at "
@@ -97,6 +129,7 @@ def _page(found: Evaluated, owner: str | None, people: People, depth: Depth, abo
         "</main><footer><p>Made by <code>gateway report</code> of <code>gateway evaluate</code>'s "
         "JSON. "
         f"{depth.left_out}{'One product: --product NAME. ' if depth.left_out else ''}"
+        f"{_ASK}"
         "Each number on this page carries its exact value and its place there.</p></footer>"
         "</body></html>\n"
     )

@@ -28,6 +28,7 @@ from gateway.report.fields import is_number
 from gateway.report.figures import days_between, figure_of
 from gateway.report.hypotheses import hypotheses
 from gateway.report.sentence import (
+    Behind,
     Name,
     Number,
     Part,
@@ -485,6 +486,7 @@ def _bare_table(
         columns["error budget"] = budget
     if expected:
         columns["expected"] = _expected
+    columns["decisions"] = lambda x: (Behind(x.at),) if x.begin else ()
     if says:
         columns["in words"] = lambda x: (Name(x.says),)
     filled = {head: [html(make(x)) for x in lines] for head, make in columns.items()}

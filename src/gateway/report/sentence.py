@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from html import escape
 from typing import NamedTuple
 
@@ -39,13 +40,19 @@ class Name(NamedTuple):
 
 
 class Link(NamedTuple):
-    """Words that lead to a place on the page."""
+    """Words that lead to a place on the page, or from `/` on to another page."""
 
     words: str
     to: str
 
 
-Part = str | Number | Name | Link
+class Behind(NamedTuple):
+    """A figure's place in the JSON, for who asks for the decisions behind it."""
+
+    at: str
+
+
+Part = str | Number | Name | Link | Behind
 Sentence = tuple[Part, ...]
 
 
@@ -128,6 +135,36 @@ def target(line: Line) -> Sentence:
     return (Name(line.target),) if line.target else ()
 
 
+def plain(sentence: Sentence) -> str:
+    """Lay a sentence out as text."""
+    return "".join(_plain(part) for part in sentence)
+
+
+_OF_VALUE = re.compile(r'<data value="[^"<>]*" data-at="(/\w+/\d+)/value">[^<>]*</data>')
+_PLACE = re.compile(r'<code class="behind">(/\w+/\d+)</code>')
+
+
+def linked(page: str, to: Mapping[str, str]) -> str:
+    """Let figures' values, and their places, of what `html` laid out lead somewhere.
+
+    `to`: addresses by the figures' JSON pointers; others lead nowhere.
+    """
+
+    def of_value(match: re.Match[str]) -> str:
+        if match[1] not in to:
+            return match[0]
+        words = "Decisions behind this figure"
+        return f'<a class="behind" href="{escape(to[match[1]])}" title="{words}">{match[0]}</a>'
+
+    def of_place(match: re.Match[str]) -> str:
+        if match[1] not in to:
+            return ""
+        words = f"Decisions behind {match[1]}"
+        return f'<a href="{escape(to[match[1]])}" aria-label="{words}">list</a>'
+
+    return _PLACE.sub(of_place, _OF_VALUE.sub(of_value, page))
+
+
 def markdown(sentence: Sentence) -> str:
     """Lay a sentence out for a cell of a table in Markdown."""
     return "".join(_markdown_name(x.text) if isinstance(x, Name) else _plain(x) for x in sentence)
@@ -139,6 +176,8 @@ def _plain(part: Part) -> str:
             return clean(text)
         case Link(words, _):
             return words
+        case Behind(at):
+            return at
     return str(part)
 
 
@@ -163,7 +202,10 @@ def _html(part: Part) -> str:
         case Name(text):
             return f'<bdi class="name">{escape(clean(text))}</bdi>'
         case Link(words, to):
-            return f'<a href="#{escape(to)}">{escape(words)}</a>'
+            place = to if to.startswith("/") else f"#{to}"
+            return f'<a href="{escape(place)}">{escape(words)}</a>'
+        case Behind(at):
+            return f'<code class="behind">{escape(at)}</code>'
     return escape(part)
 
 

@@ -4,11 +4,13 @@ STYLE = """
 :root { color-scheme: light dark;
   --ground: #ffffff; --raised: #f5f6f7; --ink: #1b1b1b; --quiet: #57595c; --line: #cfd3d7;
   --good: #007a5a; --bad: #c44e00; --moved: #0072b2; --open: #6b6e72; --none: #0072b2;
-  --band: #00825f26; --p0: #0072b2; --p1: #56b4e9; --p2: #b9bec4; --p3: #b06a9a; --p4: #d99000; }
+  --band: #00825f26; --p0: #0072b2; --p1: #56b4e9; --p2: #b9bec4; --p3: #b06a9a; --p4: #d99000;
+  --p5: #8a6d3b; }
 @media (prefers-color-scheme: dark) { :root {
   --ground: #141517; --raised: #1e2023; --ink: #ececec; --quiet: #a9adb2; --line: #43474c;
   --good: #35c79b; --bad: #ff8a4d; --moved: #5cb3f0; --open: #a0a4a9; --none: #5cb3f0;
-  --band: #35c79b2e; --p0: #5cb3f0; --p1: #2a6f9e; --p2: #5b6066; --p3: #cc79a7; --p4: #e6a93a; } }
+  --band: #35c79b2e; --p0: #5cb3f0; --p1: #2a6f9e; --p2: #5b6066; --p3: #cc79a7;
+  --p4: #e6a93a; --p5: #c9a66b; } }
 * { box-sizing: border-box; }
 html { scroll-behavior: smooth; }
 @media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
@@ -51,7 +53,7 @@ figure { margin: .75rem 0 1.25rem; } figcaption { margin-bottom: .6rem; max-widt
 text { fill: var(--quiet); font-size: 12px; } .plane { padding-left: 4rem; max-width: 46rem; }
 .part { stroke: var(--ground); stroke-width: 1; }
 .p0 { fill: var(--p0); } .p1 { fill: var(--p1); } .p2 { fill: var(--p2); } .p3 { fill: var(--p3); }
-.p4 { fill: var(--p4); }
+.p4 { fill: var(--p4); } .p5 { fill: var(--p5); }
 .s0 { fill: var(--p0); } .s1 { fill: var(--p4); } .s2 { fill: var(--bad); }
 .shade { fill: var(--p4); opacity: .22; }
 .heat td { text-align: right; min-width: 0; white-space: nowrap; padding: .25rem .5rem;
@@ -65,6 +67,18 @@ details { margin: .5rem 0; } summary { cursor: pointer; color: var(--moved); }
 th, td { text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0;
   border-bottom: 1px solid var(--line); } th { font-weight: 600; }
 td:last-child { min-width: 11rem; } .heat td:last-child { min-width: 0; }
+a.behind { color: inherit; text-decoration: underline dotted var(--quiet);
+  text-underline-offset: 3px; } a.behind:hover { color: var(--moved); }
+nav [aria-current] { color: inherit; font-weight: 600; text-decoration: none; }
+dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .15rem 1.25rem;
+  margin: 0; font-size: .92rem; } dt { color: var(--quiet); }
+dd { margin: 0; overflow-wrap: anywhere; }
+.stages li { grid-template-columns: 5rem minmax(0, 1fr) minmax(0, 13rem); }
+.look th, .look td { white-space: nowrap; } .look th[scope=row] { font-weight: 400; }
+.calls .quiet { font-size: .85rem; }
+.calls li { grid-template-columns: minmax(0, 22rem) minmax(0, 1fr) minmax(0, 13rem); }
+.look h2 { font-size: 1.15rem; margin-top: 1.75rem; padding-top: .75rem; border-top-width: 1px; }
+.look header nav { margin-top: .75rem; } .look h1 { margin-top: 1rem; }
 @media (max-width: 48rem) { .rows li, .scale { grid-template-columns: minmax(0, 1fr); }
   .rows li { padding: .5rem 0; } body { padding: 0 1rem 3rem; } .scale span { display: none; } }
 @media print { details > * { display: block; } nav, .skip { display: none; }

@@ -11,4 +11,6 @@ drift_told       a sample of a product's days, a row a value
 drift_quantiles  what bins of numbers are made of
 drift_values     the frequent ones of texts
 drift_cells      histograms, by hour and by group of customers
+behind_…         the decisions behind a figure, counted and looked up
+label_…          what labels say of one payment
 """
