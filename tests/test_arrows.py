@@ -69,7 +69,7 @@ ONLY_IN = {
     "ruamel": {"product/"},
     "rich": {"cli/"},
     "cyclopts": {"cli/"},
-    "prometheus_client": {"sidecar/", "cli/sidecar.py"},
+    "prometheus_client": {"sidecar/", "cli/sidecar.py", "cli/sidecar_http.py"},
     "opentelemetry": {"sidecar/"},
     "duckdb": {"evaluate/engine.py"},
     "pyspark": set(),

@@ -181,6 +181,8 @@ def test_json_says_what_the_drawing_says(journal: Path, said: Said) -> None:
         (("--last", "0.0001s"), []),
         (("--slow", "--limit", "2"), [5, 9]),
         (("--limit", "2"), [7, 9]),
+        (("--product", "test", "--limit", "2"), [7, 9]),
+        (("--product", "another"), []),
     ],
     ids=str,
 )

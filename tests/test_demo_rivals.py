@@ -22,8 +22,8 @@ from test_demo_months import ENDS_S, MODELS, large_months
 
 from gateway.cli.demo_months import copied_for_months, start_hypotheses, transaction_id
 from gateway.cli.demo_picture import show_hypotheses
-from gateway.cli.evaluate import columns_of_tables
 from gateway.cli.hypothesis_told import told_in
+from gateway.cli.lake_terms import columns_of_tables
 from gateway.demo import CARD_NOT_PRESENT, CARD_PRESENT, Payment
 from gateway.demo.products import product_folders
 from gateway.demo.reports import reports

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.cli.evaluate import columns_of_tables
+from gateway.cli.lake_terms import columns_of_tables
 from gateway.evaluate.engine import DuckDb
 from gateway.evaluate.evaluation import evaluate
 from gateway.evaluate.latency import PER_DECADE, WINDOW, quantile

@@ -101,6 +101,8 @@ def niceness_of(pid: int) -> set[int]:
             "--otlp --http",
         ),
         (["--sampled", "0.5"], ExitCode.USAGE, "--sampled: is for the sidecar"),
+        (["--token-file", "x"], ExitCode.USAGE, "--token-file: is for the sidecar"),
+        (["--sidecar", *PORTS, "--token-file", "no/x"], ExitCode.USAGE, "cannot be read"),
         (["--evaluate", "1h"], ExitCode.USAGE, "--evaluate: is for the sidecar"),
         (["--sidecar", *PORTS, "--evaluate", "1h"], ExitCode.USAGE, "needs a lake to evaluate"),
         (["--sidecar", "--sampled", "2"], ExitCode.USAGE, "sampled"),

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import callers
 import catalogue
@@ -30,11 +32,13 @@ from gateway.sidecar.lake.lake import Lake
 
 
 @contextmanager
-def beside(journal: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def beside(
+    journal: Path, *more: str, http: str = "127.0.0.1:0"
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run the sidecar; give the process, and where its metrics are."""
     command = [sys.executable, "-m", "gateway", "sidecar", "--journal", str(journal), "--json"]
     with subprocess.Popen(
-        [*command, "--http", "127.0.0.1:0", "--listen", "127.0.0.1:0", *more],
+        [*command, "--http", http, "--listen", "127.0.0.1:0", *more],
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
@@ -205,6 +209,7 @@ def test_wrong_input_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["--journal", str(tmp_path / "none")], "there is no such folder"),
         (["--journal", str(journal), "--stages", "some"], "is notable or all"),
         (["--journal", str(journal), "--http", "0.0.0.0:1"], "no loopback address"),
+        (["--journal", str(journal), "--token-file", str(tmp_path / "none")], "cannot be read"),
         (["--journal", str(journal), "--keep", "soon"], "is no span of time"),
         (["--journal", str(journal), "--otlp", "ftp://localhost"], "ftp"),
     ):
@@ -212,3 +217,27 @@ def test_wrong_input_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[
         told = capsys.readouterr().err
         assert told.count("Error:") == 1
         assert said in told, told
+
+
+def test_a_token_from_a_file_is_asked_for_and_stands_in_no_argument(tmp_path: Path) -> None:
+    """On every address of this machine: metrics and page alike."""
+    (tmp_path / "journal").mkdir()
+    token = tmp_path / "token"
+    token.write_text(f"{'t' * 40}\n")
+    more = ("--token-file", str(token))
+    with beside(tmp_path / "journal", *more, http="0.0.0.0:0") as (process, address):
+        line = Path(f"/proc/{process.pid}/cmdline").read_text()
+        assert "t" * 40 not in line
+        for path in ("/", "/metrics", "/traces"):
+            place = f"http://127.0.0.1:{urlsplit(address).port}{path}"
+            with pytest.raises(urllib.error.HTTPError, match="401"):
+                urllib.request.urlopen(place, timeout=WAIT_S)
+            known = {"Authorization": f"Bearer {'t' * 40}"}
+            asked = urllib.request.Request(place, headers=known)
+            with pytest.raises(urllib.error.HTTPError, match="401"):
+                urllib.request.urlopen(
+                    urllib.request.Request(place, headers={"Authorization": "Bearer x"})
+                )
+            if path != "/traces":  # there is nothing in the journal yet
+                with urllib.request.urlopen(asked, timeout=WAIT_S) as answer:
+                    assert answer.status == 200

@@ -408,6 +408,12 @@ def test_the_calls_of_a_journal_are_those_of_its_lake(journal: Path, lake: Path)
     }
     found = search(Lake.at(str(lake)), 0, Kinds(), limit=100)
     assert {one.record.sequence for one in found.calls} == of_journal.keys()
+    # A refusal of a product that nobody serves is of none.
+    for product, count in (("test", None), ("another", 0)):
+        some = search(Lake.at(str(lake)), 0, Kinds(product=product), limit=100)
+        wanted = [one for one in found.calls if Kinds(product=product).holds(one)]
+        assert some.count == len(wanted)
+        assert count is None or some.count == count
     held = {(2, BOOT[:8].hex()): 3}
     found = search(Lake.at(str(lake)), 0, Kinds(), limit=100, held=held)
     assert {one.record.sequence for one in found.calls} == {1, 2}

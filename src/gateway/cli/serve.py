@@ -80,6 +80,10 @@ def serve(
         str | None,
         Parameter(help="With --sidecar: where Prometheus may ask; without it 127.0.0.1:9464."),
     ] = None,
+    token_file: Annotated[
+        Path | None,
+        Parameter(help="With --sidecar: holds the token that --http asks for beyond loopback."),
+    ] = None,
     feedback: Annotated[
         str | None,
         Parameter(
@@ -143,7 +147,7 @@ def serve(
     )
 
     options = SidecarOptions(
-        lake, otlp, http, feedback, stages, sampled, keep, checkpoints, evaluate
+        lake, otlp, http, feedback, stages, sampled, keep, checkpoints, evaluate, token_file
     )
     companion = companion_of(journal, options, is_asked=sidecar)
 

@@ -15,20 +15,19 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
-from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from prometheus_client import CollectorRegistry, make_wsgi_app
-from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.registry import Collector
 
 from gateway.cli.attached import Attachment, errors_told, step_back
 from gateway.cli.evaluating import Evaluating
+from gateway.cli.looking import Looking
 from gateway.cli.serve import tls_of
 from gateway.cli.sidecar_consumers import Asked, consumers_of
+from gateway.cli.sidecar_http import TOKEN_VARIABLE, answering, token_of
 from gateway.cli.terms import Insecure, Json, every_s, notes, span_ns
-from gateway.errors import ExitCode, ListenError, UsageError
+from gateway.errors import ExitCode, UsageError
 from gateway.model.registry import STORE, Registry
 from gateway.serve import Tls
 from gateway.serve.crew.port import Claim, claimed
@@ -41,7 +40,6 @@ from gateway.sidecar.feedback.traces import LabelTraces
 from gateway.sidecar.lake.decisions import pseudonym
 from gateway.sidecar.lake.shipping import KEY, subject_key
 from gateway.sidecar.metrics.evaluated import Evaluated
-from gateway.sidecar.page import Page
 from gateway.sidecar.presence import Presence, running
 from gateway.sidecar.tail.checkpoint import STATE
 from gateway.sidecar.tail.retention import Keeping, Retention
@@ -76,8 +74,20 @@ def sidecar(
         ),
     ] = "127.0.0.1:50052",
     http: Annotated[
-        str, Parameter(help="Where Prometheus may ask for /metrics; port 0 is any.")
+        str,
+        Parameter(
+            help="Where Prometheus may ask for /metrics, and browsers for the page; port 0 is any. "
+            "Other addresses than loopback need a token."
+        ),
     ] = "127.0.0.1:9464",
+    token_file: Annotated[
+        Path | None,
+        Parameter(
+            help="A file that holds the token to ask for over HTTP, as `Authorization: Bearer` or "
+            f"as the password of any user; or {TOKEN_VARIABLE} in the environment. There is no "
+            "TLS: beyond this machine put a proxy that has some before it."
+        ),
+    ] = None,
     otlp: Annotated[
         str,
         Parameter(
@@ -165,6 +175,7 @@ def sidecar(
     evaluate_s = _evaluated_every_s(evaluate, lake, once=once)
     tls = tls_of(tls_certificate, tls_key, tls_client_authority)
     checked_address(listen, tls=tls is not None, insecure=insecure)
+    token = token_of(token_file, os.environ)
     # Calls come and go by thousands and hold no cycles: looking for some among them at Python's own
     # pace took a fifth of the time.
     gc.freeze()
@@ -206,7 +217,10 @@ def sidecar(
             evaluated = Evaluated(evaluate_s)
             shown.append(evaluated)
             evaluating = Evaluating(lake, evaluated, every_s=evaluate_s)
-        address = stack.enter_context(_answering(http, evaluated, *shown))
+        looking = Looking(journal, lake)
+        address = stack.enter_context(
+            answering(http, evaluated, *shown, looks=looking, token=token)
+        )
         names = tuple(one.name for one in consumers.of_journal)
         if checkpoints is None:
             kept_s = None if lake is None else keep_s
@@ -266,52 +280,6 @@ def _taking(claim: Claim, intake: Intake, tls: Tls | None) -> Iterator[None]:
     with FeedbackServer(target, intake, credentials=secured, reuse_port=is_shared):
         claim.take_over(0)
         yield
-
-
-@contextmanager
-def _answering(address: str, evaluated: Evaluated | None, *shown: Collector) -> Iterator[str]:
-    """Answer Prometheus and browsers, as long as the context is open; yield where."""
-    host, _, port = address.rpartition(":")
-    if host not in ("127.0.0.1", "localhost", "[::1]") or not port.isdigit():
-        raise UsageError(
-            "is no loopback address with a port",
-            subject=f"--http {address}",
-            hint="For example 127.0.0.1:9464; put a proxy that asks for a password before it.",
-        )
-    registry = CollectorRegistry(auto_describe=False)
-    for one in shown:
-        registry.register(one)
-    try:
-        server = make_server(
-            host.strip("[]"),
-            int(port),
-            Page(evaluated, make_wsgi_app(registry)),
-            _Server6 if ":" in host else ThreadingWSGIServer,
-            handler_class=_Quiet,
-        )
-    except OSError as error:
-        raise ListenError(
-            f"cannot be listened on: {error.strerror}",
-            subject=f"--http {address}",
-            hint="Another port, or :0 for any.",
-        ) from None
-    thread = threading.Thread(target=server.serve_forever, name="http", daemon=True)
-    thread.start()
-    try:
-        yield f"http://{host}:{server.server_port}/metrics"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-class _Server6(ThreadingWSGIServer):
-    address_family = socket.AF_INET6
-
-
-class _Quiet(WSGIRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing of each request."""
 
 
 def _announce(address: str, taking: str | None, names: list[str], *, json: bool) -> None:

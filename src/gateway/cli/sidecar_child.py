@@ -26,6 +26,7 @@ class SidecarOptions:
     keep: str | None = None
     checkpoints: Path | None = None
     evaluate: str | None = None
+    token_file: Path | None = None
 
     @property
     def given(self) -> dict[str, str]:
@@ -37,7 +38,7 @@ class SidecarOptions:
     def arguments(self) -> tuple[str, ...]:
         """The same as on the sidecar's command line."""
         return tuple(
-            f"--{'listen' if name == 'feedback' else name}={value}"
+            f"--{'listen' if name == 'feedback' else name.replace('_', '-')}={value}"
             for name, value in self.given.items()
         )
 
@@ -58,7 +59,7 @@ def companion_of(journal: Path, options: SidecarOptions, *, is_asked: bool) -> C
         if options.given:
             raise UsageError(
                 "is for the sidecar that --sidecar starts",
-                subject=" ".join(f"--{name}" for name in options.given),
+                subject=" ".join(f"--{name.replace('_', '-')}" for name in options.given),
                 hint="Add --sidecar, or leave it out.",
             )
         return None

@@ -68,6 +68,7 @@ def trace(
         ),
     ] = False,
     last: Annotated[str, Parameter(help="How far back: 90s, 15m, 1h or 7d.")] = "1h",
+    product: Annotated[str, Parameter(show_default=False, help="List those of one product.")] = "",
     limit: Annotated[int, Parameter(validator=AtLeastOne, help="At most so many rows.")] = 50,
     json: Json = False,
 ) -> int:
@@ -81,16 +82,16 @@ def trace(
         journal = Path("journal")
     sources = Sources(journal, lake)
     if call is not None:
-        if slow or stood_in or errors:
+        if slow or stood_in or errors or product:
             raise UsageError(
-                "an ID and --slow, --stood-in or --errors do not go together",
+                "an ID and --slow, --stood-in, --errors or --product do not go together",
                 hint="Leave out the ID to list calls.",
             )
         text = call.strip().lower()
         if _TRACE_ID.fullmatch(text):
             return _draw_trace(sources, text, since_ns(last), limit, json=json)
         return _draw(sources, text, json=json)
-    kinds = Kinds(slow=slow, stood_in=stood_in, errors=errors)
+    kinds = Kinds(slow=slow, stood_in=stood_in, errors=errors, product=product)
     return _list(sources, kinds, since_ns(last), limit, json=json)
 
 

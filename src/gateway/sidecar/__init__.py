@@ -4,7 +4,8 @@
     traces/     every call a span, at a collector
     metrics/    every call counted, for Prometheus; rules for the promises
     lake/       every call a row, in Parquet files
-    page        the last evaluation, for a browser
+    page        the last evaluation, decisions and traces, for a browser
+    guard       who may ask for it: by a token, or from this machine
     presence    that a sidecar runs, and where
     wing        a thread a consumer, each at its own pace
 

@@ -90,6 +90,8 @@ def search(
         if table == "refusals" and not (wanted.is_every or wanted.errors):
             continue
         for file in lake.files_since(table, _date(since_us)):
+            if wanted.product and lake.product_of(file.path) != wanted.product:
+                continue
             worker, boot = file.name.worker, file.name.boot
             below = (held or {}).get((worker, boot), 2**63 - 1)
             if file.name.first >= below:

@@ -42,12 +42,14 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Kinds:
-    """Which calls: any of the three kinds, all where none is asked for; of one trace, by its id."""
+    """Which calls: any of the three kinds, all where none is asked for; of one trace, by its id; of
+    one product, by its name."""
 
     slow: bool = False
     stood_in: bool = False
     errors: bool = False
     trace_id: str = ""
+    product: str = ""
 
     @property
     def is_every(self) -> bool:
@@ -57,6 +59,8 @@ class Kinds:
     def holds(self, call: Call) -> bool:
         """Say whether a call is asked for."""
         if self.trace_id and trace_id_of_caller(call) != self.trace_id:
+            return False
+        if self.product and (call.generation is None or call.generation.product != self.product):
             return False
         if self.is_every:
             return True
