@@ -4,7 +4,7 @@ guardrails, and how it came to that day by day. And a row of each verdict for Ma
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from gateway.report.charts import Band, Mark, axis_of, badge_of, band_by_day, rows
@@ -71,6 +71,13 @@ def should(one: Claim) -> Sentence:
     )
     before = _SHOULD.get(one.verdict, f"{spoken(one.verdict)}: ")
     return (before, Name(one.says), *began, ".", *ended)
+
+
+def shipping(some: Iterable[Claim]) -> Iterator[Sentence]:
+    """Yield of each hypothesis that runs whether its arm should ship."""
+    for one in some:
+        if not one.error and not one.stopped:
+            yield (Name(one.id), ": ", *should(one))
 
 
 def change(one: Claim) -> Sentence:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from gateway.report.charts import badge_of
 from gateway.report.entries import Evaluated, Line
 from gateway.report.frame import links
+from gateway.report.hypotheses import shipping
 from gateway.report.owners import OF_LABELS, OWNERS, concerns, owners_of
 from gateway.report.sections import SECTIONS
 from gateway.report.sentence import (
@@ -225,6 +226,7 @@ def _product(
         ("In danger", in_danger(lines)),
         ("Worse off", worse_off(lines)),
         ("What it costs", costs(lines)),
+        ("Should it ship", shipping(tables.hypotheses)),
     ):
         words = " ".join(html(one) for one in said)
         if words:
