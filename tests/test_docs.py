@@ -38,7 +38,10 @@ def test_the_readmes_client_gets_a_decision(tmp_path: Path) -> None:
     assert ran.stdout.split()[0] in ("APPROVE", "REVIEW", "DECLINE")
 
 
-@pytest.mark.parametrize("document", ["README.md", "src/gateway/README.md", "benchmarks/README.md"])
+@pytest.mark.parametrize(
+    "document",
+    ["README.md", "src/gateway/README.md", "benchmarks/README.md", "docs/beyond-one-machine.md"],
+)
 def test_no_document_names_a_file_that_is_not_there(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     named = re.findall(r"`((?:tests|benchmarks|models|examples|train|docs)/[\w./-]+)`", text)

@@ -41,6 +41,7 @@ def write(folder: Path) -> list[str]:
         table = pa.table(
             {
                 "decision_id": [f"{day:04x}{i:04x}" for i in chance.permutation(n)],
+                "sequence": np.arange(n) + day * n,
                 "event_time": when,
                 "received": when,
                 "subject": [f"{i:02x}" for i in chance.integers(0, 256, n)],

@@ -58,6 +58,7 @@ def rows_of(product: str, seed: int, count: int) -> Rows:
         }
         rows.append(
             {
+                "sequence": i,
                 "decision_id": f"{product}{i:06x}{int(chance.integers(0, 256)):02x}",
                 "transaction_id": f"t{i}",
                 "event_time": at,
@@ -223,7 +224,15 @@ def test_a_lake_without_features_has_fields_all_the_same(tmp_path: Path) -> None
     rows = rows_of("a", 3, 200)
     columns = {
         name: [row[name] for row in rows]
-        for name in ("decision_id", "event_time", "received", "subject", "action", "probability")
+        for name in (
+            "decision_id",
+            "sequence",
+            "event_time",
+            "received",
+            "subject",
+            "action",
+            "probability",
+        )
     }
     path = tmp_path / "product=a" / "date=2026-10-05" / "part.parquet"
     path.parent.mkdir(parents=True)

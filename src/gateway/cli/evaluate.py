@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 from cyclopts import Parameter
 from pyarrow.fs import LocalFileSystem
@@ -16,21 +16,35 @@ from pyarrow.fs import LocalFileSystem
 from gateway.cli.attached import end_with_starter, step_back
 from gateway.cli.evaluate_table import show
 from gateway.cli.hypothesis_told import told_in
-from gateway.cli.lake_terms import TABLES, columns_of_tables, terms_in
+from gateway.cli.lake_terms import TABLES, columns_of_tables, terms_of_all
+from gateway.cli.spark_session import master_of, session_of
 from gateway.cli.terms import Json, every_s, notes, out
 from gateway.errors import ExitCode, LakeError, UsageError
 from gateway.evaluate.engine import IN_MEMORY, DuckDb, StoreError
 from gateway.evaluate.evaluation import Evaluation
 from gateway.evaluate.evaluation import evaluate as evaluation_of
+from gateway.evaluate.terms import Terms
 from gateway.sidecar.lake import Lake
 from gateway.sidecar.lake.evaluations import COUNTS, FOLDER, Evaluations
+from gateway.sidecar.lake.several import differing, keys
+from gateway.sidecar.lake.several import files as files_of
 
 WATCH_EVERY = "1m"
+
+DUCKDB = "duckdb"
 
 
 def evaluate(
     *,
-    lake: Annotated[str, Parameter(help="The lake that a sidecar fills: a directory, or a URI.")],
+    lake: Annotated[
+        list[str],
+        Parameter(
+            negative="",
+            metavar="DIR",
+            help="The lake that a sidecar fills: a directory, or a URI. Again for each lake more: "
+            "hosts that fill one each are evaluated as one.",
+        ),
+    ],
     as_of: Annotated[
         str,
         Parameter(help="As known at that time: 2026-11-01, or 2026-11-01T12:00:00Z. Default: now."),
@@ -55,6 +69,15 @@ def evaluate(
             "the last that is kept.",
         ),
     ] = False,
+    engine: Annotated[
+        str,
+        Parameter(
+            metavar="ENGINE",
+            help="What counts: duckdb, in this process, or a Spark whose workers see the lake "
+            "under the same path, such as spark://10.0.0.5:7077; spark://local[2] is one of two "
+            "threads on this machine, to try it.",
+        ),
+    ] = DUCKDB,
     attached: Annotated[
         bool,
         Parameter(
@@ -88,15 +111,24 @@ def evaluate(
         step_back()
         end_with_starter()
     pause_s = _pause_s(watch)
-    when, place = time_of(as_of), Lake.at(lake)
+    when, lakes = time_of(as_of), [Lake.at(one) for one in dict.fromkeys(lake)]
     _can_be(when, as_of, product, watches=pause_s is not None, keeps=keep)
-
-    store = store_of(place, counts, lasting=product is None and when is None)
+    if engine != DUCKDB:
+        master_of(engine)
+        if counts not in (None, "off"):
+            raise UsageError(
+                "keeps what DuckDB counted, and Spark counts all each time",
+                subject=f"--counts {counts}",
+                hint="Leave --counts or --engine out.",
+            )
+    lasting = product is None and when is None and len(lakes) == 1 and engine == DUCKDB
+    store = store_of(lakes[0], counts, lasting=lasting)
 
     def told(as_of: datetime) -> None:
-        found = _evaluated(place, product, as_of, store, threads=1 if attached else None)
+        threads = 1 if attached else None
+        found = _evaluated(lakes, product, as_of, store, engine=engine, threads=threads)
         if keep:
-            path = Evaluations(place.filesystem, place.root).keep(found.as_object())
+            path = Evaluations(lakes[0].filesystem, lakes[0].root).keep(found.as_object())
             notes.print(f"Kept as {path}", markup=False)
         if json:
             # Watched, each is a line.
@@ -110,7 +142,8 @@ def evaluate(
     if pause_s is not None:
         _again_and_again(told, pause_s)
     if not json:
-        notes.print(f"Next: gateway evaluate --lake {lake} --json", markup=False)
+        named = " ".join(f"--lake {one}" for one in lake)
+        notes.print(f"Next: gateway evaluate {named} --json", markup=False)
     return ExitCode.OK
 
 
@@ -167,19 +200,69 @@ def store_of(lake: Lake, counts: str | None, *, lasting: bool) -> str:
 
 
 def _evaluated(
-    lake: Lake, product: str | None, as_of: datetime, store: str, *, threads: int | None
+    lakes: Sequence[Lake],
+    product: str | None,
+    as_of: datetime,
+    store: str,
+    *,
+    engine: str,
+    threads: int | None,
 ) -> Evaluation:
-    terms = terms_in(lake, product)
-    files = {table: lake.files(table) for table in TABLES}
-    with engine_over(lake, files, store, threads) as engine:
+    terms = terms_of_all(lakes, product)
+    _warn(lakes)
+    files = {table: files_of(lakes, table) for table in TABLES}
+    opened = (
+        engine_over(lakes[0], files, store, threads) if engine == DUCKDB else _spark(engine, files)
+    )
+    with opened:
         try:
-            found = evaluation_of(engine, terms, as_of)
-            claims = told_in(lake, engine, terms, as_of, product)
+            found = evaluation_of(opened, terms, as_of)
+            claims = _claims(lakes, opened, terms, as_of, product)
             return replace(found, tables={**found.tables, "hypotheses": claims})
         except RuntimeError as error:
             if str(error) == "Query interrupted":  # DuckDB's word for Ctrl-C
                 raise KeyboardInterrupt from None
             raise
+
+
+def _claims(
+    lakes: Sequence[Lake],
+    engine: DuckDb,
+    terms: Sequence[Terms],
+    as_of: datetime,
+    product: str | None,
+) -> tuple[Mapping[str, Any], ...]:
+    """Return what came of each hypothesis; one that several lakes know, as the first does."""
+    found: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for lake in lakes:
+        for one in told_in(lake, engine, terms, as_of, product):
+            found.setdefault((one["product"], one["id"]), one)
+    return tuple(found[key] for key in sorted(found))
+
+
+def _warn(lakes: Sequence[Lake]) -> None:
+    """Say what keeps lakes, or the hosts of one, from being one."""
+    several = keys(lakes)
+    if several > 1:
+        notes.print(
+            f"Subjects go by {several} keys: a customer of several hosts counts as several, and of "
+            "groups each host's decisions know only what this host was told. Give all hosts one: "
+            "copy sidecar/subject.key of one journal to the others before their sidecars start.",
+            markup=False,
+        )
+    for name in differing(lakes):
+        notes.print(
+            f"{name}: its newest generation is not the same in all lakes; it is held to the newest "
+            "of all.",
+            markup=False,
+        )
+
+
+def _spark(engine: str, files: Mapping[str, Sequence[str]]) -> DuckDb:
+    session = session_of(engine)
+    from gateway.evaluate.spark import Spark  # what it imports may not be there
+
+    return Spark(session, files, columns_of_tables())
 
 
 def engine_over(

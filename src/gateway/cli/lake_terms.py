@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 
 from gateway.errors import LakeError, UsageError
 from gateway.evaluate.terms import Terms, terms_of
 from gateway.product import parse
 from gateway.sidecar.lake import Lake
-from gateway.sidecar.lake.products import newest
 from gateway.sidecar.lake.schema import SCHEMAS
+from gateway.sidecar.lake.several import newest_of
 
 TABLES = ("decisions", "labels", "attributes")
+
+_NAME_ONE = "Name the --lake that a sidecar fills: gateway demo --once --lake lake makes one."
 
 
 def terms_in(lake: Lake, wanted: str | None) -> tuple[Terms, ...]:
     """Return what each product of the lake is held to: by its newest generation."""
-    if not lake.is_there:
-        hint = "Name the --lake that a sidecar fills: gateway demo --once --lake lake makes one."
-        raise LakeError("there is no such folder", subject=lake.root, hint=hint)
-    products = newest(lake.filesystem, lake.root)
+    return terms_of_all([lake], wanted)
+
+
+def terms_of_all(lakes: Sequence[Lake], wanted: str | None) -> tuple[Terms, ...]:
+    """Return what each product of several lakes is held to: by its newest generation of any."""
+    for lake in lakes:
+        if not lake.is_there:
+            raise LakeError("there is no such folder", subject=lake.root, hint=_NAME_ONE)
+    products = newest_of(lakes)
     if not products:
         raise LakeError(
             "holds no product",
-            subject=lake.root,
+            subject=", ".join(lake.root for lake in lakes),
             hint="Fill it: gateway sidecar --journal DIR --lake DIR.",
         )
     if wanted is not None and wanted not in products:

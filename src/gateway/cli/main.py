@@ -143,6 +143,7 @@ _EXAMPLES = {
         "gateway evaluate --lake lake --as-of 2026-11-01 --json",
         "gateway evaluate --lake lake --watch 5m",
         "gateway evaluate --lake lake --keep",
+        "gateway evaluate --lake a --lake b --engine spark://10.0.0.5:7077",
     ),
     "report": (
         "gateway report --lake lake",

@@ -15,6 +15,7 @@ from gateway.sidecar.feedback.store import Store
 from gateway.sidecar.feedback.traces import SETTLE_S, LabelTraces
 from gateway.sidecar.lake.lake import Lake
 from gateway.sidecar.lake.products import Products
+from gateway.sidecar.lake.pseudonyms import Pseudonyms
 from gateway.sidecar.lake.rows import Rows
 from gateway.sidecar.lake.shipping import Shipping
 from gateway.sidecar.lake.snapshots import Snapshots
@@ -96,7 +97,16 @@ def consumers_of(asked: Asked) -> Consumers:
         rows = Rows(key=asked.key, shape=served.shape)
         said = Products(lake.filesystem, lake.root, served.text)
         # Each its own: a lake remembers for one thread what its folders hold.
-        of_journal.append(Shipping(source, lake, rows, checkpoint, products=said))
+        of_journal.append(
+            Shipping(
+                source,
+                lake,
+                rows,
+                checkpoint,
+                products=said,
+                pseudonyms=Pseudonyms(lake.filesystem, lake.root, asked.key),
+            )
+        )
         of_labels.append(LabelShipping(asked.store(), Lake.at(asked.lake)))
     checkpoint, source = sources[METRICS]
     behind = _lags_of(asked.journal, of_journal, of_labels)

@@ -37,6 +37,8 @@
     replay       recorded payments, decided again and priced
     ledger       what a comparison of two generations keeps of each payment, in columns
     whatif       what differs between the two, and what it costs
+    spark        the engine whose rows are elsewhere: the same queries on Spark
+    dialect      queries in Spark's words
     histograms   how often each value of a decision came, by hour; read through the engine
     drift        whether that is what it was, against the same hours of the weeks before
     onset        when a change began, in a series of days

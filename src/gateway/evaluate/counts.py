@@ -110,7 +110,6 @@ def _queries() -> list[str]:
 
 def _counted_before(engine: Engine, digest: str, as_of: datetime) -> datetime | None:
     """Return when it was counted last; None: it has to be counted from nothing."""
-    engine.run("layout", as_of)
     engine.run("tables", as_of)
     found = engine.rows("counted_at")
     if len(found["digest"]):
@@ -143,6 +142,10 @@ def _arrive(engine: Engine, as_of: datetime) -> int:
 
 def _count_all(engine: Engine, as_of: datetime) -> None:
     _know(engine, as_of)
+    if engine.is_spread:
+        engine.run("counted", as_of, _texts(name="everything", facts="facts"))
+        _add(engine, as_of, "everything")
+        return
     keys = engine.rows("keys", Given({"as_of": as_of}, {}))["key"]
     engine.define("again", {"key": repeated(keys).tolist()}, ("ubigint",))
     several = "(from facts semi join again using (key))"

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
 import duckdb
+import pyarrow as pa
 
 from gateway.errors import LakeError
 from gateway.evaluate.measures import Columns
@@ -43,6 +44,9 @@ MEMORY = "3GB"
 IN_MEMORY = ":memory:"
 _NO_STAMPS: Mapping[str, str] = {}
 
+_SIGNED = {"UTINYINT": "SMALLINT", "USMALLINT": "INTEGER", "UBIGINT": "DECIMAL(20, 0)"}
+"""Types that not every engine has."""
+
 _COUNTED = ("decisions", "labels")
 """Tables whose files are counted once."""
 
@@ -61,7 +65,9 @@ NOTHING = Given({}, {})
 
 
 class Engine(Protocol):
-    """What runs queries."""
+    """What runs queries. `is_spread`: rows are not brought together to be looked at one by one."""
+
+    is_spread: bool
 
     def define(
         self, table: str, columns: Mapping[str, Sequence[Any]], kinds: Sequence[str]
@@ -117,6 +123,8 @@ class DuckDb:
         StoreError: the store is another process's now, or is none.
     """
 
+    is_spread = False
+
     def __init__(
         self,
         paths: Mapping[str, Sequence[str]],
@@ -143,6 +151,7 @@ class DuckDb:
         self._paths = paths
         self._stamps = stamps
         self._schemas = schemas
+        self._execute("layout", {}, {})
         for table in schemas:
             self.see(table, table, paths.get(table, ()))
 
@@ -247,29 +256,65 @@ class DuckDb:
 
     def watched(self) -> str:
         """Return, as SQL, the text that says a decision's watched segments."""
-        described = self._connection.execute("describe arrived_decisions").fetchall()
-        kind = next((row[1] for row in described if row[0] == "watch"), "")
+        kind = dict(self.described("arrived_decisions")).get("watch", "")
         names = re.findall(r'(?:\(|, )"?([\w.-]+)"? [A-Z]', kind)
         said = [f"'{name}=' || d.watch.\"{name}\"::varchar" for name in names]
         return f"nullif(concat_ws(chr(31), {', '.join(said)}), '')" if said else "null"
+
+    def described(self, table: str) -> list[tuple[str, str]]:
+        """Return a table's columns and their types."""
+        return [row[:2] for row in self._connection.execute(f"describe {table}").fetchall()]
+
+    def fetched(self, text: str) -> Columns:
+        """Return the rows of a query of one's own as columns, masked where null."""
+        found: Columns = self._connection.execute(text).fetchnumpy()
+        return found
+
+    def take(self, table: str, rows: pa.Table) -> None:
+        """Make a table of rows of Arrow."""
+        self._connection.register("taken_in", rows)
+        self._connection.execute(f"create or replace temp table {table} as from taken_in")
+        self._connection.unregister("taken_in")
+
+    def insert(self, table: str, rows: str, *, by_name: bool = False) -> None:
+        """Add the rows of one table to another, by the places of columns or by their names."""
+        how = "by name" if by_name else ""
+        self._connection.execute(f"insert into {table} {how} from {rows}")
+
+    def arrow(self, table: str) -> pa.Table:
+        """Return a table's rows; its numbers have signs."""
+        kinds = (
+            f'"{name}"::{_SIGNED.get(kind, kind)} as "{name}"'
+            for name, kind in self.described(table)
+        )
+        return self._connection.sql(f"select {', '.join(kinds)} from {table}").to_arrow_table()
 
     def _execute(
         self, query: str, parameters: Mapping[str, Any], texts: Mapping[str, str]
     ) -> duckdb.DuckDBPyConnection:
         """Run the statements of a query, each with what it asks for; return the last one's rows."""
-        text = _read(query)
-        for name, spelt in texts.items():
-            text = text.replace(f"{{{name}}}", spelt)
         found = self._connection
+        for statement in filter(str.strip, query_text(query, texts).split(";\n")):
+            found = self.told(statement, parameters, query)
+        return found
+
+    def told(
+        self, statement: str, parameters: Mapping[str, Any], query: str
+    ) -> duckdb.DuckDBPyConnection:
+        """Run one statement of a query with what it asks for. Raises LakeError."""
+        wanted = set(re.findall(r"\$(\w+)", statement))
         try:
-            for statement in filter(str.strip, text.split(";\n")):
-                wanted = set(re.findall(r"\$(\w+)", statement))
-                found = self._connection.execute(
-                    statement, {name: parameters[name] for name in wanted}
-                )
+            return self._connection.execute(statement, {name: parameters[name] for name in wanted})
         except duckdb.Error as error:
             raise _refusal(error, query) from error
-        return found
+
+
+def query_text(query: str, texts: Mapping[str, str] = NOTHING.texts) -> str:
+    """Return a query's statements with what is put in."""
+    text = _read(query)
+    for name, spelt in texts.items():
+        text = text.replace(f"{{{name}}}", spelt)
+    return text
 
 
 @cache

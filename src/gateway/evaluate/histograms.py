@@ -329,7 +329,11 @@ def struct_fields(fields: Sequence[Field]) -> str:
             value = f'd.{struct}."{field.name.replace(chr(34), chr(34) * 2)}"'
             if field.spelt_as_text:
                 value = f"try_cast({value} as double)"
-            number, text = (value, "null") if field.kind == "number" else ("null", value)
+            number, text = (
+                (f"{value}::double", "null::varchar")
+                if field.kind == "number"
+                else ("null::double", f"{value}::varchar")
+            )
             read.append(f"{{'field': {i}::usmallint, 'number': {number}, 'text': {text}}}")
         if read:
             # A struct that is null was not kept.

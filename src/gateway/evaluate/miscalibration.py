@@ -18,7 +18,7 @@ from gateway.evaluate.calibration import crossings, excess_cost, near, observed_
 from gateway.evaluate.engine import Given
 from gateway.evaluate.entry import Entry
 from gateway.evaluate.intervals import Estimate, Figure
-from gateway.evaluate.measures import masked
+from gateway.evaluate.measures import Columns
 from gateway.evaluate.metrics import Told
 from gateway.evaluate.terms import Terms
 from gateway.evaluate.view import View
@@ -107,7 +107,7 @@ def _labelled(view: View, as_of: datetime, count: float) -> Labelled:
         "as_of": as_of,
         "share": min(1.0, PAYMENTS / count) if count else 1.0,
     }
-    rows = view.engine.rows("labelled", Given(given, {}))
+    rows = _as_they_came(view.engine.rows("labelled", Given(given, {})))
     amount = rows["amount_minor"].astype(np.float64)
     place = rows["class"].astype(np.int64)
     alphas, betas = _lines(view.terms, place, amount)
@@ -121,9 +121,20 @@ def _labelled(view: View, as_of: datetime, count: float) -> Labelled:
     )
 
 
+def _as_they_came(rows: Columns) -> Columns:
+    """Return rows in one order, whatever engine gave them."""
+    by = ("fraud", "amount_minor", "p", "pack", "received_us")
+    order = np.lexsort([np.ma.getdata(rows[name]) for name in by])
+    return {name: column[order] for name, column in rows.items()}
+
+
 def _clusters(customer: NDArray[Any]) -> NDArray[np.int64]:
-    """Return customers as numbers; who has none is alone."""
-    known = masked(customer, 0).astype(np.uint64).view(np.int64).copy()
+    """Return customers as numbers, in the order of their first payments: what an engine calls them
+    is its own. Who has none is alone."""
+    ids, first, place = np.unique(np.ma.getdata(customer), return_index=True, return_inverse=True)
+    number = np.empty(len(ids), np.int64)
+    number[np.argsort(first)] = np.arange(len(ids))
+    known = number[place]
     alone = np.ma.getmaskarray(customer)
     known[alone] = -1 - np.arange(int(alone.sum()))
     return known

@@ -2,6 +2,27 @@
 -- bucket of the customer, what was decided and what labels say. `sign`: a minus takes away what was
 -- added before, when more is known.
 -- delay: whole days from the payment to the first report of fraud.
+-- Without hour and bin.
+create or replace temp table summed as
+select
+    f.pack & ~16383::bigint as pack,
+    f.arm,
+    coalesce(e.code, 0) as code,
+    (case when is_fraud(e.code) then greatest(e.fraud_day - days_of(f.pack), 0) end)::smallint
+        as delay,
+    count(*)::double as n,
+    sum(f.amount_minor)::double as amount_minor,
+    sum(case when is_fraud(e.code) then coalesce(e.fraud_amount_minor, f.amount_minor) end)
+        ::double as loss_minor,
+    sum(f.p) as p,
+    sum(f.p * f.amount_minor) as p_amount_minor,
+    count_if(f.event_us >= e.contact_us)::double as contacted_in_time,
+    sum(1 / f.propensity) as w,
+    sum(1 / (f.propensity * f.propensity)) as w2,
+    sum(f.p / f.propensity) as w_p
+from {counted} f
+left join evidence e on e.key = f.key
+group by all;
 insert into cells
 select
     p.product,
@@ -32,26 +53,5 @@ select
     {sign} c.w as w,
     {sign} c.w2 as w2,
     {sign} c.w_p as w_p
-from (
-    -- Without hour and bin.
-    select
-        f.pack & ~16383::bigint as pack,
-        f.arm,
-        coalesce(e.code, 0) as code,
-        (case when is_fraud(e.code) then greatest(e.fraud_day - days_of(f.pack), 0) end)::smallint
-            as delay,
-        count(*)::double as n,
-        sum(f.amount_minor)::double as amount_minor,
-        sum(case when is_fraud(e.code) then coalesce(e.fraud_amount_minor, f.amount_minor) end)
-            ::double as loss_minor,
-        sum(f.p) as p,
-        sum(f.p * f.amount_minor) as p_amount_minor,
-        count_if(f.event_us >= e.contact_us)::double as contacted_in_time,
-        sum(1 / f.propensity) as w,
-        sum(1 / (f.propensity * f.propensity)) as w2,
-        sum(f.p / f.propensity) as w_p
-    from {counted} f
-    left join evidence e on e.key = f.key
-    group by all
-) c
+from summed c
 join products p on p.number = product_of(c.pack);

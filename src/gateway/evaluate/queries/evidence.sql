@@ -1,5 +1,5 @@
 -- What is known of each payment by now: one row a transaction, whatever the order in which its
--- labels came. Of events of one (source, source_event_id) one counts, whichever store took it;
+-- labels came. Of events of one (source, source_event_id) one counts, whichever store took it, and
 -- what another event supersedes does not count, nor does what takes it back. Of two that
 -- supersede the same the one that was reported later counts, then the one of the higher id.
 --
@@ -49,13 +49,13 @@ said as (
             struct_pack(
                 a := strength, b := -epoch_us(reported_time), c := source, d := source_event_id
             )
-        ) filter (strength is not null) as verdict,
-        min(reported_time) filter (says_fraud) as fraud_reported,
-        min(occurred_time) filter (kind = 'customer_contacted') as contacted,
+        ) filter (where strength is not null) as verdict,
+        min(reported_time) filter (where says_fraud) as fraud_reported,
+        min(occurred_time) filter (where kind = 'customer_contacted') as contacted,
         max_by(kind, struct_pack(a := reported_time, b := source_event_id))
-            filter (kind in ('step_up_passed', 'step_up_failed', 'step_up_abandoned')) as step_up,
+            filter (where kind in ('step_up_passed', 'step_up_failed', 'step_up_abandoned')) as step_up,
         bool_or(kind = 'refund') as refunded,
-        count(*) filter (kind <> 'stand_in_advice') as events
+        count(*) filter (where kind <> 'stand_in_advice') as events
     from weighed
     group by all
 ),
@@ -92,8 +92,8 @@ select
     epoch_us(s.contacted) - p.contact_within_us as contact_us
 from (
     select * from said
-    union all by name
-    select t.product, t.transaction_id, 0 as events
+    union all
+    select t.product, t.transaction_id, null, null, null, null, null, 0
     from taken_back t
     anti join said s on s.product = t.product and s.transaction_id = t.transaction_id
 ) s

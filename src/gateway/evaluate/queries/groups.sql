@@ -1,5 +1,24 @@
 -- The same cells by groups of customers or by watched segments of payments, as `kind` says. `of`: the
 -- column that says all that is told apart of one, `told`: the groups that this means.
+-- Without cost class, band, hour and bin, and without the kind of label.
+create or replace temp table summed as
+select
+    f.pack & ~((2047::bigint << 22) | 16383) as pack,
+    {of} as members,
+    (coalesce(e.code, 0) & 248) + case when e.code & 7 = 4 then 4 else 0 end as code,
+    count(*)::double as n,
+    sum(f.amount_minor)::double as amount_minor,
+    sum(case when is_fraud(e.code) then coalesce(e.fraud_amount_minor, f.amount_minor) end)
+        ::double as loss_minor,
+    sum(f.p) as p,
+    sum(f.p * f.amount_minor) as p_amount_minor,
+    sum(1 / f.propensity) as w,
+    sum(1 / (f.propensity * f.propensity)) as w2,
+    sum(f.p / f.propensity) as w_p
+from {counted} f
+left join evidence e on e.key = f.key
+{joined}
+group by all;
 insert into groups
 select
     p.product,
@@ -27,26 +46,7 @@ select
     {sign} sum(c.w) as w,
     {sign} sum(c.w2) as w2,
     {sign} sum(c.w_p) as w_p
-from (
-    -- Without cost class, band, hour and bin, and without the kind of label.
-    select
-        f.pack & ~((2047::bigint << 22) | 16383) as pack,
-        {of} as members,
-        (coalesce(e.code, 0) & 248) + case when e.code & 7 = 4 then 4 else 0 end as code,
-        count(*)::double as n,
-        sum(f.amount_minor)::double as amount_minor,
-        sum(case when is_fraud(e.code) then coalesce(e.fraud_amount_minor, f.amount_minor) end)
-            ::double as loss_minor,
-        sum(f.p) as p,
-        sum(f.p * f.amount_minor) as p_amount_minor,
-        sum(1 / f.propensity) as w,
-        sum(1 / (f.propensity * f.propensity)) as w2,
-        sum(f.p / f.propensity) as w_p
-    from {counted} f
-    left join evidence e on e.key = f.key
-    {joined}
-    group by all
-) c
+from summed c
 join products p on p.number = product_of(c.pack)
 join {told} m on m.product = p.product and m.members is not distinct from c.members
 group by all;

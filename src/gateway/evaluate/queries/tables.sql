@@ -2,10 +2,6 @@
 --
 -- units: the files that were counted. facts: what they say of decisions. evidence: what is known of
 -- payments. notes: histograms of days. members: what is said of customers. cells, groups, bins: all of it added up.
---
--- payment: 64 bits that stand for a transaction. DuckDB's hash alone gives the same to ids that differ
--- in certain places, 4 % of one caller's: written with a character before, they differ.
-create or replace temp macro payment(product, id) as hash(product, id, '~' || id);
 create table if not exists counted_at (digest varchar, as_of_us bigint, cells bigint);
 create table if not exists units (
     name varchar, path varchar, stamp varchar, unit bigint

@@ -13,6 +13,8 @@
     lake        ranges of the journal as files: shipped, joined, erased
     compaction  when small files are joined
     products    what each product said, by generation
+    pseudonyms  which keys subjects go by
+    several     lakes of several hosts as one
     hypotheses  what was started, and what came of it
     shipping    from the tail to the lake, then the checkpoint
 

@@ -13,6 +13,7 @@ from gateway.journal.disk import refusal
 from gateway.sidecar.lake.compaction import Compaction
 from gateway.sidecar.lake.lake import Lake
 from gateway.sidecar.lake.products import Products
+from gateway.sidecar.lake.pseudonyms import Pseudonyms
 from gateway.sidecar.lake.rows import Rows
 from gateway.sidecar.lake.schema import OF_JOURNAL
 from gateway.sidecar.tail.call import Batch, Position, Range, Source
@@ -40,6 +41,7 @@ class Shipping:
         checkpoint: Checkpoint,
         *,
         products: Products | None = None,
+        pseudonyms: Pseudonyms | None = None,
         ship_s: float = SHIP_S,
         clock_s: Callable[[], float] = time.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
@@ -49,6 +51,7 @@ class Shipping:
         self._rows = rows
         self._checkpoint = checkpoint
         self._products = products
+        self._pseudonyms = pseudonyms
         self._ship_s = ship_s
         self._clock_s = clock_s
         self._refused: Batch | None = None
@@ -93,6 +96,8 @@ class Shipping:
             self._compaction.when_due(self._closed)
             return None
         self._refused = batch
+        if self._pseudonyms is not None:
+            self._pseudonyms.leave()
         if self._products is not None:
             self._products.keep({one.generation for one in batch.calls if one.generation})
         self._lake.ship(batch, self._rows)
