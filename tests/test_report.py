@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 
 import evaluated_lake as world
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_hypotheses import DECLARED, WRITTEN, seen
 
@@ -577,6 +577,7 @@ TRIPLE = st.lists(NUMBER, min_size=3, max_size=3)
 
 
 @settings(max_examples=60, deadline=None)
+@example(0, [None] * 3, 1.4e-292, [None, None, -2.4e16], [], "ship")
 @given(
     intended=st.floats(-MOST, MOST) | st.just(0),
     came=TRIPLE,

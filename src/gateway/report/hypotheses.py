@@ -10,6 +10,7 @@ from itertools import groupby
 from gateway.report.charts import Band, Mark, axis_of, badge_of, band_by_day, rows
 from gateway.report.claims import Claim, Held
 from gateway.report.entries import Line
+from gateway.report.fields import is_number
 from gateway.report.figures import figure_of, table_of
 from gateway.report.sentence import Name, Number, Sentence, count, counted, html
 from gateway.report.tables import Tables
@@ -147,10 +148,7 @@ def _guardrails(one: Claim) -> str:
 def _held(one: Held) -> Mark:
     unit = _difference(one.unit)
     sign = -1.0 if one.metric in UPWARDS else 1.0
-    value, low, high = (
-        None if x is None or not one.margin else sign * x / one.margin
-        for x in (one.value, one.low, one.high)
-    )
+    value, low, high = (_times(x, sign * one.margin) for x in (one.value, one.low, one.high))
     if sign < 0.0:
         low, high = high, low
     told: Sentence = ("not known yet",)
@@ -168,6 +166,14 @@ def _held(one: Held) -> Mark:
         None: ("open", "open"),
     }[one.is_kept]
     return Mark((_metric(one.metric),), words, value, low, high, look, verdict)
+
+
+def _times(change: float | None, margin: float) -> float | None:
+    """Return a change as a multiple of a margin; None: it is not known, or cannot be drawn."""
+    if change is None or margin == 0.0:
+        return None
+    found = change / margin
+    return found if is_number(found) else None
 
 
 def _days(one: Claim) -> str:
