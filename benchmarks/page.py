@@ -67,7 +67,7 @@ def painted(browser: Browser, root: str, width: int) -> dict[str, float]:
     context = browser.new_context(viewport={"width": width, "height": 900})
     tab = context.new_page()
     tab.goto(root)
-    tab.wait_for_function("performance.getEntriesByType('paint').length > 1")
+    tab.wait_for_function("() => performance.getEntriesByType('paint').length > 1")
     found = dict(tab.evaluate(PAINTED))
     context.close()
     return found

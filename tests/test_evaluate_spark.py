@@ -155,14 +155,6 @@ def test_spark_says_of_three_hosts_lakes_what_duckdb_says_of_one(
     assert len([one for one in told["drift"] if one["value"] is not None]) > 10
 
 
-def test_spark_says_of_the_months_in_one_lake_what_duckdb_says(spark: Any, months: Months) -> None:
-    """As known before the last labels came, and of one product alone."""
-    one, _, terms, _ = months
-    as_of = months_lake.ENDS - months_lake.timedelta(days=20)
-    told = by_duckdb(one, terms[1:], as_of)
-    assert not list(differences(told, by_spark(spark, one, terms[1:], as_of)))
-
-
 # --- worlds whose truth is known ----------------------------------------------------------------
 
 TEN = [(name, one) for name, one in WORLDS.items() if isinstance(one, Customers)][:10]
