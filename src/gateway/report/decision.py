@@ -11,7 +11,8 @@ from html import escape
 from typing import Any
 
 from gateway.report.charts import badge_of
-from gateway.report.frame import page, paragraphs, table
+from gateway.report.figures import table
+from gateway.report.frame import page, paragraphs
 from gateway.report.reasons import (
     HINDSIGHT,
     Told,

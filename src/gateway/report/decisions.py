@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gateway.report.entries import Line
-from gateway.report.frame import page, paragraphs, table
+from gateway.report.figures import table
+from gateway.report.frame import page, paragraphs
 from gateway.report.reasons import Told, answered, came, share
 from gateway.report.sentence import Link, Name, Sentence, count, figure, html
 from gateway.report.story import title

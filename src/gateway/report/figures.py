@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, timedelta
+from html import escape
 
 from gateway.report.sentence import Sentence, exactly, html
+
+NUMBERS = "Table of numbers"
+"""What who listens is told of a table below a figure."""
 
 
 def figure_of(caption: Sentence, drawing: str) -> str:
@@ -26,16 +30,19 @@ def table_of(heads: Sequence[str], rows: Sequence[Sequence[Sentence]]) -> str:
 
 def bare_table(heads: Sequence[str], rows: Sequence[Sequence[Sentence]]) -> str:
     """Return a table that is open."""
-    head = "".join(f'<th scope="col">{html((one,))}</th>' for one in heads)
+    return table(NUMBERS, heads, [[html(cell) for cell in row] for row in rows])
+
+
+def table(label: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table of HTML cells that scrolls by itself; each row's first cell names it."""
+    heads = "".join(f'<th scope="col">{escape(one)}</th>' for one in head)
     body = "".join(
-        f'<tr><th scope="row">{html(name)}</th>'
-        + "".join(f"<td>{html(cell)}</td>" for cell in cells)
-        + "</tr>"
-        for name, *cells in rows
+        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{one}</td>" for one in row[1:])}</tr>'
+        for row in rows
     )
     return (
-        '<div class="wide" tabindex="0" role="group" aria-label="Table of numbers"><table>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<div class="wide" tabindex="0" role="group" aria-label="{escape(label)}"><table>'
+        f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 

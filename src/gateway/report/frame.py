@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from html import escape
 
 from gateway.report.sentence import Sentence, html
@@ -40,19 +40,6 @@ def links(label: str, to: Mapping[str, str], current: str = "") -> str:
 
 def _here(is_here: bool) -> str:
     return ' aria-current="page"' if is_here else ""
-
-
-def table(label: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of HTML cells that scrolls by itself; each row's first cell names it."""
-    heads = "".join(f'<th scope="col">{escape(one)}</th>' for one in head)
-    body = "".join(
-        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{one}</td>" for one in row[1:])}</tr>'
-        for row in rows
-    )
-    return (
-        f'<div class="wide" tabindex="0" role="group" aria-label="{escape(label)}"><table>'
-        f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
 
 
 def paragraphs(sentences: Iterable[Sentence]) -> str:

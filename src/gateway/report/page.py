@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from gateway.report.charts import badge_of
 from gateway.report.entries import Evaluated, Line
-from gateway.report.frame import links
+from gateway.report.figures import table
+from gateway.report.frame import POLICY, links
 from gateway.report.hypotheses import shipping
 from gateway.report.owners import OF_LABELS, OWNERS, concerns, owners_of
 from gateway.report.sections import SECTIONS
@@ -108,8 +109,7 @@ def _page(
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>',
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>',
         # Whatever a name might smuggle in: nothing runs, nothing is fetched.
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "style-src 'unsafe-inline'\"/>",
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"/>',
         f"<title>Report{whom}, as of {when}</title><style>{STYLE}</style></head><body>",
         '<a class="skip" href="#main">Skip to the report</a>',
         f"<header>{links('Pages', beside) if beside else ''}<h1>{html(headline(lines))}</h1>"
@@ -199,22 +199,18 @@ def _named(owner: str | None, people: People) -> Sentence:
 
 def _by_owner(lines: Sequence[Line], people: People) -> Iterator[str]:
     """Yield for each owner what he answers for, in counts."""
-    yield '<h2>Who answers for it</h2><div class="wide" tabindex="0" role="group" '
-    yield 'aria-label="Verdicts by owner"><table><thead><tr><th scope="col">owner</th>'
-    for word in ("bad", "drifted", "undecided", "good"):
-        yield f'<th scope="col">{word}</th>'
-    yield '<th scope="col">first of all</th></tr></thead><tbody>'
-    for owner in OWNERS:
-        mine = [line for line in worst_first(lines) if owners_of(line)[0] == owner]
-        looks = [standing(line.verdict) for line in mine]
-        cells = "".join(
-            f"<td>{html((count(looks.count(one)),))}</td>"
-            for one in ("bad", "moved", "open", "good")
-        )
-        first: Sentence = (Name(mine[0].product), ", ", *title(mine[0])) if mine else ("–",)
-        who: Sentence = (owner, *_named(owner, people))
-        yield f'<tr><th scope="row">{html(who)}</th>{cells}<td>{html(first)}</td></tr>'
-    yield "</tbody></table></div>"
+    yield "<h2>Who answers for it</h2>"
+    heads = ("owner", "bad", "drifted", "undecided", "good", "first of all")
+    yield table("Verdicts by owner", heads, [_owned(lines, one, people) for one in OWNERS])
+
+
+def _owned(lines: Sequence[Line], owner: str, people: People) -> Sequence[str]:
+    """Return an owner's row."""
+    mine = [line for line in worst_first(lines) if owners_of(line)[0] == owner]
+    looks = [standing(line.verdict) for line in mine]
+    first: Sentence = (Name(mine[0].product), ", ", *title(mine[0])) if mine else ("–",)
+    counts = [(count(looks.count(one)),) for one in ("bad", "moved", "open", "good")]
+    return [html(one) for one in ((owner, *_named(owner, people)), *counts, first)]
 
 
 def _product(

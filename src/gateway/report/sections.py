@@ -25,7 +25,7 @@ from gateway.report.charts import (
 from gateway.report.cohorts import cohort_map
 from gateway.report.entries import Line
 from gateway.report.fields import is_number
-from gateway.report.figures import days_between, figure_of
+from gateway.report.figures import NUMBERS, days_between, figure_of, table
 from gateway.report.hypotheses import hypotheses
 from gateway.report.sentence import (
     Behind,
@@ -491,17 +491,8 @@ def _bare_table(
         columns["in words"] = lambda x: (Name(x.says),)
     filled = {head: [html(make(x)) for x in lines] for head, make in columns.items()}
     kept = {head: cells for head, cells in filled.items() if any(cells)}
-    head = "".join(f'<th scope="col">{one}</th>' for one in ("what", *kept))
-    body = "".join(
-        f'<tr><th scope="row">{html(_row_name(x))}</th>'
-        + "".join(f"<td>{cells[i]}</td>" for cells in kept.values())
-        + "</tr>"
-        for i, x in enumerate(lines)
-    )
-    return (
-        '<div class="wide" tabindex="0" role="group" aria-label="Table of numbers"><table>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    names = [html(_row_name(x)) for x in lines]
+    return table(NUMBERS, ["what", *kept], list(zip(names, *kept.values(), strict=True)))
 
 
 def _row_name(line: Line) -> Sentence:

@@ -26,7 +26,7 @@ from gateway.errors import GatewayError, JournalError, LakeError, UsageError
 from gateway.report.decision import decision_html
 from gateway.report.decisions import decisions_html
 from gateway.report.entries import Evaluated, Line, read
-from gateway.report.frame import BESIDE, page
+from gateway.report.frame import BESIDE, POLICY, page
 from gateway.report.page import report_html
 from gateway.report.traces import KINDS, traces_html
 
@@ -34,7 +34,7 @@ StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 Application = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
 _HEADERS = [
-    ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'"),
+    ("Content-Security-Policy", POLICY),
     ("Cache-Control", "no-store"),
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
