@@ -13,16 +13,13 @@ from pathlib import Path
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-import lightgbm
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from onnxmltools import convert_lightgbm
-from onnxmltools.convert.common.data_types import FloatTensorType
 
 from gateway.demo import CARD_NOT_PRESENT, Payment, batch, build_world
 from gateway.model import read_product
-from train import OPSET, SEED, reproducible
+from train import SEED, boosted, reproducible
 
 ROOT = Path(__file__).parents[1]
 CUSTOMERS = 4_000
@@ -56,27 +53,17 @@ def main() -> None:
 def write_model(payments: list[Payment]) -> None:
     """Fit 100 trees of 15 leaves on payments of which half are fraud."""
     drawn = batch(payments, CARD_NOT_PRESENT)
-    booster = lightgbm.LGBMClassifier(
+    fitted = boosted(
+        drawn,
         n_estimators=100,
         num_leaves=15,
         learning_rate=0.08,
         min_child_samples=20,
         reg_lambda=5.0,
-        random_state=SEED,
-        n_jobs=1,
-        deterministic=True,
-        force_row_wise=True,
-        verbose=-1,
-    ).fit(drawn.features, drawn.fraud.astype(np.int64))
-    exported = convert_lightgbm(
-        booster,
-        initial_types=[("features", FloatTensorType([None, drawn.features.shape[1]]))],
-        zipmap=False,
-        target_opset=OPSET,
     )
     path = ROOT / "examples" / "next" / "v2.onnx"
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(reproducible(exported, "card-not-present-v2").SerializeToString())
+    path.write_bytes(reproducible(fitted, "card-not-present-v2").SerializeToString())
     print(f"{path.name}: {len(payments):,} payments, half of them fraud")
 
 

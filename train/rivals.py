@@ -12,18 +12,15 @@ import os
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-import lightgbm
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from onnxmltools import convert_lightgbm
-from onnxmltools.convert.common.data_types import FloatTensorType
 
 from gateway.demo import CARD_NOT_PRESENT, CARD_PRESENT, Payment, batch
 from gateway.demo.months import draw_months
 from gateway.demo.payment import CardPresentFeatures
 from gateway.demo.seasons import DAY_S
-from train import MODELS, OPSET, SEED, reproducible
+from train import MODELS, OPSET, SEED, boosted, reproducible
 
 SEEDS = range(SEED, SEED + 8)
 """Other customers than those of any demo that somebody asks for by a small seed."""
@@ -48,26 +45,14 @@ def main() -> None:
 
 def knows_helpers(payments: list[Payment]) -> onnx.ModelProto:
     """Fit 80 trees of 15 leaves on all payments: what it says are probabilities as they stand."""
-    drawn = batch(payments, CARD_NOT_PRESENT)
-    booster = lightgbm.LGBMClassifier(
+    return boosted(
+        batch(payments, CARD_NOT_PRESENT),
         n_estimators=80,
         num_leaves=15,
         learning_rate=0.07,
         min_child_samples=50,
         reg_lambda=1.0,
-        random_state=SEED,
-        n_jobs=1,
-        deterministic=True,
-        force_row_wise=True,
-        verbose=-1,
-    ).fit(drawn.features, drawn.fraud.astype(np.int64))
-    exported: onnx.ModelProto = convert_lightgbm(
-        booster,
-        initial_types=[("features", FloatTensorType([None, drawn.features.shape[1]]))],
-        zipmap=False,
-        target_opset=OPSET,
     )
-    return exported
 
 
 def rule_of_thumb() -> onnx.ModelProto:

@@ -142,7 +142,8 @@ def train(recipe: Recipe, periods: Periods, folder: Path) -> None:
 
 def fit_lightgbm(batch: Batch) -> onnx.ModelProto:
     """Fit 100 trees of 31 leaves. Categories are their indices: no ONNX set-splits needed."""
-    booster = lightgbm.LGBMClassifier(
+    return boosted(
+        batch,
         n_estimators=100,
         num_leaves=31,
         learning_rate=0.06,
@@ -151,6 +152,13 @@ def fit_lightgbm(batch: Batch) -> onnx.ModelProto:
         subsample=0.8,
         subsample_freq=1,
         colsample_bytree=0.7,
+    )
+
+
+def boosted(batch: Batch, **settings: float) -> onnx.ModelProto:
+    """Fit trees by LightGBM's settings, the same ones each time."""
+    booster = lightgbm.LGBMClassifier(
+        **settings,
         random_state=SEED,
         n_jobs=1,
         deterministic=True,
